@@ -1,0 +1,1 @@
+//! Tables, schemas, membership and the versioned placement map.

@@ -1,0 +1,1 @@
+//! Admission, validation, one decode into columns, durable append, ack.

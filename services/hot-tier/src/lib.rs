@@ -1,0 +1,1 @@
+//! Rings of column segments and partial query execution.

@@ -1,0 +1,1 @@
+//! JSON queries: plan, fan out, merge, receipt.

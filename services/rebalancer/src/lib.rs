@@ -1,0 +1,1 @@
+//! Load per node and plans of small moves.

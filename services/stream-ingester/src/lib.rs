@@ -1,0 +1,1 @@
+//! Reads log partitions and drives the hot tier's partitions.

@@ -1,0 +1,2 @@
+//! TrueNow: every service in one process, and the command line.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Progress per partition, low watermarks, freshness.

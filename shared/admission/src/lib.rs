@@ -1,0 +1,1 @@
+//! Token buckets and quotas over a passed-in time.

@@ -1,0 +1,1 @@
+//! Client of TrueNow: rows to columns, batching, idempotent retry, several batches in flight.

@@ -1,0 +1,1 @@
+//! Typed configuration, read once: defaults, file, environment, flags.

@@ -1,0 +1,1 @@
+//! The partition: ring, segments, dictionaries and time slots.

@@ -1,0 +1,1 @@
+//! Vectorised filter, group and aggregate loops.

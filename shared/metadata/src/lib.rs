@@ -1,0 +1,1 @@
+//! Tables, schemas and placement, kept in SQLite.

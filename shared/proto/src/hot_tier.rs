@@ -1,0 +1,117 @@
+//! The hot tier as other services see it: the stream ingester writes partitions, the query API scans them.
+
+use std::{sync::Arc, time::Instant};
+
+use async_trait::async_trait;
+use codec::BlockHeader;
+use query::{Partial, Plan};
+use types::{ApiError, Offset, PartitionId, TableKey, Timestamp};
+
+/// A partition's single writer. It is the only authority on what has been applied.
+pub trait PartitionWriter: Send {
+    /// The partition.
+    fn partition(&self) -> PartitionId;
+
+    /// The offset of the record to apply next.
+    fn next_offset(&self) -> Offset;
+
+    /// Applies the record at [`PartitionWriter::next_offset`]; when this returns, readers see it.
+    ///
+    /// # Errors
+    /// The block is intact but cannot be applied (a defect or a rogue writer); the record is passed over and counted.
+    fn apply(
+        &mut self,
+        offset: Offset,
+        append_time: Timestamp,
+        header: &BlockHeader,
+        body: &[u8],
+    ) -> Result<(), ApiError>;
+
+    /// Work that waits for no record: eviction by the memory budget, reclaiming what readers have left.
+    fn housekeep(&mut self);
+
+    /// Nothing before this offset is needed to rebuild what is resident.
+    fn needed_from(&self) -> Offset;
+}
+
+/// A partition's progress, as its writer published it last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The offset of the record to apply next.
+    pub next_offset: Offset,
+    /// Append time of the record applied last; `Timestamp::MIN` where there is none.
+    pub append_time: Timestamp,
+    /// Rows resident, of all tables.
+    pub rows: u64,
+    /// Accounted bytes, of all tables.
+    pub bytes: u64,
+}
+
+/// What one table has in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TablePartitionStatus {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The offset of the record to apply next.
+    pub next_offset: Offset,
+    /// The greatest event time seen; `None` where there was no event.
+    pub event_time_max: Option<Timestamp>,
+    /// Append time of the record with the table's newest events; `None` where there was none.
+    pub last_events_at: Option<Timestamp>,
+    /// Rows resident.
+    pub live: u64,
+    /// Rows that left, or came too late to stay.
+    pub evicted: u64,
+}
+
+/// A scan of some partitions of the tables of a plan.
+#[derive(Debug, Clone)]
+pub struct ScanRequest {
+    /// What to compute.
+    pub plan: Arc<Plan>,
+    /// Which partitions; those among them that a table of the plan does not use are passed over for it.
+    pub partitions: Vec<PartitionId>,
+    /// Offsets that must be applied before the scan begins: `next_offset` is to be at least this.
+    pub after: Vec<(PartitionId, Offset)>,
+    /// When to give up.
+    pub deadline: Instant,
+}
+
+/// What a scan of one node found.
+#[derive(Debug)]
+pub struct ScanReply {
+    /// Partial results of the partitions asked for, in their order.
+    pub partial: Partial,
+    /// For each partition, what the partial result covers.
+    pub covered: Vec<Covered>,
+}
+
+/// What a partial result covers of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Covered {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Every record before this offset, and none from it on.
+    pub next_offset: Offset,
+    /// Per table of the plan (by its index there): rows with event times before this have left memory.
+    pub evicted_before: Vec<Option<Timestamp>>,
+}
+
+/// A node of the hot tier, as the query API and the watermark service see it.
+#[async_trait]
+pub trait HotTier: Send + Sync + 'static {
+    /// Runs a plan over partitions. Dropping the future, or its deadline, stops the work.
+    ///
+    /// # Errors
+    /// `DEADLINE_EXCEEDED` (`field` is `after` where the wait for offsets took the time), `UNAVAILABLE` with the partition's
+    /// name where it is not here, `RESOURCE_EXHAUSTED` for too many groups.
+    async fn scan(&self, request: ScanRequest) -> Result<ScanReply, ApiError>;
+
+    /// Progress of all partitions of this node, ascending.
+    async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError>;
+
+    /// What one table has in each of this node's partitions, ascending; without those that it does not use.
+    async fn table_status(&self, key: TableKey) -> Result<Vec<TablePartitionStatus>, ApiError>;
+}

@@ -1,0 +1,17 @@
+//! The contract between services: protocol buffers, generated code, one trait per boundary.
+//!
+//! In one process a service gets the other's trait object and calls it directly; between processes the same trait is a
+//! network client.
+
+pub mod catalog;
+pub mod hot_tier;
+pub mod progress;
+
+/// Generated from `proto/truenow/v1/*.proto`.
+#[expect(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+pub mod v1 {
+    tonic::include_proto!("truenow.v1");
+
+    /// Descriptors of all messages and services, for gRPC reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("truenow_descriptor");
+}

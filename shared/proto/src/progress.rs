@@ -1,0 +1,41 @@
+//! The watermark service as other services see it: how far each partition is, measured from the log's side.
+
+use async_trait::async_trait;
+use types::{ApiError, Offset, PartitionId, Table, Timestamp};
+
+/// A partition's progress for one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionProgress {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The offset after its newest durable record.
+    pub log_end: Offset,
+    /// The offset of the record to be applied next.
+    pub next_offset: Offset,
+    /// The greatest event time of the table seen there; `None` where there was no event.
+    pub event_time_max: Option<Timestamp>,
+    /// Now minus the append time of the first durable record that is not applied, µs; 0 where there is none.
+    pub freshness_us: i64,
+}
+
+/// A table's progress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableProgress {
+    /// Per partition of the table, ascending.
+    pub partitions: Vec<PartitionProgress>,
+    /// The least, over the partitions with events in the last 10 s, of the greatest event time seen; where none has any,
+    /// the greatest seen; `None` where there never was an event.
+    pub watermark: Option<Timestamp>,
+    /// The greatest freshness of its partitions, µs.
+    pub freshness_us: i64,
+}
+
+/// Progress of tables.
+#[async_trait]
+pub trait Progress: Send + Sync + 'static {
+    /// Progress of one table.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` where a partition's node or the log cannot be asked.
+    async fn table(&self, table: &Table) -> Result<TableProgress, ApiError>;
+}

@@ -1,0 +1,1 @@
+//! Lifecycle of a service: sockets, limits, logs, metrics, health, ordered shutdown.

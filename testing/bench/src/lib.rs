@@ -1,0 +1,1 @@
+//! A benchmark for every stage, with its cost per event.
