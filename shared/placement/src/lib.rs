@@ -1,8 +1,21 @@
 //! Placement of partitions and planning of moves, as functions from state to plan.
+//!
+//! 1. Everything here is a pure function: the same input gives the same answer, on any machine and in any version.
+//! 2. What is placed stays where it is unless a rule makes it move: a node that joins or leaves moves the fewest replicas.
+//! 3. No node holds more than its even share (rounded up) of the replicas where zones leave the choice.
+//! 4. Replicas of one partition lie on different nodes, and in different zones where there are enough of them.
+
+mod assign;
+mod moves;
+mod tables;
 
 use std::collections::BTreeMap;
 
 use types::{NodeId, PartitionId};
+
+pub use assign::{Node, place};
+pub use moves::{BALANCE_TOLERANCE_PERCENT, Budget, Move, MoveReason, PartitionLoad, Plan, PlanReason, plan_moves};
+pub use tables::partitions_of_table;
 
 /// Which nodes hold which partitions, at one version.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
