@@ -32,6 +32,10 @@ pub trait PartitionWriter: Send {
 
     /// Nothing before this offset is needed to rebuild what is resident.
     fn needed_from(&self) -> Offset;
+
+    /// All that was durable when the writer started has been applied: from now on the partition answers scans. Before
+    /// this, scans are refused, because an answer would miss events acked before the restart.
+    fn recovered(&mut self);
 }
 
 /// A partition's progress, as its writer published it last.
@@ -79,21 +83,15 @@ pub struct ScanRequest {
     pub deadline: Instant,
 }
 
-/// What a scan of one node found.
+/// What a scan found in one partition, and what that covers. Partial results stay apart by partition: they are merged in
+/// the order of partitions, whichever nodes they come from, so that an answer does not depend on placement.
 #[derive(Debug)]
-pub struct ScanReply {
-    /// Partial results of the partitions asked for, in their order.
-    pub partial: Partial,
-    /// For each partition, what the partial result covers.
-    pub covered: Vec<Covered>,
-}
-
-/// What a partial result covers of one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Covered {
+pub struct PartitionScan {
     /// The partition.
     pub partition: PartitionId,
-    /// Every record before this offset, and none from it on.
+    /// Its partial result.
+    pub partial: Partial,
+    /// It covers every record before this offset, and none from it on.
     pub next_offset: Offset,
     /// Per table of the plan (by its index there): rows with event times before this have left memory.
     pub evicted_before: Vec<Option<Timestamp>>,
@@ -102,12 +100,12 @@ pub struct Covered {
 /// A node of the hot tier, as the query API and the watermark service see it.
 #[async_trait]
 pub trait HotTier: Send + Sync + 'static {
-    /// Runs a plan over partitions. Dropping the future, or its deadline, stops the work.
+    /// Runs a plan over partitions; the results come in the order of `request.partitions`. Dropping the future, or its deadline, stops the work.
     ///
     /// # Errors
     /// `DEADLINE_EXCEEDED` (`field` is `after` where the wait for offsets took the time), `UNAVAILABLE` with the partition's
     /// name where it is not here, `RESOURCE_EXHAUSTED` for too many groups.
-    async fn scan(&self, request: ScanRequest) -> Result<ScanReply, ApiError>;
+    async fn scan(&self, request: ScanRequest) -> Result<Vec<PartitionScan>, ApiError>;
 
     /// Progress of all partitions of this node, ascending.
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError>;
