@@ -1,0 +1,139 @@
+//! The JSON that is stored of lists and settings. Fields that are absent take their defaults, so that rows written before a field
+//! existed stay readable; fields that are unknown are ignored, so that a step back of the program's version does no harm.
+
+use std::collections::BTreeMap;
+
+use placement::PlacementMap;
+use serde::{Deserialize, Serialize};
+use types::{ColumnKind, Interval, NodeId, PartitionId, Rollup, TableSettings, limits};
+
+use crate::MetadataError;
+
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
+struct StoredSettings {
+    hot_window_us: Option<i64>,
+    max_age_us: Option<i64>,
+    max_future_us: i64,
+    dedup_window_us: i64,
+    lateness_us: i64,
+    rollups: Vec<StoredRollup>,
+}
+
+impl Default for StoredSettings {
+    fn default() -> Self {
+        Self {
+            hot_window_us: None,
+            max_age_us: None,
+            max_future_us: limits::MAX_FUTURE_US_DEFAULT,
+            dedup_window_us: limits::DEDUP_WINDOW_US_DEFAULT,
+            lateness_us: 0,
+            rollups: Vec::new(),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredRollup {
+    interval_us: i64,
+    #[serde(default)]
+    group_by: Vec<String>,
+    #[serde(default)]
+    distinct: Vec<String>,
+    #[serde(default)]
+    percentiles: Vec<String>,
+    #[serde(default)]
+    top: Vec<String>,
+    #[serde(default)]
+    keep_us: Option<i64>,
+}
+
+pub(crate) fn settings_to_json(settings: &TableSettings) -> String {
+    let rollups = settings.rollups.iter().map(|rollup| StoredRollup {
+        interval_us: rollup.interval.micros(),
+        group_by: rollup.group_by.clone(),
+        distinct: rollup.distinct.clone(),
+        percentiles: rollup.percentiles.clone(),
+        top: rollup.top.clone(),
+        keep_us: rollup.keep_us,
+    });
+    to_json(&StoredSettings {
+        hot_window_us: settings.hot_window_us,
+        max_age_us: settings.max_age_us,
+        max_future_us: settings.max_future_us,
+        dedup_window_us: settings.dedup_window_us,
+        lateness_us: settings.lateness_us,
+        rollups: rollups.collect(),
+    })
+}
+
+pub(crate) fn settings_from_json(json: &str) -> Result<TableSettings, MetadataError> {
+    const WHAT: &str = "table settings";
+    let stored: StoredSettings = from_json(json, WHAT)?;
+    let rollups = stored.rollups.into_iter().map(|rollup| {
+        Some(Rollup {
+            interval: Interval::from_micros(rollup.interval_us)?,
+            group_by: rollup.group_by,
+            distinct: rollup.distinct,
+            percentiles: rollup.percentiles,
+            top: rollup.top,
+            keep_us: rollup.keep_us,
+        })
+    });
+    Ok(TableSettings {
+        hot_window_us: stored.hot_window_us,
+        max_age_us: stored.max_age_us,
+        max_future_us: stored.max_future_us,
+        dedup_window_us: stored.dedup_window_us,
+        lateness_us: stored.lateness_us,
+        rollups: rollups.collect::<Option<_>>().ok_or(MetadataError::Damaged { what: WHAT })?,
+    })
+}
+
+pub(crate) fn partitions_to_json(partitions: &[PartitionId]) -> String {
+    to_json(&partitions.iter().map(|partition| partition.0).collect::<Vec<_>>())
+}
+
+pub(crate) fn partitions_from_json(json: &str) -> Result<Vec<PartitionId>, MetadataError> {
+    Ok(from_json::<Vec<u32>>(json, "partitions")?.into_iter().map(PartitionId).collect())
+}
+
+pub(crate) fn replicas_to_json(map: &PlacementMap) -> String {
+    let plain: BTreeMap<u32, Vec<u64>> = map
+        .replicas
+        .iter()
+        .map(|(partition, nodes)| (partition.0, nodes.iter().map(|node| node.0).collect()))
+        .collect();
+    to_json(&plain)
+}
+
+pub(crate) fn replicas_from_json(json: &str) -> Result<BTreeMap<PartitionId, Vec<NodeId>>, MetadataError> {
+    let plain: BTreeMap<u32, Vec<u64>> = from_json(json, "placement map")?;
+    Ok(plain
+        .into_iter()
+        .map(|(partition, nodes)| (PartitionId(partition), nodes.into_iter().map(NodeId).collect()))
+        .collect())
+}
+
+pub(crate) fn kind_to_stored(kind: ColumnKind) -> i64 {
+    match kind {
+        ColumnKind::Dimension => 0,
+        ColumnKind::Metric => 1,
+    }
+}
+
+pub(crate) fn kind_from_stored(stored: i64) -> Result<ColumnKind, MetadataError> {
+    match stored {
+        0 => Ok(ColumnKind::Dimension),
+        1 => Ok(ColumnKind::Metric),
+        _ => Err(MetadataError::Damaged { what: "column kind" }),
+    }
+}
+
+fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("numbers, strings and lists of them always serialise")
+}
+
+fn from_json<T: for<'de> Deserialize<'de>>(json: &str, what: &'static str) -> Result<T, MetadataError> {
+    serde_json::from_str(json).map_err(|_| MetadataError::Damaged { what })
+}
