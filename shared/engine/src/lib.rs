@@ -1,1 +1,30 @@
-//! The partition: ring, segments, dictionaries and time slots.
+//! The partition: a deterministic state machine over its part of the log, with one writer and any number of readers.
+//!
+//! 1. State changes only by applying records in offset order. The log's append time is the only clock.
+//! 2. Rows lie in segments, by coarse slots of event time. A segment's writer fills columns beyond the published row
+//!    count and publishes with one Release store; readers see a prefix that never changes. No lock anywhere.
+//! 3. A snapshot is the state at exactly one offset, although writing goes on.
+//! 4. What leaves memory (the oldest rows first) leaves together with the horizon that says so, and its memory is used
+//!    again when the last reader has left.
+//!
+//! `docs/concurrency.md` lists every atomic with its partner and its test.
+
+mod budget;
+mod chunked;
+mod columns;
+mod dictionary;
+mod dictionary_index;
+mod pool;
+mod reader;
+mod segment;
+mod slab;
+mod snapshot;
+mod sync;
+mod view;
+
+pub use budget::MemoryBudget;
+pub use columns::{Codes, ColumnIndex};
+pub use dictionary::DictionaryView;
+pub use reader::{PartitionStatus, Reader, TableStatus};
+pub use segment::{CHUNK_ROWS, Zone};
+pub use snapshot::{SegmentId, SegmentView, TableSnapshot};

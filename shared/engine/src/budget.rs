@@ -1,0 +1,201 @@
+//! One memory budget for all partitions of a node.
+//!
+//! 1. Whoever allocates adds to `used` and whoever frees subtracts, whatever the thread: rows, dictionaries, runs, pools.
+//! 2. What has left the tables but is still pinned by readers counts in `used` and in `retired`. It is already paid for:
+//!    evicting more would free none of it, so eviction looks at `used - retired`.
+//! 3. A small share of the limit is for buffers that wait to be used again (`pooled`), so that the steady state frees and
+//!    allocates nothing.
+//! 4. Each partition's writer publishes the event time of the oldest thing that it could evict. Only the owner of the
+//!    oldest evicts, so that the oldest rows of the node leave first; see [`MemoryBudget::may_evict`].
+
+use crossbeam_utils::CachePadded;
+use types::{PartitionId, Timestamp};
+
+use crate::sync::{Arc, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+
+/// Partitions that one budget can serve.
+const PARTITIONS_MAX: usize = if cfg!(loom) { 2 } else { types::limits::PARTITIONS_MAX as usize };
+/// Above `limit + limit / OVERDRAFT_SHARE` every partition evicts, also one that does not own the oldest: the owner may be
+/// behind, and memory comes before order.
+const OVERDRAFT_SHARE: u64 = 16;
+/// This share of the limit is for buffers that wait to be used again.
+const RESERVE_SHARE: u64 = 32;
+/// Times that lie this close count as equally old.
+const OLDEST_TOLERANCE_US: i64 = 60_000_000;
+
+/// The memory that all partitions of a node share, in bytes.
+#[derive(Debug)]
+pub struct MemoryBudget {
+    limit: u64,
+    used: CachePadded<AtomicU64>,
+    retired: CachePadded<AtomicU64>,
+    pooled: CachePadded<AtomicU64>,
+    /// Source of ids that are unique among all that the budget covers.
+    ids: AtomicU64,
+    /// By partition: event time of its oldest evictable rows, `i64::MAX` where there are none.
+    oldest: Box<[CachePadded<AtomicI64>]>,
+    /// One more than the greatest partition that ever published.
+    partitions: AtomicUsize,
+}
+
+impl MemoryBudget {
+    /// A budget of `limit` bytes.
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            used: CachePadded::new(AtomicU64::new(0)),
+            retired: CachePadded::new(AtomicU64::new(0)),
+            pooled: CachePadded::new(AtomicU64::new(0)),
+            ids: AtomicU64::new(1),
+            oldest: (0..PARTITIONS_MAX).map(|_| CachePadded::new(AtomicI64::new(i64::MAX))).collect(),
+            partitions: AtomicUsize::new(0),
+        }
+    }
+
+    /// The limit, bytes.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Bytes allocated: rows, runs, dictionaries and their indexes, pooled buffers, and what readers still pin.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The part of [`MemoryBudget::used`] that has left the tables and waits for readers to leave.
+    #[must_use]
+    pub fn retired(&self) -> u64 {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that eviction has to free; 0 where none. What is retired or pooled is not resident any more.
+    pub(crate) fn excess(&self) -> u64 {
+        let gone = self.retired() + self.pooled.load(Ordering::Relaxed);
+        self.used().saturating_sub(gone).saturating_sub(self.limit - self.reserve())
+    }
+
+    /// The part of the limit that pools may fill, so that memory is used again and not freed and allocated.
+    fn reserve(&self) -> u64 {
+        self.limit / RESERVE_SHARE
+    }
+
+    /// Takes room in the pools' share for a buffer; `false` where there is none.
+    pub(crate) fn pool(&self, bytes: u64) -> bool {
+        if self.pooled.load(Ordering::Relaxed) + bytes > self.reserve() {
+            return false;
+        }
+        // Two writers may pass the check together: the share is then exceeded by one buffer.
+        self.pooled.fetch_add(bytes, Ordering::Relaxed);
+        true
+    }
+
+    pub(crate) fn unpool(&self, bytes: u64) {
+        self.pooled.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add(&self, bytes: u64) {
+        // Relaxed: a count that publishes nothing else.
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn retire(&self, bytes: u64) {
+        self.retired.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reclaim(&self, bytes: u64) {
+        self.retired.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Adds `bytes` until the charge is dropped.
+    pub(crate) fn charge(self: &Arc<Self>, bytes: u64) -> Charge {
+        self.add(bytes);
+        Charge { budget: Arc::clone(self), bytes }
+    }
+
+    /// An id that nothing else under this budget has.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Says what a partition could evict next.
+    pub(crate) fn publish_oldest(&self, partition: PartitionId, oldest: Option<Timestamp>) {
+        let index = partition.0 as usize;
+        // Relaxed: a hint for the choice among partitions; nothing is read on the strength of it.
+        self.oldest[index].store(oldest.map_or(i64::MAX, |time| time.0), Ordering::Relaxed);
+        self.partitions.fetch_max(index + 1, Ordering::Relaxed);
+    }
+
+    /// Whether `partition` is the one to evict: its oldest rows are the oldest of the node or close to them, or so much
+    /// is used that order no longer counts.
+    pub(crate) fn may_evict(&self, partition: PartitionId, oldest: Timestamp) -> bool {
+        if self.excess() > self.limit / OVERDRAFT_SHARE {
+            return true;
+        }
+        let published = self.partitions.load(Ordering::Relaxed);
+        let others = self.oldest[..published].iter().enumerate().filter(|(index, _)| *index != partition.0 as usize);
+        let oldest_elsewhere = others.map(|(_, time)| time.load(Ordering::Relaxed)).min().unwrap_or(i64::MAX);
+        oldest.0 <= oldest_elsewhere.saturating_add(OLDEST_TOLERANCE_US)
+    }
+}
+
+/// Bytes that are used for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    budget: Arc<MemoryBudget>,
+    bytes: u64,
+}
+
+impl Charge {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.sub(self.bytes);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Goal: the partition with the oldest rows evicts, the others wait, until far too much is used.
+    #[test]
+    fn the_oldest_leave_first() {
+        let budget = MemoryBudget::new(1_600);
+        let (old, new) = (Timestamp(0), Timestamp(10 * OLDEST_TOLERANCE_US));
+        budget.publish_oldest(PartitionId(0), Some(old));
+        budget.publish_oldest(PartitionId(1), Some(new));
+        budget.add(1_650);
+        assert_eq!(budget.excess(), 100, "a share of the limit is for pools");
+        assert!(budget.may_evict(PartitionId(0), old));
+        assert!(!budget.may_evict(PartitionId(1), new));
+        assert!(budget.may_evict(PartitionId(1), Timestamp(OLDEST_TOLERANCE_US)));
+        budget.publish_oldest(PartitionId(0), None);
+        assert!(budget.may_evict(PartitionId(1), new));
+        budget.publish_oldest(PartitionId(0), Some(old));
+        budget.add(60);
+        assert!(budget.may_evict(PartitionId(1), new), "beyond the overdraft nobody waits");
+    }
+
+    /// Goal: memory that readers pin is counted, and does not call for more eviction.
+    #[test]
+    fn pinned_memory_is_counted_once() {
+        let budget = MemoryBudget::new(100);
+        budget.add(150);
+        budget.retire(60);
+        assert_eq!((budget.used(), budget.retired(), budget.excess()), (150, 60, 0));
+        budget.reclaim(60);
+        budget.sub(60);
+        assert_eq!((budget.used(), budget.excess()), (90, 0));
+    }
+}

@@ -1,0 +1,351 @@
+//! The strings of one dimension, numbered in the order in which they came. Code 0 is "absent", the first string has 1.
+//!
+//! 1. One writer appends. It writes a string's bytes, its place and its slot in the lookup, then stores `published` with
+//!    Release; a block's rows are published after that, so no reader meets a code whose string it cannot see.
+//! 2. Readers load `published` with Acquire and look only at entries below it. Those never change.
+//! 3. The lookup is a table of codes that only fills up. A reader that finds a code beyond its own count passes over it:
+//!    whatever was published before that count is in the table that it sees, further along the same chain at the latest.
+//! 4. A dictionary is one epoch: when it is full the writer begins another, and segments keep theirs alive.
+
+use std::fmt;
+
+use types::limits::DIMENSION_BYTES_MAX;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::{
+    MemoryBudget,
+    chunked::Chunked,
+    dictionary_index::DictionaryIndex,
+    sync::{Arc, AtomicU32, AtomicUsize, ENTRIES_OBSERVE, ENTRIES_PUBLISH, Ordering, Published},
+};
+
+/// Bytes of strings in one epoch, beyond which another begins.
+pub(crate) const EPOCH_BYTES_MAX: usize = 256 << 20;
+/// Log2 of the bytes of the first chunk of strings; later chunks are larger than any string.
+const FIRST_BYTES_LOG2: u32 = if cfg!(loom) { 3 } else { 10 };
+/// Log2 of the entries of the first chunk.
+const FIRST_ENTRIES_LOG2: u32 = if cfg!(loom) { 1 } else { 6 };
+/// Slots of the first lookup.
+const FIRST_LOOKUP_SLOTS: usize = if cfg!(loom) { 4 } else { 64 };
+/// A chunk of strings that a long value skips is lost, as is what a block adds beyond the limit.
+const BYTES_END: usize = 2 * EPOCH_BYTES_MAX + (1 << 30);
+/// Entries, with those of the block that crosses the limit of an epoch.
+const ENTRIES_END: usize = 1 << 30;
+const _: () = assert!(BYTES_END <= u32::MAX as usize); // places are u32
+const _: () = assert!(DIMENSION_BYTES_MAX < EPOCH_BYTES_MAX);
+
+/// Where a string lies among the bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Entry {
+    at: u32,
+    len: u32,
+}
+
+/// Codes by hash, open addressing with linear probing; 0 is free. It fills up and never loses a code.
+struct Lookup {
+    slots: Box<[AtomicU32]>,
+    budget: Arc<MemoryBudget>,
+}
+
+impl Lookup {
+    fn new(slots: usize, budget: Arc<MemoryBudget>) -> Self {
+        assert!(slots.is_power_of_two(), "the mask needs a power of two");
+        budget.add((slots * size_of::<AtomicU32>()) as u64);
+        Self { slots: (0..slots).map(|_| AtomicU32::new(0)).collect(), budget }
+    }
+
+    fn insert(&self, hash: u32, code: u32) {
+        let mask = self.slots.len() - 1;
+        let mut at = hash as usize & mask;
+        // Relaxed: only the writer stores slots, and `published` publishes them.
+        while self.slots[at].load(Ordering::Relaxed) != 0 {
+            at = (at + 1) & mask;
+        }
+        self.slots[at].store(code, Ordering::Relaxed);
+    }
+
+    /// The first code of `hash`'s chain for which `is_it` holds.
+    fn find(&self, hash: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let mask = self.slots.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            match self.slots[at].load(Ordering::Relaxed) {
+                0 => return None,
+                code if is_it(code) => return Some(code),
+                _ => at = (at + 1) & mask,
+            }
+        }
+    }
+}
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        self.budget.sub((self.slots.len() * size_of::<AtomicU32>()) as u64);
+    }
+}
+
+/// One epoch of a dimension's strings, shared by its writer, its segments and their readers.
+pub(crate) struct Dictionary {
+    id: u64,
+    seed: u64,
+    entries: Chunked<Entry>,
+    bytes: Chunked<u8>,
+    lookup: Published<Lookup>,
+    published: AtomicUsize,
+}
+
+impl fmt::Debug for Dictionary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dictionary").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Dictionary {
+    /// Names this epoch among all dictionaries under one budget.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// How many strings a reader may look at.
+    pub(crate) fn observe(&self) -> u32 {
+        self.published.load(ENTRIES_OBSERVE) as u32
+    }
+
+    /// The string of a code.
+    ///
+    /// # Safety
+    /// `code` is at least 1, and at most a count that [`Dictionary::observe`] gave, or that the writer holds.
+    unsafe fn string(&self, code: u32) -> &str {
+        // SAFETY: passed on to the caller.
+        let entry = unsafe { self.entries.get(code as usize - 1) };
+        // SAFETY: the bytes of an entry are written before it, and published with it.
+        let bytes = unsafe { self.bytes.slice(entry.at as usize..(entry.at + entry.len) as usize) };
+        // SAFETY: copied from a `&str`.
+        unsafe { std::str::from_utf8_unchecked(bytes) }
+    }
+}
+
+/// A dictionary as it was at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct DictionaryView<'a> {
+    dictionary: &'a Dictionary,
+    len: u32,
+}
+
+impl<'a> DictionaryView<'a> {
+    /// # Safety
+    /// `len` is at most a count that `dictionary.observe()` gave.
+    pub(crate) unsafe fn new(dictionary: &'a Dictionary, len: u32) -> Self {
+        Self { dictionary, len }
+    }
+
+    /// Names the dictionary: segments whose dictionaries have one epoch share their codes.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.dictionary.id
+    }
+
+    /// How many strings there are; their codes are `1..=len`, and no row has a greater one.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether there is no string.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The string of a code; `None` for 0, which is "absent".
+    ///
+    /// # Panics
+    /// The code is greater than [`DictionaryView::len`].
+    #[must_use]
+    pub fn get(&self, code: u32) -> Option<&'a str> {
+        assert!(code <= self.len, "code {code} of {} strings", self.len);
+        // SAFETY: at least 1, and at most an observed count.
+        (code != 0).then(|| unsafe { self.dictionary.string(code) })
+    }
+
+    /// The strings with their codes, ascending by code.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &'a str)> + use<'a> {
+        let view = *self;
+        // SAFETY: as in `get`.
+        (1..=view.len).map(move |code| (code, unsafe { view.dictionary.string(code) }))
+    }
+
+    /// The code of a string, if it has one. A hash lookup: no lock, no scan.
+    #[must_use]
+    pub fn find(&self, value: &str) -> Option<u32> {
+        let lookup = self.dictionary.lookup.load();
+        // SAFETY: codes in the lookup are at least 1, and those beyond the observed count are passed over.
+        lookup.find(hash_of(value, self.dictionary.seed), |code| {
+            code <= self.len && unsafe { self.dictionary.string(code) } == value
+        })
+    }
+}
+
+/// The hash by which both indexes find a string. Seeded by the process, so that nobody can choose colliding strings.
+fn hash_of(value: &str, seed: u64) -> u32 {
+    (xxh3_64_with_seed(value.as_bytes(), seed) >> 32) as u32
+}
+
+/// The one writer of an epoch.
+pub(crate) struct DictionaryWriter {
+    shared: Arc<Dictionary>,
+    index: DictionaryIndex,
+    lookup_slots: usize,
+    len: usize,
+    bytes: usize,
+    budget: Arc<MemoryBudget>,
+    hashes: Vec<u32>,
+}
+
+impl DictionaryWriter {
+    /// An empty epoch.
+    pub(crate) fn new(seed: u64, budget: &Arc<MemoryBudget>) -> Self {
+        let shared = Dictionary {
+            id: budget.next_id(),
+            seed,
+            entries: Chunked::new(FIRST_ENTRIES_LOG2, ENTRIES_END, Arc::clone(budget)),
+            bytes: Chunked::new(FIRST_BYTES_LOG2, BYTES_END, Arc::clone(budget)),
+            lookup: Published::new(Lookup::new(FIRST_LOOKUP_SLOTS, Arc::clone(budget))),
+            published: AtomicUsize::new(0),
+        };
+        Self {
+            shared: Arc::new(shared),
+            index: DictionaryIndex::new(Arc::clone(budget)),
+            lookup_slots: FIRST_LOOKUP_SLOTS,
+            len: 0,
+            bytes: 0,
+            budget: Arc::clone(budget),
+            hashes: Vec::new(),
+        }
+    }
+
+    /// What segments and readers hold.
+    pub(crate) fn shared(&self) -> &Arc<Dictionary> {
+        &self.shared
+    }
+
+    /// Strings so far.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether `more` strings no longer belong into this epoch of at most `entries_max`.
+    pub(crate) fn is_full_for(&self, more: usize, entries_max: usize) -> bool {
+        self.len > 0 && (self.len + more > entries_max || self.bytes > EPOCH_BYTES_MAX)
+    }
+
+    /// Appends the code of each string to `codes`, giving new ones to strings that are new. Publishes them.
+    pub(crate) fn intern<'s>(&mut self, count: usize, value: impl Fn(usize) -> &'s str, codes: &mut Vec<u32>) {
+        self.hashes.clear();
+        self.hashes.extend((0..count).map(|k| hash_of(value(k), self.shared.seed)));
+        for k in 0..count {
+            if let Some(&ahead) = self.hashes.get(k + DictionaryIndex::PREFETCH_AHEAD) {
+                self.index.prefetch(ahead);
+            }
+            codes.push(self.code_of(value(k), self.hashes[k]));
+        }
+        // Publishes strings, places and lookup slots; pairs with `Dictionary::observe`.
+        self.shared.published.store(self.len, ENTRIES_PUBLISH);
+    }
+
+    fn code_of(&mut self, value: &str, hash: u32) -> u32 {
+        let shared = &self.shared;
+        // SAFETY: the index holds only codes that this writer has written.
+        let found = self.index.find(hash, value, |code| unsafe { shared.string(code) });
+        found.unwrap_or_else(|| self.append(value, hash))
+    }
+
+    fn append(&mut self, value: &str, hash: u32) -> u32 {
+        // A string lies in one chunk; what is left of a chunk too small for it stays unused.
+        while self.shared.bytes.room_at(self.bytes) < value.len() {
+            self.bytes += self.shared.bytes.room_at(self.bytes);
+        }
+        // SAFETY: this is the one writer, and nothing from `self.bytes` on was published.
+        unsafe { self.shared.bytes.write(self.bytes, value.as_bytes()) };
+        let entry = Entry { at: self.bytes as u32, len: value.len() as u32 };
+        // SAFETY: likewise for entry `self.len`.
+        unsafe { self.shared.entries.write(self.len, &[entry]) };
+        self.bytes += value.len();
+        self.len += 1;
+        let code = self.len as u32;
+        self.index.insert(hash, value, code);
+        self.list(hash, code);
+        code
+    }
+
+    /// Enters a code into the readers' lookup, replacing it by a larger one before it is two thirds full.
+    fn list(&mut self, hash: u32, code: u32) {
+        if self.len * 3 > self.lookup_slots * 2 {
+            self.lookup_slots *= 2;
+            let grown = Lookup::new(self.lookup_slots, Arc::clone(&self.budget));
+            // The index knows all codes, this one included.
+            self.index.for_each(|hash, code| grown.insert(hash, code));
+            self.shared.lookup.store(grown);
+        } else {
+            self.shared.lookup.load().insert(hash, code);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn writer(budget: &Arc<MemoryBudget>) -> DictionaryWriter {
+        DictionaryWriter::new(7, budget)
+    }
+
+    proptest! {
+        /// Goal: strings get codes in order of first appearance, both indexes find exactly them, and all memory is
+        /// accounted for.
+        #[test]
+        fn dictionary_matches_oracle(blocks in prop::collection::vec(prop::collection::vec("[a-c]{0,4}|[a-z]{20,40}", 0..40), 0..20)) {
+            let budget = Arc::new(MemoryBudget::new(0));
+            let mut writer = writer(&budget);
+            let mut oracle: Vec<String> = Vec::new();
+            for block in &blocks {
+                let mut codes = Vec::new();
+                writer.intern(block.len(), |k| &block[k], &mut codes);
+                for (value, code) in block.iter().zip(codes) {
+                    if !oracle.contains(value) {
+                        oracle.push(value.clone());
+                    }
+                    prop_assert_eq!(oracle.iter().position(|known| known == value).unwrap() + 1, code as usize);
+                }
+                // SAFETY: the count was observed.
+                let view = unsafe { DictionaryView::new(writer.shared(), writer.shared().observe()) };
+                prop_assert!(view.iter().map(|(_, value)| value).eq(oracle.iter().map(String::as_str)));
+                for (at, value) in oracle.iter().enumerate() {
+                    prop_assert_eq!(view.find(value), Some(at as u32 + 1));
+                    prop_assert_eq!(view.get(at as u32 + 1), Some(value.as_str()));
+                }
+                prop_assert_eq!(view.find("not there"), None);
+                prop_assert_eq!(view.get(0), None);
+            }
+            drop(writer);
+            prop_assert_eq!(budget.used(), 0);
+        }
+    }
+
+    /// Goal: an older view neither shows nor finds what came after it.
+    #[test]
+    fn views_stay_as_they_were() {
+        let mut writer = writer(&Arc::new(MemoryBudget::new(0)));
+        writer.intern(1, |_| "first", &mut Vec::new());
+        let shared = Arc::clone(writer.shared());
+        let len = shared.observe();
+        let names: Vec<String> = (0..500).map(|n| format!("later {n}")).collect();
+        writer.intern(names.len(), |k| &names[k], &mut Vec::new());
+        // SAFETY: the count was observed.
+        let (old, new) = unsafe { (DictionaryView::new(&shared, len), DictionaryView::new(&shared, shared.observe())) };
+        assert_eq!((old.len(), old.find("first"), old.find("later 3")), (1, Some(1), None));
+        assert_eq!((new.len(), new.find("later 3")), (501, Some(5)));
+    }
+}

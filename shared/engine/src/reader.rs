@@ -1,0 +1,141 @@
+//! The read side of a partition: snapshots of tables at one offset, and how far everything is.
+
+use types::{Offset, PartitionId, TableKey, Timestamp};
+
+use crate::{
+    snapshot::TableSnapshot,
+    sync::{Arc, Ordering},
+    view::{PartitionShared, TableShared, time_or_none},
+};
+
+/// Tries to read counters that belong to one offset, before those of two are taken.
+const STATUS_TRIES_MAX: usize = 8;
+
+/// Reads a partition while its writer goes on. Never waits, never makes the writer wait.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    shared: Arc<PartitionShared>,
+}
+
+/// A partition's progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The offset of the record to apply next.
+    pub next_offset: Offset,
+    /// Append time of the record applied last; `Timestamp::MIN` where there is none.
+    pub append_time: Timestamp,
+    /// Rows resident, of all tables.
+    pub rows: u64,
+    /// Accounted bytes of all tables, as of the last housekeeping.
+    pub bytes: u64,
+    /// Records that could not be applied, or were of a table that is gone.
+    pub passed_over: u64,
+}
+
+/// What one table has in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableStatus {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The offset of the record to apply next.
+    pub next_offset: Offset,
+    /// The greatest event time seen, without times too far in the future; `None` where there was none.
+    pub event_time_max: Option<Timestamp>,
+    /// Append time of the record with the table's newest events; `None` where there was none.
+    pub last_events_at: Option<Timestamp>,
+    /// Rows resident.
+    pub live: u64,
+    /// Rows that left, or came too late to stay.
+    pub evicted: u64,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<PartitionShared>) -> Self {
+        Self { shared }
+    }
+
+    /// The partition.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        self.shared.partition
+    }
+
+    /// The offset of the record to apply next; every record before it is visible.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.shared.applied()
+    }
+
+    /// A table as it is at one offset, which is at least what [`Reader::next_offset`] gave before. `None` where the
+    /// partition does not know the table. It pins memory for as long as it lives.
+    #[must_use]
+    pub fn snapshot(&self, key: TableKey) -> Option<TableSnapshot> {
+        // First the offset, then what it covers: whatever is loaded later holds at least all rows before it.
+        let next_offset = self.shared.applied();
+        let table = self.table(key)?;
+        Some(TableSnapshot::cut(key, next_offset, table.view.load()))
+    }
+
+    /// The tables that the partition knows, ascending.
+    #[must_use]
+    pub fn tables(&self) -> Vec<TableKey> {
+        let mut keys: Vec<TableKey> = self.shared.tables.load().keys().copied().collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// How far the partition is.
+    #[must_use]
+    pub fn status(&self) -> PartitionStatus {
+        let next_offset = self.shared.applied();
+        PartitionStatus {
+            partition: self.shared.partition,
+            next_offset,
+            append_time: time_or_none(&self.shared.append_time).unwrap_or(Timestamp::MIN),
+            rows: self.shared.tables.load().values().map(|table| live(table)).sum(),
+            bytes: self.shared.bytes.load(Ordering::Relaxed),
+            passed_over: self.shared.passed_over.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How far one table is in the partition; `None` where the partition does not know it.
+    #[must_use]
+    pub fn table_status(&self, key: TableKey) -> Option<TableStatus> {
+        let table = self.table(key)?;
+        let mut status = self.table_status_now(&table);
+        for _ in 1..STATUS_TRIES_MAX {
+            // Counters that were read between two equal offsets belong to it.
+            if self.shared.applied() == status.next_offset {
+                break;
+            }
+            status = self.table_status_now(&table);
+        }
+        Some(status)
+    }
+
+    fn table_status_now(&self, table: &TableShared) -> TableStatus {
+        let next_offset = self.shared.applied();
+        // `live + evicted` is `stored + refused` whatever `left` is, so a row that leaves meanwhile is counted once.
+        let left = table.left.load(Ordering::Relaxed);
+        let stored = table.stored.load(Ordering::Relaxed);
+        TableStatus {
+            partition: self.shared.partition,
+            next_offset,
+            event_time_max: time_or_none(&table.event_time_max),
+            last_events_at: time_or_none(&table.last_events_at),
+            live: stored.saturating_sub(left),
+            evicted: left + table.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    fn table(&self, key: TableKey) -> Option<Arc<TableShared>> {
+        self.shared.tables.load().get(&key).cloned()
+    }
+}
+
+fn live(table: &TableShared) -> u64 {
+    let left = table.left.load(Ordering::Relaxed);
+    table.stored.load(Ordering::Relaxed).saturating_sub(left)
+}

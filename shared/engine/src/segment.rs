@@ -1,0 +1,330 @@
+//! A segment: rows of one table in columns, append-only, one writer, any number of readers, no lock.
+//!
+//! 1. Only the writer touches rows from `rows` on, and only it stores `rows`. It writes all columns of its new rows, then
+//!    zones and runs, then stores `rows` once with Release: a row is visible in all columns or in none.
+//! 2. Readers load `rows` with Acquire and touch only rows below it. A published row never changes.
+//! 3. Zones only widen. A reader may see one that is too wide for its rows, never one that is too narrow.
+//! 4. Runs say which record a row came from. They are published before the rows of theirs, so a reader finds every row's
+//!    record and can cut its rows at an offset.
+//! 5. The slab is used again only when the last `Arc` of the segment is gone.
+
+use std::{fmt, ops::Range};
+
+use types::{Offset, Timestamp};
+
+use crate::{
+    MemoryBudget,
+    budget::Charge,
+    chunked::Chunked,
+    columns::{ColumnIndex, Width},
+    dictionary::Dictionary,
+    slab::{Item, LINE_WORDS, Slab},
+    sync::{Arc, AtomicI64, AtomicUsize, Ordering, ROWS_OBSERVE, ROWS_PUBLISH, RUNS_OBSERVE, RUNS_PUBLISH},
+};
+
+/// Rows of a chunk: the unit of zones, and of work in a scan.
+pub const CHUNK_ROWS: usize = 4_096;
+/// Log2 of the runs of the first chunk of them.
+const FIRST_RUNS_LOG2: u32 = if cfg!(loom) { 1 } else { 3 };
+
+/// Consecutive rows of a segment that are consecutive rows of one block.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// The record.
+    pub(crate) offset: u64,
+    /// The first row in the segment.
+    pub(crate) row: u32,
+    /// The same row in the block.
+    pub(crate) block_row: u32,
+}
+
+/// Least and greatest event time of some rows, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Zone {
+    /// The least.
+    pub min: Timestamp,
+    /// The greatest.
+    pub max: Timestamp,
+}
+
+impl Zone {
+    /// Of no rows.
+    pub(crate) const EMPTY: Self = Self { min: Timestamp::MAX, max: Timestamp::MIN };
+
+    pub(crate) fn of(times: &[i64]) -> Self {
+        let fold = |(min, max): (i64, i64), time: &i64| (min.min(*time), max.max(*time));
+        let (min, max) = times.iter().fold((i64::MAX, i64::MIN), fold);
+        Self { min: Timestamp(min), max: Timestamp(max) }
+    }
+
+    pub(crate) fn widened(self, other: Self) -> Self {
+        Self { min: self.min.min(other.min), max: self.max.max(other.max) }
+    }
+}
+
+/// A zone that its writer widens while readers look.
+struct SharedZone {
+    min: AtomicI64,
+    max: AtomicI64,
+}
+
+impl SharedZone {
+    fn empty() -> Self {
+        Self { min: AtomicI64::new(i64::MAX), max: AtomicI64::new(i64::MIN) }
+    }
+
+    /// Relaxed: the row count publishes it.
+    fn store(&self, zone: Zone) {
+        self.min.store(zone.min.0, Ordering::Relaxed);
+        self.max.store(zone.max.0, Ordering::Relaxed);
+    }
+
+    /// At least as wide as the rows whose count the caller observed.
+    fn load(&self) -> Zone {
+        Zone { min: Timestamp(self.min.load(Ordering::Relaxed)), max: Timestamp(self.max.load(Ordering::Relaxed)) }
+    }
+}
+
+/// How a segment holds one of the table's columns.
+#[derive(Debug, Clone)]
+pub(crate) enum Stored {
+    /// Not at all: absent in every row.
+    Absent,
+    /// Codes of a dimension.
+    Codes { width: Width, dictionary: Arc<Dictionary>, word: usize },
+    /// Values of a metric, NaN where absent.
+    Values { word: usize },
+}
+
+/// Where the columns of a segment of some capacity lie in its slab. Event times come first.
+#[derive(Debug, Clone)]
+pub(crate) struct SegmentLayout {
+    pub(crate) capacity: usize,
+    /// By [`ColumnIndex`]; columns beyond the end are absent.
+    pub(crate) columns: Box<[Stored]>,
+    /// Words of the slab.
+    pub(crate) words: usize,
+}
+
+impl SegmentLayout {
+    /// Places `columns`; their words are filled in.
+    pub(crate) fn new(capacity: usize, mut columns: Box<[Stored]>) -> Self {
+        let mut end = lines(capacity * size_of::<i64>());
+        for column in &mut columns {
+            let (word, item_bytes) = match column {
+                Stored::Absent => continue,
+                Stored::Codes { width, word, .. } => (word, width.bytes()),
+                Stored::Values { word } => (word, size_of::<f64>()),
+            };
+            *word = end;
+            end += lines(capacity * item_bytes);
+        }
+        Self { capacity, columns, words: Slab::class(end) }
+    }
+}
+
+/// Words of as many cache lines as `bytes` need.
+fn lines(bytes: usize) -> usize {
+    bytes.div_ceil(LINE_WORDS * 8) * LINE_WORDS
+}
+
+/// What the readers of a segment share.
+pub(crate) struct Segment {
+    id: u64,
+    layout: SegmentLayout,
+    slab: Slab,
+    zone: SharedZone,
+    chunk_zones: Box<[SharedZone]>,
+    runs: Chunked<Run>,
+    run_count: AtomicUsize,
+    rows: AtomicUsize,
+    /// This object beside slab and runs.
+    overhead: Charge,
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Segment").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Segment {
+    /// An empty segment in `slab`, which has the layout's words; `id` is unique under the budget.
+    pub(crate) fn new(id: u64, layout: SegmentLayout, slab: Slab, budget: &Arc<MemoryBudget>) -> Self {
+        assert!(layout.words <= slab.words(), "the layout fits into its slab");
+        let capacity = layout.capacity;
+        let chunk_zones: Box<[SharedZone]> = (0..capacity.div_ceil(CHUNK_ROWS)).map(|_| SharedZone::empty()).collect();
+        let overhead = size_of::<Self>() + size_of_val(&*chunk_zones) + size_of_val(&*layout.columns);
+        Self {
+            id,
+            layout,
+            slab,
+            zone: SharedZone::empty(),
+            chunk_zones,
+            runs: Chunked::new(FIRST_RUNS_LOG2, capacity, Arc::clone(budget)),
+            run_count: AtomicUsize::new(0),
+            rows: AtomicUsize::new(0),
+            overhead: budget.charge(overhead as u64),
+        }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn layout(&self) -> &SegmentLayout {
+        &self.layout
+    }
+
+    /// Bytes of slab, runs and the object itself.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.slab.bytes() + self.runs.bytes() + self.overhead.bytes()
+    }
+
+    /// How many rows a reader may look at.
+    pub(crate) fn observe(&self) -> usize {
+        // Pairs with the store in `SegmentWriter::publish`.
+        self.rows.load(ROWS_OBSERVE)
+    }
+
+    /// How many of the first `rows` rows come from records before `end`. `rows` was observed.
+    pub(crate) fn rows_before(&self, rows: usize, end: Offset) -> usize {
+        // Pairs with the store in `SegmentWriter::publish`: at least the runs of the observed rows.
+        let mut count = self.run_count.load(RUNS_OBSERVE);
+        let mut cut = rows;
+        // The record that cuts is one of the newest: search from the end.
+        while count > 0 {
+            // SAFETY: below the observed run count.
+            let run = unsafe { self.runs.get(count - 1) };
+            if run.offset < end.0 {
+                break;
+            }
+            cut = cut.min(run.row as usize);
+            count -= 1;
+        }
+        cut
+    }
+
+    /// The record and the row in its block of a row that was observed.
+    pub(crate) fn origin(&self, row: usize) -> (Offset, u32) {
+        let (mut low, mut high) = (0, self.run_count.load(RUNS_OBSERVE));
+        while high - low > 1 {
+            let middle = usize::midpoint(low, high);
+            // SAFETY: below the observed run count.
+            let run = unsafe { self.runs.get(middle) };
+            if run.row as usize <= row { low = middle } else { high = middle }
+        }
+        // SAFETY: an observed row has a run, and runs are published before their rows.
+        let run = unsafe { self.runs.get(low) };
+        (Offset(run.offset), run.block_row + (row - run.row as usize) as u32)
+    }
+
+    /// The record of the first row; the segment is not empty.
+    pub(crate) fn first_offset(&self) -> Offset {
+        self.origin(0).0
+    }
+
+    pub(crate) fn zone(&self) -> Zone {
+        self.zone.load()
+    }
+
+    pub(crate) fn chunk_zone(&self, chunk: usize) -> Zone {
+        self.chunk_zones[chunk].load()
+    }
+
+    /// How a column is held.
+    pub(crate) fn stored(&self, column: ColumnIndex) -> &Stored {
+        self.layout.columns.get(column.index()).unwrap_or(&Stored::Absent)
+    }
+
+    /// Rows `0..rows` of the column at `word`.
+    ///
+    /// # Safety
+    /// `rows` is at most a count that [`Segment::observe`] gave, or that the writer holds.
+    pub(crate) unsafe fn items<T: Item>(&self, word: usize, rows: usize) -> &[T] {
+        self.slab.witness().read(0..rows);
+        // SAFETY: published rows are never written again (rule 2).
+        unsafe { self.slab.items(word, 0, rows) }
+    }
+
+    /// Its slab, where no reader is left.
+    pub(crate) fn into_slab(segment: Arc<Self>) -> Result<Slab, Arc<Self>> {
+        #[cfg(loom)]
+        if crate::sync::weakened("reclaim") {
+            // SAFETY: none: this is the fault that a model has to find. The segment is leaked, the slab taken from it.
+            return Ok(unsafe { std::ptr::read(&std::mem::ManuallyDrop::new(segment).slab) });
+        }
+        // `try_unwrap` acquires what every reader released when it dropped its `Arc`, so their reads are over.
+        Arc::try_unwrap(segment).map(|segment| segment.slab)
+    }
+}
+
+/// The one writer of a segment; its own cursors are plain fields.
+pub(crate) struct SegmentWriter {
+    shared: Arc<Segment>,
+    rows: usize,
+    runs: usize,
+    zone: Zone,
+}
+
+impl SegmentWriter {
+    pub(crate) fn new(segment: Segment) -> Self {
+        Self { shared: Arc::new(segment), rows: 0, runs: 0, zone: Zone::EMPTY }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Segment> {
+        &self.shared
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn room(&self) -> usize {
+        self.shared.layout.capacity - self.rows
+    }
+
+    /// The next `count` rows of the column at `word`, to be filled before [`SegmentWriter::publish`].
+    pub(crate) fn tail<T: Item>(&mut self, word: usize, count: usize) -> &mut [T] {
+        let (from, to) = (self.rows, self.rows + count);
+        assert!(to <= self.shared.layout.capacity, "the segment has room");
+        // SAFETY: rows from `self.rows` on are not published, so they are the writer's alone (rule 1), and `&mut self`
+        // keeps this the only slice.
+        unsafe { self.shared.slab.items_mut(word, from, to) }
+    }
+
+    /// Publishes the next `times.len()` rows, whose columns are filled and whose event times are `times`. `runs` are
+    /// their origins, their rows counted from the first of them.
+    pub(crate) fn publish(&mut self, times: &[i64], runs: &[Run]) {
+        let rows = self.rows..self.rows + times.len();
+        self.tail::<i64>(0, times.len()).copy_from_slice(times);
+        self.shared.slab.witness().write(rows.clone());
+        self.widen_zones(rows.clone(), times);
+        for run in runs {
+            let placed = Run { row: run.row + rows.start as u32, ..*run };
+            // SAFETY: this is the one writer, and run `self.runs` is not published.
+            unsafe { self.shared.runs.write(self.runs, &[placed]) };
+            self.runs += 1;
+        }
+        // Publishes the runs; pairs with `Segment::rows_before` and `Segment::origin`.
+        self.shared.run_count.store(self.runs, RUNS_PUBLISH);
+        self.rows = rows.end;
+        // Publishes rows in all columns, zones and runs; pairs with `Segment::observe`.
+        self.shared.rows.store(self.rows, ROWS_PUBLISH);
+    }
+
+    fn widen_zones(&mut self, rows: Range<usize>, times: &[i64]) {
+        let mut row = rows.start;
+        while row < rows.end {
+            let chunk = row / CHUNK_ROWS;
+            let end = rows.end.min((chunk + 1) * CHUNK_ROWS);
+            let zone = Zone::of(&times[row - rows.start..end - rows.start]);
+            let shared = &self.shared.chunk_zones[chunk];
+            // Only this writer stores zones, so what it loads is what it stored last.
+            shared.store(if row % CHUNK_ROWS == 0 { zone } else { shared.load().widened(zone) });
+            self.zone = self.zone.widened(zone);
+            row = end;
+        }
+        self.shared.zone.store(self.zone);
+    }
+}

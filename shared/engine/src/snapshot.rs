@@ -1,0 +1,206 @@
+//! A table at one offset: exactly the rows of the records before it, although writing goes on.
+//!
+//! 1. The offset is loaded before the segment list, and each segment's row count after the list. So the rows found are at
+//!    least those of the records before the offset, and each segment is cut back by its runs to exactly those.
+//! 2. Segments stand in canonical order: slots by start, then stragglers, then as they were created.
+//! 3. A snapshot pins the memory of its segments and dictionaries.
+
+use std::fmt;
+
+use types::{ColumnDef, ColumnKind, Offset, TableKey, Timestamp};
+
+use crate::{
+    columns::{self, Codes, ColumnIndex, Width},
+    dictionary::DictionaryView,
+    segment::{CHUNK_ROWS, Segment, Stored, Zone},
+    sync::Arc,
+    view::{Sealed, SegmentEntry, TableView},
+};
+
+/// A table in one partition at one offset.
+#[derive(Debug, Clone)]
+pub struct TableSnapshot {
+    key: TableKey,
+    next_offset: Offset,
+    columns: Arc<Vec<ColumnDef>>,
+    evicted_before: Option<Timestamp>,
+    segments: Vec<SegmentView>,
+}
+
+impl TableSnapshot {
+    /// Cuts a view, which was loaded after `next_offset`, at that offset.
+    pub(crate) fn cut(key: TableKey, next_offset: Offset, view: Arc<TableView>) -> Self {
+        let segments = view.segments.iter().filter_map(|entry| SegmentView::cut(entry, next_offset)).collect();
+        let (columns, evicted_before) = (Arc::clone(&view.columns), view.evicted_before);
+        Self { key, next_offset, columns, evicted_before, segments }
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn key(&self) -> TableKey {
+        self.key
+    }
+
+    /// The snapshot holds every record before this offset and none from it on.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
+    /// Rows with event times before this may have left memory; `None` where none has.
+    #[must_use]
+    pub fn evicted_before(&self) -> Option<Timestamp> {
+        self.evicted_before
+    }
+
+    /// The columns seen so far, by [`ColumnIndex`]. There may be more than the rows use.
+    #[must_use]
+    pub fn columns(&self) -> &[ColumnDef] {
+        &self.columns
+    }
+
+    /// The number of a column; `None` where no event had it. A linear search: resolve once per query.
+    #[must_use]
+    pub fn column(&self, name: &str, kind: ColumnKind) -> Option<ColumnIndex> {
+        columns::position(&self.columns, name, kind)
+    }
+
+    /// The segments in canonical order; none is empty.
+    #[must_use]
+    pub fn segments(&self) -> &[SegmentView] {
+        &self.segments
+    }
+
+    /// Rows of all segments.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.segments.iter().map(SegmentView::rows).sum()
+    }
+}
+
+/// Names a segment among all under one budget. Its rows only grow, so (id, rows) names a content for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId(pub u64);
+
+/// A prefix of a segment's rows.
+#[derive(Clone)]
+pub struct SegmentView {
+    segment: Arc<Segment>,
+    sealed: Option<Arc<Sealed>>,
+    rows: usize,
+}
+
+impl fmt::Debug for SegmentView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SegmentView").field("id", &self.id()).field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+impl SegmentView {
+    fn cut(entry: &SegmentEntry, next_offset: Offset) -> Option<Self> {
+        let rows = match &entry.sealed {
+            Some(sealed) if sealed.last_offset < next_offset => {
+                // Observed all the same: the count orders the rows before this reader.
+                entry.segment.observe().min(sealed.rows)
+            }
+            _ => entry.segment.rows_before(entry.segment.observe(), next_offset),
+        };
+        let view = Self { segment: Arc::clone(&entry.segment), sealed: entry.sealed.clone(), rows };
+        (rows > 0).then_some(view)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> SegmentId {
+        SegmentId(self.segment.id())
+    }
+
+    /// How many rows the snapshot has of it; at least 1.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether it gets no more rows and all that it has are in the snapshot.
+    #[must_use]
+    pub fn sealed(&self) -> bool {
+        self.sealed.as_ref().is_some_and(|sealed| sealed.rows == self.rows)
+    }
+
+    /// Event times of the rows, or wider.
+    #[must_use]
+    pub fn zone(&self) -> Zone {
+        self.segment.zone()
+    }
+
+    /// How many chunks of [`CHUNK_ROWS`] the rows are; the last may be shorter.
+    #[must_use]
+    pub fn chunks(&self) -> usize {
+        self.rows.div_ceil(CHUNK_ROWS)
+    }
+
+    /// Event times of the rows of one chunk, or wider.
+    ///
+    /// # Panics
+    /// There is no such chunk.
+    #[must_use]
+    pub fn chunk_zone(&self, chunk: usize) -> Zone {
+        assert!(chunk < self.chunks(), "chunk {chunk} of {}", self.chunks());
+        self.segment.chunk_zone(chunk)
+    }
+
+    /// Event times, µs since the epoch.
+    #[must_use]
+    pub fn times(&self) -> &[i64] {
+        // SAFETY: at most the observed rows.
+        unsafe { self.segment.items(0, self.rows) }
+    }
+
+    /// Codes of a dimension; `None` where it is absent in every row, or no dimension.
+    #[must_use]
+    pub fn codes(&self, column: ColumnIndex) -> Option<Codes<'_>> {
+        let Stored::Codes { width, word, .. } = self.segment.stored(column) else { return None };
+        Some(match width {
+            // SAFETY: at most the observed rows, of a column of this width.
+            Width::One => Codes::U8(unsafe { self.segment.items(*word, self.rows) }),
+            // SAFETY: as above.
+            Width::Two => Codes::U16(unsafe { self.segment.items(*word, self.rows) }),
+            // SAFETY: as above.
+            Width::Four => Codes::U32(unsafe { self.segment.items(*word, self.rows) }),
+        })
+    }
+
+    /// The strings of a dimension's codes: at least those of the rows, and perhaps some that came since. `None` where
+    /// [`SegmentView::codes`] is.
+    #[must_use]
+    pub fn dictionary(&self, column: ColumnIndex) -> Option<DictionaryView<'_>> {
+        let Stored::Codes { dictionary, .. } = self.segment.stored(column) else { return None };
+        // SAFETY: the count was observed. Strings are published before their rows, so it covers all codes of the rows.
+        Some(unsafe { DictionaryView::new(dictionary, dictionary.observe()) })
+    }
+
+    /// Values of a metric, NaN where absent; `None` where it is absent in every row, or no metric.
+    #[must_use]
+    pub fn metric(&self, column: ColumnIndex) -> Option<&[f64]> {
+        let Stored::Values { word } = self.segment.stored(column) else { return None };
+        // SAFETY: at most the observed rows, of a column of this type.
+        Some(unsafe { self.segment.items(*word, self.rows) })
+    }
+
+    /// Least and greatest value of a metric in a sealed segment; `None` where there is no value, or it is not known yet.
+    #[must_use]
+    pub fn metric_range(&self, column: ColumnIndex) -> Option<(f64, f64)> {
+        let sealed = self.sealed.as_ref().filter(|_| self.sealed())?;
+        sealed.metric_ranges.get(column.index()).copied().flatten()
+    }
+
+    /// The record of a row, and which row of its block it is.
+    ///
+    /// # Panics
+    /// There is no such row.
+    #[must_use]
+    pub fn origin(&self, row: usize) -> (Offset, u32) {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        self.segment.origin(row)
+    }
+}
