@@ -7,12 +7,28 @@
 //! 4. Everything here is a function of its arguments: no clock, no randomness, no files, no threads.
 
 mod body;
+mod check;
+mod compress;
+mod control;
+mod decode_error;
 mod event;
 mod header;
+mod json;
+mod partition;
+mod protobuf;
+mod token;
 
 pub use body::{
     ABSENT, ABSENT_BITS, BLOCK_BYTES_MAX, BLOCK_ROWS_MAX, BatchIndexes, BlockError, Body, BodyBuilder, BodyView, Codes,
     DimensionView, F64s, Ids, MetricView, PushError, Times, is_absent,
 };
-pub use event::{EventRef, Reject};
+pub use check::{EventChecker, TimeLimits};
+pub use compress::{DecompressError, Encoding, decompress};
+pub use control::{ControlError, ControlRecord};
+pub use decode_error::DecodeError;
+pub use event::{Decoded, EventRef, Refused, Reject};
 pub use header::{BatchIdentity, BlockHeader, BlockKind, FORMAT_VERSION, HEADER_BYTES, HeaderError};
+pub use json::{JsonForm, decode_json, raw_json_events};
+pub use partition::{PartitionKey, partition_of, partitions_of_rows, sole_partition, verify_partition};
+pub use protobuf::{ProtobufBatch, WireError};
+pub use token::{TableToken, Token, TokenError, TokenKey};

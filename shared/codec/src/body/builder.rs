@@ -216,8 +216,8 @@ impl BodyBuilder {
         self.dimension_at.clear();
         self.metric_at.clear();
         self.bytes = 0;
-        self.spare_dimensions.extend(self.dimensions.drain(..));
-        self.spare_metrics.extend(self.metrics.drain(..));
+        self.spare_dimensions.append(&mut self.dimensions);
+        self.spare_metrics.append(&mut self.metrics);
     }
 
     /// At least what an event adds to the body, as if all its columns were new ones.

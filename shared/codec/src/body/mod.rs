@@ -12,6 +12,7 @@ mod columns;
 mod dictionary;
 mod error;
 mod layout;
+mod split;
 mod view;
 mod write;
 

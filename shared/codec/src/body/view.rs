@@ -275,8 +275,8 @@ impl<'a> ColumnReader<'_, 'a> {
                 (bad | !value.is_finite(), absent | (value.to_bits() == ABSENT_BITS))
             });
             if any_bad {
-                let is_bad = |value: f64| !value.is_finite() && !(has_absent && value.to_bits() == ABSENT_BITS);
-                if let Some(row) = values.iter().position(is_bad) {
+                let is_good = |value: f64| value.is_finite() || (has_absent && value.to_bits() == ABSENT_BITS);
+                if let Some(row) = values.iter().position(|value| !is_good(value)) {
                     return Err(BlockError::NotFinite { name: name.to_owned(), row });
                 }
             }
