@@ -1,1 +1,22 @@
-//! Token buckets and quotas over a passed-in time.
+//! Hierarchical rate limits over a passed-in time: one global bucket, and one per tenant.
+//!
+//! 1. A request is admitted by both buckets or takes from neither; the tenant's share is never more than its rate and
+//!    burst, whatever the number of threads.
+//! 2. Nothing here waits: a bucket is one word that changes by compare-and-swap, a map of tenants has no lock.
+//! 3. Time is monotonic and an argument. A time that lies before one already seen gives nothing.
+//! 4. A tenant that has not sent for as long as its bucket takes to fill costs nothing: [`Limiter::sweep`] forgets it,
+//!    which changes no decision, for a bucket that is not there is a full one.
+//! 5. Tenants are spread by a key of this process, so that nobody can choose ids that meet in one shard.
+
+mod bucket;
+mod cost;
+mod limiter;
+mod rate;
+mod tenants;
+mod ticks;
+
+pub use cost::{COST_MAX, Cost, CostError};
+pub use limiter::{Decision, Limiter, LimiterConfig, Remaining, Scope};
+pub use rate::{BURST_MAX, RATE_MAX, Rate, RateError};
+pub use tenants::{SHARDS, Swept};
+pub use ticks::Monotonic;
