@@ -53,11 +53,6 @@ impl<T: Copy + Default> Chunked<T> {
         (1 << (self.first_log2 as usize + chunk)) - at
     }
 
-    /// Whether an index can ever be used.
-    pub(crate) fn holds(&self, index: usize) -> bool {
-        self.place(index).0 < self.chunks.len()
-    }
-
     /// Writes items that lie together at `index`.
     ///
     /// # Safety
@@ -163,7 +158,6 @@ mod tests {
         // SAFETY: written above by this thread.
         assert!((0..1_000).all(|index| unsafe { chunked.get(index) } == index as u32));
         assert_eq!((chunked.room_at(0), chunked.room_at(4), chunked.room_at(11)), (4, 8, 1));
-        assert!(chunked.holds(999) && !chunked.holds(5_000));
         assert_eq!(budget.used(), chunked.bytes());
         drop(chunked);
         assert_eq!(budget.used(), 0);

@@ -234,6 +234,12 @@ impl DictionaryWriter {
         self.len
     }
 
+    /// Bytes of strings and both indexes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let lookup = (self.lookup_slots * size_of::<AtomicU32>()) as u64;
+        self.shared.entries.bytes() + self.shared.bytes.bytes() + self.index.bytes() + lookup
+    }
+
     /// Whether `more` strings no longer belong into this epoch of at most `entries_max`.
     pub(crate) fn is_full_for(&self, more: usize, entries_max: usize) -> bool {
         self.len > 0 && (self.len + more > entries_max || self.bytes > EPOCH_BYTES_MAX)

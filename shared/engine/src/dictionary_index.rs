@@ -109,6 +109,11 @@ impl DictionaryIndex {
         at
     }
 
+    /// Bytes of the table.
+    pub(crate) fn bytes(&self) -> u64 {
+        size_of_val(&*self.slots) as u64
+    }
+
     /// All hashes with their codes.
     pub(crate) fn for_each(&self, mut f: impl FnMut(u32, u32)) {
         self.slots.iter().filter(|slot| slot.code != 0).for_each(|slot| f(slot.hash, slot.code));

@@ -9,22 +9,31 @@
 //!
 //! `docs/concurrency.md` lists every atomic with its partner and its test.
 
+mod block;
 mod budget;
 mod chunked;
 mod columns;
 mod dictionary;
 mod dictionary_index;
+mod limits;
 mod pool;
 mod reader;
+mod seal;
 mod segment;
 mod slab;
+mod slots;
 mod snapshot;
 mod sync;
+mod table;
+mod table_columns;
 mod view;
+mod writer;
 
 pub use budget::MemoryBudget;
 pub use columns::{Codes, ColumnIndex};
 pub use dictionary::DictionaryView;
+pub use limits::Limits;
 pub use reader::{PartitionStatus, Reader, TableStatus};
 pub use segment::{CHUNK_ROWS, Zone};
 pub use snapshot::{SegmentId, SegmentView, TableSnapshot};
+pub use writer::{Applied, ApplyError, Writer, partition};

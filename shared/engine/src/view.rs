@@ -10,7 +10,6 @@ use std::collections::HashMap;
 use types::{ColumnDef, Offset, PartitionId, TableKey, Timestamp};
 
 use crate::{
-    MemoryBudget,
     segment::Segment,
     sync::{APPLIED_OBSERVE, APPLIED_PUBLISH, Arc, AtomicI64, AtomicU64, Ordering, Published},
 };
@@ -87,7 +86,6 @@ pub(crate) type Tables = HashMap<TableKey, Arc<TableShared>>;
 #[derive(Debug)]
 pub(crate) struct PartitionShared {
     pub(crate) partition: PartitionId,
-    pub(crate) budget: Arc<MemoryBudget>,
     pub(crate) tables: Published<Tables>,
     applied: AtomicU64,
     /// `i64::MIN` where there is none.
@@ -99,10 +97,9 @@ pub(crate) struct PartitionShared {
 }
 
 impl PartitionShared {
-    pub(crate) fn new(partition: PartitionId, budget: Arc<MemoryBudget>) -> Self {
+    pub(crate) fn new(partition: PartitionId) -> Self {
         Self {
             partition,
-            budget,
             tables: Published::new(Tables::new()),
             applied: AtomicU64::new(0),
             append_time: AtomicI64::new(i64::MIN),

@@ -8,7 +8,9 @@
 //!    record and can cut its rows at an offset.
 //! 5. The slab is used again only when the last `Arc` of the segment is gone.
 
-use std::{fmt, ops::Range};
+mod writer;
+
+use std::fmt;
 
 use types::{Offset, Timestamp};
 
@@ -19,8 +21,10 @@ use crate::{
     columns::{ColumnIndex, Width},
     dictionary::Dictionary,
     slab::{Item, LINE_WORDS, Slab},
-    sync::{Arc, AtomicI64, AtomicUsize, Ordering, ROWS_OBSERVE, ROWS_PUBLISH, RUNS_OBSERVE, RUNS_PUBLISH},
+    sync::{Arc, AtomicI64, AtomicUsize, Ordering, ROWS_OBSERVE, RUNS_OBSERVE},
 };
+
+pub(crate) use writer::{Rows, SegmentWriter};
 
 /// Rows of a chunk: the unit of zones, and of work in a scan.
 pub const CHUNK_ROWS: usize = 4_096;
@@ -232,6 +236,13 @@ impl Segment {
         self.chunk_zones[chunk].load()
     }
 
+    /// All runs.
+    pub(crate) fn runs(&self) -> Vec<Run> {
+        let count = self.run_count.load(RUNS_OBSERVE);
+        // SAFETY: below the observed run count.
+        (0..count).map(|at| unsafe { self.runs.get(at) }).collect()
+    }
+
     /// How a column is held.
     pub(crate) fn stored(&self, column: ColumnIndex) -> &Stored {
         self.layout.columns.get(column.index()).unwrap_or(&Stored::Absent)
@@ -256,75 +267,5 @@ impl Segment {
         }
         // `try_unwrap` acquires what every reader released when it dropped its `Arc`, so their reads are over.
         Arc::try_unwrap(segment).map(|segment| segment.slab)
-    }
-}
-
-/// The one writer of a segment; its own cursors are plain fields.
-pub(crate) struct SegmentWriter {
-    shared: Arc<Segment>,
-    rows: usize,
-    runs: usize,
-    zone: Zone,
-}
-
-impl SegmentWriter {
-    pub(crate) fn new(segment: Segment) -> Self {
-        Self { shared: Arc::new(segment), rows: 0, runs: 0, zone: Zone::EMPTY }
-    }
-
-    pub(crate) fn shared(&self) -> &Arc<Segment> {
-        &self.shared
-    }
-
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    pub(crate) fn room(&self) -> usize {
-        self.shared.layout.capacity - self.rows
-    }
-
-    /// The next `count` rows of the column at `word`, to be filled before [`SegmentWriter::publish`].
-    pub(crate) fn tail<T: Item>(&mut self, word: usize, count: usize) -> &mut [T] {
-        let (from, to) = (self.rows, self.rows + count);
-        assert!(to <= self.shared.layout.capacity, "the segment has room");
-        // SAFETY: rows from `self.rows` on are not published, so they are the writer's alone (rule 1), and `&mut self`
-        // keeps this the only slice.
-        unsafe { self.shared.slab.items_mut(word, from, to) }
-    }
-
-    /// Publishes the next `times.len()` rows, whose columns are filled and whose event times are `times`. `runs` are
-    /// their origins, their rows counted from the first of them.
-    pub(crate) fn publish(&mut self, times: &[i64], runs: &[Run]) {
-        let rows = self.rows..self.rows + times.len();
-        self.tail::<i64>(0, times.len()).copy_from_slice(times);
-        self.shared.slab.witness().write(rows.clone());
-        self.widen_zones(rows.clone(), times);
-        for run in runs {
-            let placed = Run { row: run.row + rows.start as u32, ..*run };
-            // SAFETY: this is the one writer, and run `self.runs` is not published.
-            unsafe { self.shared.runs.write(self.runs, &[placed]) };
-            self.runs += 1;
-        }
-        // Publishes the runs; pairs with `Segment::rows_before` and `Segment::origin`.
-        self.shared.run_count.store(self.runs, RUNS_PUBLISH);
-        self.rows = rows.end;
-        // Publishes rows in all columns, zones and runs; pairs with `Segment::observe`.
-        self.shared.rows.store(self.rows, ROWS_PUBLISH);
-    }
-
-    fn widen_zones(&mut self, rows: Range<usize>, times: &[i64]) {
-        let mut row = rows.start;
-        while row < rows.end {
-            let chunk = row / CHUNK_ROWS;
-            let end = rows.end.min((chunk + 1) * CHUNK_ROWS);
-            let zone = Zone::of(&times[row - rows.start..end - rows.start]);
-            let shared = &self.shared.chunk_zones[chunk];
-            // Only this writer stores zones, so what it loads is what it stored last.
-            shared.store(if row % CHUNK_ROWS == 0 { zone } else { shared.load().widened(zone) });
-            self.zone = self.zone.widened(zone);
-            row = end;
-        }
-        self.shared.zone.store(self.zone);
     }
 }

@@ -1,0 +1,472 @@
+//! A table in a partition, as its writer holds it: open slots, the list of segments, the horizon, the counters.
+//!
+//! 1. Where a row goes, and when a segment is sealed, follows from the log and [`Limits`] alone. Eviction changes what is
+//!    resident, never where later rows go: an evicted slot that is still open goes on as a slot that stores nothing.
+//! 2. Changes of the list are collected, and published once per block before the block's offset is.
+//! 3. A segment that left the list is handed to the pool after the list without it was published.
+
+use types::{Offset, Table, Timestamp};
+
+use crate::{
+    Limits, MemoryBudget,
+    block::{Block, Source},
+    columns::{ColumnIndex, Width},
+    pool::Pool,
+    seal::{SealedSegment, seal},
+    segment::{Rows, Segment, SegmentLayout, SegmentWriter, Stored, Zone},
+    slots::{Place, Slots},
+    sync::{Arc, Ordering},
+    table_columns::{TableColumns, Translated},
+    view::{SegmentEntry, SegmentOrder, TableShared, TableView},
+    writer::{Applied, ApplyError},
+};
+
+/// How long stragglers share one segment, µs of append time. Bounds for how long they hold back the log's release.
+const STRAGGLERS_OPEN_US_MAX: i64 = 600_000_000;
+
+/// What all tables of a partition work with.
+pub(crate) struct Means {
+    pub(crate) limits: Limits,
+    pub(crate) budget: Arc<MemoryBudget>,
+    pub(crate) pool: Pool,
+    pub(crate) scratch: Scratch,
+}
+
+/// Memory that is used again from block to block.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    translated: Translated,
+    times: Vec<i64>,
+    places: Vec<u8>,
+    order: Vec<u32>,
+}
+
+/// Rows of one slot, or the stragglers.
+struct OpenSlot {
+    /// `Timestamp::MAX` for stragglers.
+    start: Timestamp,
+    end: Timestamp,
+    /// Rows so far, stored or not.
+    rows: usize,
+    /// Evicted: rows that come are counted as such and not stored.
+    gone: bool,
+    segment: Option<OpenSegment>,
+}
+
+struct OpenSegment {
+    order: SegmentOrder,
+    writer: SegmentWriter,
+    opened_at: Timestamp,
+}
+
+impl OpenSlot {
+    fn stragglers() -> Self {
+        Self { start: Timestamp::MAX, end: Timestamp::MAX, rows: 0, gone: false, segment: None }
+    }
+}
+
+/// The writer's side of a table.
+pub(crate) struct TableWriter {
+    shared: Arc<TableShared>,
+    hot_window_us: Option<i64>,
+    max_future_us: i64,
+    columns: TableColumns,
+    /// By column: whether new segments have it, as the last sealed ones had a use for it.
+    usual: Vec<bool>,
+    slots: Slots,
+    open: Vec<Option<OpenSlot>>,
+    stragglers: OpenSlot,
+    segments: Vec<SegmentEntry>,
+    sequence: u64,
+    evicted_before: Option<Timestamp>,
+    event_time_max: Option<Timestamp>,
+    /// Whether the list, the columns or the horizon differ from what is published.
+    changed: bool,
+    /// Segments that are not in the list any more, but may be in the published one.
+    removed: Vec<Arc<Segment>>,
+    stored: u64,
+    left: u64,
+    refused: u64,
+}
+
+impl TableWriter {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let columns = TableColumns::default();
+        Self {
+            shared: Arc::new(TableShared::new(Arc::clone(columns.defs()))),
+            hot_window_us: None,
+            max_future_us: types::limits::MAX_FUTURE_US_DEFAULT,
+            columns,
+            usual: Vec::new(),
+            slots: Slots::new(limits),
+            open: (0..limits.open_slots_max).map(|_| None).collect(),
+            stragglers: OpenSlot::stragglers(),
+            segments: Vec::new(),
+            sequence: 0,
+            evicted_before: None,
+            event_time_max: None,
+            changed: false,
+            removed: Vec::new(),
+            stored: 0,
+            left: 0,
+            refused: 0,
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<TableShared> {
+        &self.shared
+    }
+
+    /// Takes over the settings that concern rows.
+    pub(crate) fn configure(&mut self, table: &Table) {
+        self.hot_window_us = table.settings.hot_window_us;
+        self.max_future_us = table.settings.max_future_us;
+    }
+
+    /// Appends a block's rows and publishes them, all but the offset.
+    pub(crate) fn apply(
+        &mut self,
+        offset: Offset,
+        append_time: Timestamp,
+        body: &codec::BodyView<'_>,
+        means: &mut Means,
+    ) -> Result<Applied, ApplyError> {
+        let mut scratch = std::mem::take(&mut means.scratch);
+        let (limits, budget) = (means.limits, Arc::clone(&means.budget));
+        let translated = self.columns.translate(body, &limits, &budget, &mut scratch.translated);
+        let before = (self.stored, self.refused);
+        let outcome = translated.map(|added| {
+            self.changed |= added;
+            scratch.times.clear();
+            scratch.times.extend(body.times().iter());
+            self.close_old_stragglers(append_time, means);
+            let block = Block {
+                offset,
+                body,
+                times: &scratch.times,
+                codes: &scratch.translated.codes,
+                sources: &scratch.translated.sources,
+            };
+            self.append(&block, append_time, &mut scratch.places, &mut scratch.order, means);
+            self.note_times(&scratch.times, append_time);
+        });
+        means.scratch = scratch;
+        self.publish(&mut means.pool);
+        outcome.map(|()| Applied { stored: self.stored - before.0, evicted: self.refused - before.1 })
+    }
+
+    /// Sends the rows of a block to their slots.
+    fn append(
+        &mut self,
+        block: &Block<'_>,
+        append_time: Timestamp,
+        places: &mut Vec<u8>,
+        order: &mut Vec<u32>,
+        means: &mut Means,
+    ) {
+        let mut from = 0;
+        places.clear();
+        while from < block.times.len() {
+            let needs_room = self.place_rows(&block.times[from..], places);
+            let to = places.len();
+            self.append_placed(block, append_time, from..to, places, order, means);
+            if needs_room {
+                let at = self.slots.close_least_used();
+                self.close(at, means);
+            }
+            from = to;
+        }
+        if self.slots.end_block(block.times.len() as u64) {
+            (0..self.open.len()).for_each(|at| self.close(at, means));
+        }
+    }
+
+    /// Appends the places of `times` to `places`; stops before a row that needs a slot to be closed, and says so.
+    fn place_rows(&mut self, times: &[i64], places: &mut Vec<u8>) -> bool {
+        let stragglers = self.open.len() as u8;
+        let zone = Zone::of(times);
+        let alike = self.slots.start_of(zone.min.0) == self.slots.start_of(zone.max.0);
+        for (row, &time) in times.iter().enumerate() {
+            match self.place(time) {
+                Some(place) if alike && row == 0 && place != stragglers => {
+                    // All rows lie in one open slot: the common case, without a look at each of them.
+                    places.resize(places.len() + times.len(), place);
+                    return false;
+                }
+                Some(place) => places.push(place),
+                None => return true,
+            }
+        }
+        false
+    }
+
+    /// The place of a row as a number, that of the stragglers being the last; `None`: a slot has to be closed first.
+    fn place(&mut self, time: i64) -> Option<u8> {
+        match self.slots.place(time) {
+            Place::Slot(at) => Some(at as u8),
+            Place::Opened(at) => {
+                let start = self.slots.start_of(time);
+                let end = self.slots.end_of(start);
+                let gone = self.evicted_before.is_some_and(|horizon| end <= horizon);
+                self.open[at] = Some(OpenSlot { start, end, rows: 0, gone, segment: None });
+                Some(at as u8)
+            }
+            Place::Straggler => Some(self.open.len() as u8),
+            Place::NeedsRoom => None,
+        }
+    }
+
+    /// Appends rows `range`, slot by slot, in the order of the slots' numbers.
+    fn append_placed(
+        &mut self,
+        block: &Block<'_>,
+        append_time: Timestamp,
+        range: std::ops::Range<usize>,
+        places: &[u8],
+        order: &mut Vec<u32>,
+        means: &mut Means,
+    ) {
+        let Some(&first) = places.get(range.start) else { return };
+        if places[range.clone()].iter().all(|place| *place == first) {
+            self.append_to(first, block, append_time, Rows::Range(range.start, range.end), means);
+            return;
+        }
+        let mut ends = [0_usize; u8::MAX as usize + 1];
+        places[range.clone()].iter().for_each(|place| ends[*place as usize] += 1);
+        let mut end = 0;
+        for count in &mut ends {
+            end += std::mem::replace(count, end);
+        }
+        order.clear();
+        order.resize(range.len(), 0);
+        for row in range {
+            let next = &mut ends[places[row] as usize];
+            order[*next] = row as u32;
+            *next += 1;
+        }
+        // What was a start is an end now, as each slot's rows were counted off.
+        let mut start = 0;
+        for place in 0..=self.open.len() {
+            let rows = &order[start..ends[place]];
+            if !rows.is_empty() {
+                self.append_to(place as u8, block, append_time, Rows::of(rows), means);
+            }
+            start = ends[place];
+        }
+    }
+
+    /// Appends rows to one slot, opening and sealing its segments as they fill.
+    fn append_to(&mut self, place: u8, block: &Block<'_>, append_time: Timestamp, rows: Rows<'_>, means: &mut Means) {
+        let mut slot = self.take_slot(place);
+        let mut rows = rows;
+        while rows.len() > 0 {
+            if slot.gone {
+                slot.rows += rows.len();
+                self.refused += rows.len() as u64;
+                break;
+            }
+            let fits = slot
+                .segment
+                .as_ref()
+                .is_some_and(|open| open.writer.room() > 0 && self.has_columns(open.writer.shared(), block.sources));
+            if !fits {
+                self.seal_open(&mut slot, means);
+                slot.segment = Some(self.open_segment(&slot, append_time, block.sources, rows.len(), means));
+            }
+            let open = slot.segment.as_mut().expect("opened above");
+            let (now, later) = rows.split_at(rows.len().min(open.writer.room()));
+            open.writer.append(block, now);
+            slot.rows += now.len();
+            self.stored += now.len() as u64;
+            rows = later;
+        }
+        self.put_slot(place, slot);
+    }
+
+    fn take_slot(&mut self, place: u8) -> OpenSlot {
+        match self.open.get_mut(place as usize) {
+            Some(slot) => slot.take().expect("rows are placed in open slots only"),
+            None => std::mem::replace(&mut self.stragglers, OpenSlot::stragglers()),
+        }
+    }
+
+    fn put_slot(&mut self, place: u8, slot: OpenSlot) {
+        match self.open.get_mut(place as usize) {
+            Some(at) => *at = Some(slot),
+            None => self.stragglers = slot,
+        }
+    }
+
+    /// Whether a segment can take rows of a block: it has all columns, of the current dictionaries, wide enough.
+    fn has_columns(&self, segment: &Segment, sources: &[Source]) -> bool {
+        sources.iter().enumerate().all(|(at, source)| match (source, segment.stored(ColumnIndex(at as u32))) {
+            (Source::Absent, _) | (Source::Values(_), Stored::Values { .. }) => true,
+            (Source::Codes(_), Stored::Codes { width, dictionary, .. }) => {
+                let current = self.columns.dictionary(ColumnIndex(at as u32));
+                current.is_some_and(|current| {
+                    current.shared().id() == dictionary.id() && *width >= Width::for_codes(current.len())
+                })
+            }
+            _ => false,
+        })
+    }
+
+    /// A new segment with the block's columns and those that are usual, entered into the list.
+    fn open_segment(
+        &mut self,
+        slot: &OpenSlot,
+        append_time: Timestamp,
+        sources: &[Source],
+        rows: usize,
+        means: &mut Means,
+    ) -> OpenSegment {
+        self.usual.resize(sources.len(), false);
+        sources.iter().zip(&mut self.usual).for_each(|(source, usual)| *usual |= *source != Source::Absent);
+        let columns = (0..sources.len() as u32).map(ColumnIndex).map(|column| {
+            match (self.usual[column.index()], self.columns.dictionary(column)) {
+                (false, _) => Stored::Absent,
+                (true, None) => Stored::Values { word: 0 },
+                (true, Some(dictionary)) => Stored::Codes {
+                    width: Width::for_codes(dictionary.len()),
+                    dictionary: Arc::clone(dictionary.shared()),
+                    word: 0,
+                },
+            }
+        });
+        let layout = SegmentLayout::new(means.limits.segment_rows(slot.rows, rows), columns.collect());
+        let slab = means.pool.slab(layout.words);
+        let writer = SegmentWriter::new(Segment::new(means.budget.next_id(), layout, slab, &means.budget));
+        let order = SegmentOrder { slot_start: slot.start, sequence: self.sequence };
+        self.sequence += 1;
+        let at = self.segments.partition_point(|entry| entry.order < order);
+        self.segments.insert(at, SegmentEntry { order, segment: Arc::clone(writer.shared()), sealed: None });
+        self.changed = true;
+        OpenSegment { order, writer, opened_at: append_time }
+    }
+
+    /// Closes the slot of a number: its segment is sealed.
+    fn close(&mut self, at: usize, means: &mut Means) {
+        if let Some(mut slot) = self.open[at].take() {
+            self.seal_open(&mut slot, means);
+        }
+    }
+
+    fn close_old_stragglers(&mut self, append_time: Timestamp, means: &mut Means) {
+        let old = |open: &OpenSegment| append_time.micros_since(open.opened_at) >= STRAGGLERS_OPEN_US_MAX;
+        if self.stragglers.segment.as_ref().is_some_and(old) {
+            let mut stragglers = std::mem::replace(&mut self.stragglers, OpenSlot::stragglers());
+            self.seal_open(&mut stragglers, means);
+        }
+    }
+
+    /// Seals a slot's segment, if it has one.
+    fn seal_open(&mut self, slot: &mut OpenSlot, means: &mut Means) {
+        let Some(open) = slot.segment.take() else { return };
+        let SealedSegment { segment, sealed, used, replaced } = seal(&open.writer, &mut means.pool, &means.budget);
+        let at = self.segments.binary_search_by_key(&open.order, |entry| entry.order);
+        let entry = &mut self.segments[at.expect("an open segment is in the list")];
+        (entry.segment, entry.sealed) = (segment, Some(Arc::new(sealed)));
+        if open.writer.rows() == means.limits.segment_rows_max {
+            // What a whole segment of the largest size had no use for is not given to the next ones, until a block has it.
+            self.usual = used;
+        }
+        self.removed.extend(replaced);
+        self.changed = true;
+    }
+
+    fn note_times(&mut self, times: &[i64], append_time: Timestamp) {
+        let end = append_time.saturating_add(self.max_future_us);
+        if times.is_empty() {
+            return;
+        }
+        self.shared.last_events_at.store(append_time.0, Ordering::Relaxed);
+        // What is too far in the future is a row like any other, but moves no watermark and no hot window.
+        let newest = match Zone::of(times).max {
+            newest if newest <= end => Some(newest),
+            _ => times.iter().copied().filter(|time| *time <= end.0).max().map(Timestamp),
+        };
+        self.event_time_max = self.event_time_max.max(newest);
+    }
+
+    /// What has to leave as the table keeps only so much event time: everything before this.
+    pub(crate) fn hot_window_start(&self) -> Option<Timestamp> {
+        let (newest, window) = (self.event_time_max?, self.hot_window_us?);
+        Some(newest.saturating_add(window.saturating_neg()))
+    }
+
+    /// The greatest event time that the oldest evictable thing may hold; `None` where nothing can be evicted.
+    pub(crate) fn oldest_evictable(&self, append_time: Timestamp) -> Option<Timestamp> {
+        let sealed = self.segments.iter().filter_map(|entry| entry.sealed.as_ref().map(|sealed| sealed.time_max));
+        let slots = self.open.iter().flatten().filter(|slot| slot.segment.is_some() && slot.end <= append_time);
+        sealed.chain(slots.map(|slot| slot.end.saturating_add(-1))).min()
+    }
+
+    /// Evicts what lies wholly before `cutoff`: sealed segments, and open slots whose time is over. Publishes, and
+    /// returns the bytes that left.
+    pub(crate) fn evict_before(&mut self, cutoff: Timestamp, append_time: Timestamp, pool: &mut Pool) -> u64 {
+        let mut horizon = self.evicted_before;
+        let mut leaving = Vec::new();
+        for slot in self.open.iter_mut().flatten().filter(|slot| slot.end <= cutoff && slot.end <= append_time) {
+            if let Some(open) = slot.segment.take() {
+                self.left += open.writer.rows() as u64;
+                horizon = horizon.max(Some(slot.end));
+                slot.gone = true;
+                leaving.push(open.order);
+            }
+        }
+        let (left, removed) = (&mut self.left, &mut self.removed);
+        self.segments.retain(|entry| {
+            let old = entry.sealed.as_ref().filter(|sealed| sealed.time_max < cutoff);
+            if let Some(sealed) = old {
+                *left += sealed.rows as u64;
+                horizon = horizon.max(Some(sealed.time_max.saturating_add(1)));
+            }
+            let leaves = old.is_some() || leaving.contains(&entry.order);
+            if leaves {
+                removed.push(Arc::clone(&entry.segment));
+            }
+            !leaves
+        });
+        self.changed |= !self.removed.is_empty();
+        self.evicted_before = horizon;
+        self.publish(pool)
+    }
+
+    /// Publishes list, columns, horizon and counters; then hands over what left. Returns its bytes.
+    fn publish(&mut self, pool: &mut Pool) -> u64 {
+        self.shared.stored.store(self.stored, Ordering::Relaxed);
+        self.shared.refused.store(self.refused, Ordering::Relaxed);
+        if let Some(newest) = self.event_time_max {
+            self.shared.event_time_max.store(newest.0, Ordering::Relaxed);
+        }
+        if !self.changed {
+            return 0;
+        }
+        self.changed = false;
+        self.shared.view.store(TableView {
+            columns: Arc::clone(self.columns.defs()),
+            segments: self.segments.clone(),
+            evicted_before: self.evicted_before,
+        });
+        self.shared.left.store(self.left, Ordering::Relaxed);
+        self.removed.drain(..).map(|segment| pool.retire(segment)).sum()
+    }
+
+    /// Takes all segments out of the list, as the table is gone for readers.
+    pub(crate) fn retire_all(mut self, pool: &mut Pool) {
+        self.removed.extend(self.segments.drain(..).map(|entry| entry.segment));
+        (self.open, self.stragglers) = (Vec::new(), OpenSlot::stragglers());
+        self.changed = true;
+        self.publish(pool);
+    }
+
+    /// The first record that resident rows need.
+    pub(crate) fn needed_from(&self) -> Option<Offset> {
+        self.segments.iter().map(|entry| entry.segment.first_offset()).min()
+    }
+
+    /// Bytes of segments and dictionaries.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|entry| entry.segment.bytes()).sum::<u64>() + self.columns.bytes()
+    }
+}

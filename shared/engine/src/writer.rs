@@ -1,0 +1,273 @@
+//! The write side of a partition: records in, in offset order.
+
+use std::collections::HashMap;
+
+use codec::{BlockHeader, BlockKind, BodyView};
+use types::{Generation, Offset, PartitionId, Table, TableId, TableKey, TenantId, Timestamp};
+
+use crate::{
+    Limits, MemoryBudget, Reader,
+    pool::Pool,
+    sync::{Arc, Ordering},
+    table::{Means, Scratch, TableWriter},
+    view::{PartitionShared, Tables},
+};
+
+/// What a block became.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// Rows that are resident now.
+    pub stored: u64,
+    /// Rows that came too late to stay.
+    pub evicted: u64,
+}
+
+/// Why a record had no effect. All but [`ApplyError::Order`] pass the record over and count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// Not the next record; nothing happened.
+    #[error("record {got} came where {expected} is next")]
+    Order {
+        /// The next offset.
+        expected: Offset,
+        /// That of the record.
+        got: Offset,
+    },
+    /// Made for another partition.
+    #[error("the block is for partition {0}")]
+    Partition(PartitionId),
+    /// Not a block of events.
+    #[error("the block holds no events")]
+    Kind,
+    /// Header and body contradict each other.
+    #[error("the header counts {header} rows, the body {body}")]
+    Rows {
+        /// The header's count.
+        header: u32,
+        /// The body's.
+        body: usize,
+    },
+    /// The table would have more columns than a table may.
+    #[error("the table would have too many columns")]
+    TooManyColumns,
+    /// A code stands for no entry of the block's dictionary.
+    #[error("a code is beyond its dictionary")]
+    Code,
+}
+
+/// The one writer of a partition. Not `Clone`; it may move between threads.
+pub struct Writer {
+    shared: Arc<PartitionShared>,
+    next: Offset,
+    append_time: Timestamp,
+    tables: HashMap<TableKey, TableWriter>,
+    /// By table: up to which life it was dropped.
+    dropped: HashMap<(TenantId, TableId), Generation>,
+    means: Means,
+}
+
+/// An empty partition whose first record will be that at `start`: its one writer, and a reader to clone.
+///
+/// # Panics
+/// The limits contradict each other.
+#[must_use]
+pub fn partition(partition: PartitionId, start: Offset, limits: Limits, budget: Arc<MemoryBudget>) -> (Writer, Reader) {
+    limits.check();
+    let shared = Arc::new(PartitionShared::new(partition));
+    shared.publish_applied(start, Timestamp::MIN);
+    let pool = Pool::new(Arc::clone(&budget));
+    let writer = Writer {
+        shared: Arc::clone(&shared),
+        next: start,
+        append_time: Timestamp::MIN,
+        tables: HashMap::new(),
+        dropped: HashMap::new(),
+        means: Means { limits, budget, pool, scratch: Scratch::default() },
+    };
+    (writer, Reader::new(shared))
+}
+
+impl Writer {
+    /// The partition.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        self.shared.partition
+    }
+
+    /// The offset of the record to apply next.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.next
+    }
+
+    /// Applies a block of events; when this returns, readers see it.
+    ///
+    /// # Errors
+    /// See [`ApplyError`].
+    pub fn apply(
+        &mut self,
+        offset: Offset,
+        append_time: Timestamp,
+        header: &BlockHeader,
+        body: &BodyView<'_>,
+    ) -> Result<Applied, ApplyError> {
+        self.begin(offset, append_time)?;
+        self.make_room();
+        let outcome = self.apply_events(offset, header, body);
+        if outcome.is_err() {
+            self.count_passed_over();
+        }
+        self.end();
+        outcome
+    }
+
+    fn apply_events(
+        &mut self,
+        offset: Offset,
+        header: &BlockHeader,
+        body: &BodyView<'_>,
+    ) -> Result<Applied, ApplyError> {
+        if header.partition != self.shared.partition {
+            return Err(ApplyError::Partition(header.partition));
+        }
+        if header.kind != BlockKind::Events {
+            return Err(ApplyError::Kind);
+        }
+        if header.rows as usize != body.rows() {
+            return Err(ApplyError::Rows { header: header.rows, body: body.rows() });
+        }
+        if self.is_dropped(header.key) {
+            self.count_passed_over();
+            return Ok(Applied { stored: 0, evicted: 0 });
+        }
+        if !self.tables.contains_key(&header.key) {
+            self.create(header.key);
+        }
+        let table = self.tables.get_mut(&header.key).expect("created above");
+        table.apply(offset, self.append_time, body, &mut self.means)
+    }
+
+    /// Applies a control record that describes a table: creates it here, or changes its settings.
+    ///
+    /// # Errors
+    /// [`ApplyError::Order`].
+    pub fn configure(&mut self, offset: Offset, append_time: Timestamp, table: &Table) -> Result<(), ApplyError> {
+        self.begin(offset, append_time)?;
+        if self.is_dropped(table.key) {
+            self.count_passed_over();
+        } else {
+            if !self.tables.contains_key(&table.key) {
+                self.create(table.key);
+            }
+            self.tables.get_mut(&table.key).expect("created above").configure(table);
+        }
+        self.end();
+        Ok(())
+    }
+
+    /// Applies a control record that ends a life of a table, and with it every earlier one.
+    ///
+    /// # Errors
+    /// [`ApplyError::Order`].
+    pub fn drop_table(&mut self, offset: Offset, append_time: Timestamp, key: TableKey) -> Result<(), ApplyError> {
+        self.begin(offset, append_time)?;
+        let until = self.dropped.entry((key.tenant, key.table)).or_insert(key.generation);
+        *until = (*until).max(key.generation);
+        let gone: Vec<TableKey> = self.tables.keys().copied().filter(|key| self.is_dropped(*key)).collect();
+        let gone: Vec<TableWriter> = gone.iter().filter_map(|key| self.tables.remove(key)).collect();
+        if !gone.is_empty() {
+            // Readers to come do not find the tables; only then their segments are handed on.
+            self.publish_tables();
+            gone.into_iter().for_each(|table| table.retire_all(&mut self.means.pool));
+        }
+        self.end();
+        Ok(())
+    }
+
+    /// Consumes a record that cannot be applied, and counts it.
+    ///
+    /// # Errors
+    /// [`ApplyError::Order`].
+    pub fn pass_over(&mut self, offset: Offset, append_time: Timestamp) -> Result<(), ApplyError> {
+        self.begin(offset, append_time)?;
+        self.count_passed_over();
+        self.end();
+        Ok(())
+    }
+
+    /// Work that waits for no record: hot windows, the memory budget, memory that readers have left. To be called often
+    /// (every 50 ms), also while no record comes: another partition may wait for this one to evict.
+    pub fn housekeep(&mut self) {
+        for table in self.tables.values_mut() {
+            let due = table.hot_window_start().zip(table.oldest_evictable(self.append_time));
+            if let Some((start, _)) = due.filter(|(start, oldest)| oldest < start) {
+                table.evict_before(start, self.append_time, &mut self.means.pool);
+            }
+        }
+        self.make_room();
+        self.means.pool.reclaim();
+        self.means.budget.publish_oldest(self.shared.partition, self.oldest().map(|(oldest, _)| oldest));
+        let bytes = self.tables.values().map(TableWriter::bytes).sum();
+        self.shared.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Nothing before this offset is needed to rebuild what is resident.
+    #[must_use]
+    pub fn needed_from(&self) -> Offset {
+        self.tables.values().filter_map(TableWriter::needed_from).min().unwrap_or(self.next)
+    }
+
+    /// Evicts while the budget is exceeded and this partition's oldest rows are the ones to go.
+    fn make_room(&mut self) {
+        let mut excess = self.means.budget.excess();
+        while excess > 0 {
+            let oldest = self.oldest();
+            self.means.budget.publish_oldest(self.shared.partition, oldest.map(|(oldest, _)| oldest));
+            let Some((oldest, key)) = oldest else { return };
+            if !self.means.budget.may_evict(self.shared.partition, oldest) {
+                return;
+            }
+            let table = self.tables.get_mut(&key).expect("it was just found");
+            table.evict_before(oldest.saturating_add(1), self.append_time, &mut self.means.pool);
+            excess = self.means.budget.excess();
+        }
+    }
+
+    /// The table with the oldest evictable rows, and their greatest event time; of several the first by key.
+    fn oldest(&self) -> Option<(Timestamp, TableKey)> {
+        let tables = self.tables.iter();
+        tables.filter_map(|(key, table)| table.oldest_evictable(self.append_time).map(|oldest| (oldest, *key))).min()
+    }
+
+    fn begin(&mut self, offset: Offset, append_time: Timestamp) -> Result<(), ApplyError> {
+        if offset != self.next {
+            return Err(ApplyError::Order { expected: self.next, got: offset });
+        }
+        // The log's times do not fall; should they, the state's do not.
+        self.append_time = self.append_time.max(append_time);
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        self.next = self.next.next();
+        self.shared.publish_applied(self.next, self.append_time);
+    }
+
+    fn is_dropped(&self, key: TableKey) -> bool {
+        self.dropped.get(&(key.tenant, key.table)).is_some_and(|until| key.generation <= *until)
+    }
+
+    fn create(&mut self, key: TableKey) {
+        self.tables.insert(key, TableWriter::new(self.means.limits));
+        self.publish_tables();
+    }
+
+    fn publish_tables(&self) {
+        let tables = self.tables.iter().map(|(key, table)| (*key, Arc::clone(table.shared())));
+        self.shared.tables.store(tables.collect::<Tables>());
+    }
+
+    fn count_passed_over(&self) {
+        self.shared.passed_over.fetch_add(1, Ordering::Relaxed);
+    }
+}
