@@ -16,7 +16,7 @@ pub enum WireError {
     #[error("has the unknown field {0}")]
     UnknownField(u32),
     /// A field of another type.
-    #[error("has a {field} of wire type {found}, {expected} would be right")]
+    #[error("has {field} of wire type {found}, {expected} would be right")]
     WireType {
         /// The field.
         field: &'static str,
@@ -29,7 +29,7 @@ pub enum WireError {
     #[error("holds the unsupported wire type {0}")]
     UnsupportedWireType(u8),
     /// A string that is none.
-    #[error("has a {0} that is not UTF-8")]
+    #[error("has {0} that is not UTF-8")]
     Utf8(&'static str),
 }
 
