@@ -1,1 +1,25 @@
-//! Vectorised filter, group and aggregate loops.
+//! Vectorised filter, group and aggregate loops over one chunk of rows.
+//!
+//! 1. A chunk has at most [`CHUNK_ROWS`] rows. Filters narrow a [`Selection`] of them; aggregates take the rows that it holds.
+//! 2. A metric's absent value is NaN, and NaN is nothing else. A dimension's absent value is code 0.
+//! 3. A result depends on rows, their places and the selection alone: every path (dense or sparse, wide or narrow, with or
+//!    without vector instructions) adds the same numbers in the same order. Sums start at +0.0 and never become -0.0, so a
+//!    row that is left out and a row that adds +0.0 are the same.
+//! 4. Loops are branch-free and of fixed width, so that the compiler vectorises them for the machine they run on; which
+//!    instructions there are is asked at run time ([`dispatch`]).
+
+mod aggregate;
+mod code;
+mod dispatch;
+mod filter;
+mod group;
+mod selection;
+
+pub use aggregate::{LANES, MomentsLanes, SumLanes, count_codes, count_present, greatest, least};
+pub use code::Code;
+pub use filter::{and_any_of, and_listed, and_metric, and_none_of, and_range, and_times};
+pub use group::{
+    GroupMoments, GroupSum, Key, Rows, add_lanes, append_absent, append_bucket, append_codes, count_rows,
+    count_slots_codes, count_slots_present, greatest_slots, least_slots, moments_slots, sum_slots,
+};
+pub use selection::{CHUNK_ROWS, Selection};

@@ -1,9 +1,46 @@
 //! Query tree, planning, execution on segments, partial results and their merge.
+//!
+//! 1. [`parse`] reads the JSON of a query; [`plan()`] resolves it against its tables: a [`Plan`] is plain data.
+//! 2. [`tasks`] cuts the snapshots of some partitions into [`Task`]s; [`run`] does one of them, on any thread;
+//!    [`merge`] makes the [`Partial`] of one partition from its tasks' results; [`finish`] makes the [`Answer`] from the
+//!    partitions' partials. Nothing here starts a thread, reads a clock or waits.
+//! 3. An answer is the same to the byte for one plan and one state of the partitions, whatever ran where:
+//!    - a task is a run of whole segments in canonical order, cut by rows alone ([`TASK_ROWS_MIN`]); a segment takes part
+//!      if and only if one of its rows lies in the plan's range, so nothing that readers race on moves a boundary;
+//!    - within a task rows are taken in order, and float sums have lanes that are fixed by a row's place in its segment;
+//!    - tasks merge in canonical order within a table, tables by their place in the plan, partitions ascending.
 
-/// A plan.
-#[derive(Debug)]
-pub struct Plan;
+mod accumulator;
+mod answer;
+mod ast;
+mod cancel;
+mod cells;
+mod code_filter;
+mod finish;
+mod grouper;
+mod groups;
+mod json;
+mod parse;
+mod parse_aggregate;
+mod parse_filter;
+mod partial;
+mod plan;
+mod planner;
+mod predicate;
+mod run;
+mod source;
+mod state;
+mod task;
+mod values;
 
-/// A partial result.
-#[derive(Debug)]
-pub struct Partial;
+pub use answer::Answer;
+pub use ast::{Aggregate, Comparison, Condition, Filter, Function, Method, OrderBy, Over, Query, QueryLimits, Scalar};
+pub use cancel::Cancel;
+pub use finish::finish;
+pub use parse::parse;
+pub use partial::{Partial, ScanStats, TaskPartial, merge};
+pub use plan::{Plan, PlannedTable};
+pub use planner::plan;
+pub use run::run;
+pub use source::Source;
+pub use task::{TASK_ROWS_MIN, Task, tasks};

@@ -1,0 +1,41 @@
+//! Run-time choice of vector instructions: one body, compiled for what the machine may have.
+//!
+//! 1. The body is portable code. Wider instructions change its speed alone: nothing is fused or reassociated by them.
+//! 2. `dispatch!` wraps a function that is `#[inline(always)]` into one that asks the machine (a cached look) and calls the
+//!    copy compiled for it.
+
+/// Defines `$name(args)` as `$body(args)`, compiled for AVX-512, for AVX2 and for the baseline.
+macro_rules! dispatch {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident $(<$generic:ident: $bound:path>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:path) => {
+        $(#[$doc])*
+        $vis fn $name $(<$generic: $bound>)? ($($arg: $type),*) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,bmi2,popcnt")]
+                fn avx512 $(<$generic: $bound>)? ($($arg: $type),*) $(-> $result)? {
+                    $body($($arg),*)
+                }
+
+                #[target_feature(enable = "avx2,bmi2,popcnt")]
+                fn avx2 $(<$generic: $bound>)? ($($arg: $type),*) $(-> $result)? {
+                    $body($($arg),*)
+                }
+
+                if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("bmi2") {
+                    if std::is_x86_feature_detected!("avx512bw")
+                        && std::is_x86_feature_detected!("avx512vl")
+                        && std::is_x86_feature_detected!("avx512dq")
+                    {
+                        // SAFETY: the machine has these instructions; avx512f and popcnt come with the ones asked for.
+                        return unsafe { avx512($($arg),*) };
+                    }
+                    // SAFETY: the machine has these instructions; popcnt comes with AVX2.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            $body($($arg),*)
+        }
+    };
+}
+
+pub(crate) use dispatch;

@@ -1,0 +1,190 @@
+//! What a task accumulates: one state per cell, or one per cell and slot.
+
+use engine::Codes;
+use kernels::{GroupMoments, GroupSum, MomentsLanes, Rows, Selection, SumLanes};
+
+use crate::{
+    cells::Cell,
+    state::{Moments, State},
+};
+
+/// A cell's column in a segment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum CellColumn<'a> {
+    Codes(Codes<'a>),
+    Values(&'a [f64]),
+    /// No row has a value.
+    Absent,
+}
+
+/// Runs `$body` with `$items` as the chunk's codes of whichever width.
+macro_rules! by_width {
+    ($codes:expr, $rows:expr, |$items:ident| $body:expr) => {
+        match $codes {
+            Codes::U8(codes) => {
+                let $items = &codes[$rows];
+                $body
+            }
+            Codes::U16(codes) => {
+                let $items = &codes[$rows];
+                $body
+            }
+            Codes::U32(codes) => {
+                let $items = &codes[$rows];
+                $body
+            }
+        }
+    };
+}
+
+/// A cell without groups.
+#[derive(Debug)]
+pub(crate) enum Single {
+    Count(u64),
+    Sum(SumLanes),
+    Min(f64),
+    Max(f64),
+    Moments(Moments),
+}
+
+impl Single {
+    pub(crate) fn new(cell: &Cell) -> Self {
+        match cell {
+            Cell::PresentDimension(_) | Cell::PresentMetric(_) => Self::Count(0),
+            Cell::Sum(_) => Self::Sum(SumLanes::default()),
+            Cell::Min(_) => Self::Min(f64::INFINITY),
+            Cell::Max(_) => Self::Max(f64::NEG_INFINITY),
+            Cell::Moments(_) => Self::Moments(Moments::default()),
+        }
+    }
+
+    /// Takes the selected rows of a chunk, which are `rows` of its segment.
+    pub(crate) fn add(&mut self, column: CellColumn<'_>, rows: std::ops::Range<usize>, selection: &Selection) {
+        match (self, column) {
+            (_, CellColumn::Absent) => {}
+            (Self::Count(count), CellColumn::Codes(codes)) => {
+                *count += by_width!(codes, rows, |codes| kernels::count_codes(codes, selection));
+            }
+            (Self::Count(count), CellColumn::Values(values)) => {
+                *count += kernels::count_present(&values[rows], selection);
+            }
+            (Self::Sum(lanes), CellColumn::Values(values)) => lanes.add(&values[rows], selection),
+            (Self::Min(least), CellColumn::Values(values)) => {
+                *least = least.min(kernels::least(&values[rows], selection));
+            }
+            (Self::Max(greatest), CellColumn::Values(values)) => {
+                *greatest = greatest.max(kernels::greatest(&values[rows], selection));
+            }
+            (Self::Moments(moments), CellColumn::Values(values)) => {
+                let MomentsLanes { count, mean, deviation } = MomentsLanes::of(&values[rows], selection);
+                moments.absorb(Moments { count, mean, deviation });
+            }
+            (_, CellColumn::Codes(_)) => unreachable!("only counts are of dimensions"),
+        }
+    }
+
+    /// As the state of a single group.
+    pub(crate) fn into_state(self) -> State {
+        match self {
+            Self::Count(count) => State::Count(vec![count]),
+            Self::Sum(lanes) => State::Sum { sums: vec![lanes.sum()], counts: vec![lanes.count()] },
+            Self::Min(value) => State::Min(vec![value]),
+            Self::Max(value) => State::Max(vec![value]),
+            Self::Moments(Moments { count, mean, deviation }) => {
+                State::Moments { counts: vec![count], means: vec![mean], deviations: vec![deviation] }
+            }
+        }
+    }
+}
+
+/// A cell by slot.
+#[derive(Debug)]
+pub(crate) enum Slotted {
+    Count(Vec<u64>),
+    Sum(Vec<GroupSum>),
+    Min(Vec<f64>),
+    Max(Vec<f64>),
+    Moments(Vec<GroupMoments>),
+}
+
+impl Slotted {
+    pub(crate) fn new(cell: &Cell) -> Self {
+        match cell {
+            Cell::PresentDimension(_) | Cell::PresentMetric(_) => Self::Count(Vec::new()),
+            Cell::Sum(_) => Self::Sum(Vec::new()),
+            Cell::Min(_) => Self::Min(Vec::new()),
+            Cell::Max(_) => Self::Max(Vec::new()),
+            Cell::Moments(_) => Self::Moments(Vec::new()),
+        }
+    }
+
+    pub(crate) fn grow(&mut self, slots: usize) {
+        match self {
+            Self::Count(counts) => counts.resize(slots, 0),
+            Self::Sum(sums) => sums.resize(slots, GroupSum::default()),
+            Self::Min(values) => values.resize(slots, f64::INFINITY),
+            Self::Max(values) => values.resize(slots, f64::NEG_INFINITY),
+            Self::Moments(moments) => moments.resize(slots, GroupMoments::default()),
+        }
+    }
+
+    /// Takes rows of a chunk, which is `range` of its segment; `slots` are those of the rows taken.
+    pub(crate) fn add(&mut self, column: CellColumn<'_>, range: std::ops::Range<usize>, rows: Rows<'_>, slots: &[u32]) {
+        match (self, column) {
+            (_, CellColumn::Absent) => {}
+            (Self::Count(counts), CellColumn::Codes(codes)) => {
+                by_width!(codes, range, |codes| kernels::count_slots_codes(slots, rows, codes, counts));
+            }
+            (Self::Count(counts), CellColumn::Values(values)) => {
+                kernels::count_slots_present(slots, rows, &values[range], counts);
+            }
+            (Self::Sum(sums), CellColumn::Values(values)) => kernels::sum_slots(slots, rows, &values[range], sums),
+            (Self::Min(least), CellColumn::Values(values)) => {
+                kernels::least_slots(slots, rows, &values[range], least);
+            }
+            (Self::Max(greatest), CellColumn::Values(values)) => {
+                kernels::greatest_slots(slots, rows, &values[range], greatest);
+            }
+            (Self::Moments(moments), CellColumn::Values(values)) => {
+                kernels::moments_slots(slots, rows, &values[range], moments);
+            }
+            (_, CellColumn::Codes(_)) => unreachable!("only counts are of dimensions"),
+        }
+    }
+
+    /// The states of the slots `kept`, in that order.
+    pub(crate) fn gather(&self, kept: &[u32]) -> State {
+        match self {
+            Self::Count(counts) => State::Count(kept.iter().map(|&at| counts[at as usize]).collect()),
+            Self::Sum(sums) => State::Sum {
+                sums: kept.iter().map(|&at| sums[at as usize].sum).collect(),
+                counts: kept.iter().map(|&at| sums[at as usize].count).collect(),
+            },
+            Self::Min(values) => State::Min(kept.iter().map(|&at| values[at as usize]).collect()),
+            Self::Max(values) => State::Max(kept.iter().map(|&at| values[at as usize]).collect()),
+            Self::Moments(moments) => {
+                let moments = kept.iter().map(|&at| Moments::from_slot(moments[at as usize]));
+                let (mut counts, mut means, mut deviations) = (Vec::new(), Vec::new(), Vec::new());
+                for Moments { count, mean, deviation } in moments {
+                    counts.push(count);
+                    means.push(mean);
+                    deviations.push(deviation);
+                }
+                State::Moments { counts, means, deviations }
+            }
+        }
+    }
+}
+
+impl Moments {
+    fn from_slot(slot: GroupMoments) -> Self {
+        if slot.count == 0 {
+            return Self::default();
+        }
+        let count = slot.count as f64;
+        let shift = slot.sum / count;
+        // Rounding may leave a little less than nothing. NaN, which comes of an overflow, is to stay: `max` would hide it.
+        let deviation = slot.squares - slot.sum * shift;
+        Self { count: slot.count, mean: slot.first + shift, deviation: if deviation < 0.0 { 0.0 } else { deviation } }
+    }
+}

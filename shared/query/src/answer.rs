@@ -1,0 +1,167 @@
+//! An answer as JSON: `rows` and `columns` of the contract. The service puts the receipt beside them.
+
+use std::cmp::Ordering;
+
+use types::Interval;
+
+use crate::{finish::OutputColumn, groups::Groups, partial::ScanStats, plan::Plan, planner::TIME, values::Values};
+
+/// The answer to a query, without its receipt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The list of rows, as JSON text.
+    pub rows: String,
+    /// How many rows there are.
+    pub row_count: usize,
+    /// The list of descriptions of the aggregates, as JSON text: `name`, `exact`, and `"overflow":true` where some value
+    /// was too large for a number, so that its cell is null.
+    pub columns: String,
+    /// Whether the limit left rows out.
+    pub truncated: bool,
+    /// What the scan looked at.
+    pub stats: ScanStats,
+}
+
+/// One value of an output.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Cell {
+    Null,
+    Integer(u64),
+    Float(f64),
+}
+
+impl Cell {
+    /// Ascending, null first. The cells of one output are of one kind.
+    pub(crate) fn order(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Integer(a), Self::Integer(b)) => a.cmp(b),
+            (Self::Float(a), Self::Float(b)) => a.total_cmp(b),
+            (Self::Null, Self::Null) => Ordering::Equal,
+            (Self::Null, _) => Ordering::Less,
+            (_, Self::Null) => Ordering::Greater,
+            (Self::Integer(_), Self::Float(_)) => Ordering::Less,
+            (Self::Float(_), Self::Integer(_)) => Ordering::Greater,
+        }
+    }
+}
+
+/// The groups of an answer, in order.
+pub(crate) struct Rows<'a> {
+    pub(crate) values: &'a [Values],
+    pub(crate) groups: &'a Groups,
+    pub(crate) outputs: &'a [OutputColumn],
+    pub(crate) kept: &'a [u32],
+}
+
+impl Answer {
+    pub(crate) fn new(plan: &Plan, rows: Rows<'_>, truncated: bool, stats: ScanStats) -> Self {
+        Self {
+            row_count: rows.kept.len(),
+            columns: columns(plan, rows.outputs),
+            rows: write_rows(plan, &rows),
+            truncated,
+            stats,
+        }
+    }
+}
+
+fn columns(plan: &Plan, outputs: &[OutputColumn]) -> String {
+    let mut out = Writer::default();
+    out.list(plan.outputs.iter().zip(outputs), |out, (output, column)| {
+        out.raw("{\"name\":");
+        out.text(&output.name);
+        out.raw(if column.overflow { ",\"exact\":false,\"overflow\":true}" } else { ",\"exact\":true}" });
+    });
+    out.finish()
+}
+
+fn write_rows(plan: &Plan, rows: &Rows<'_>) -> String {
+    // Every row has the same keys: they are written once, each with what stands before it.
+    let names = plan.interval.map(|_| TIME).into_iter();
+    let names = names.chain(plan.groups.iter().map(|group| group.name()));
+    let names = names.chain(plan.outputs.iter().map(|output| output.name.as_str()));
+    let keys: Vec<String> = names
+        .enumerate()
+        .map(|(at, name)| {
+            let mut out = Writer::default();
+            out.raw(if at == 0 { "{" } else { "," });
+            out.text(name);
+            out.raw(":");
+            out.finish()
+        })
+        .collect();
+    let mut out = Writer::default();
+    out.list(rows.kept.iter(), |out, &group| {
+        let group = group as usize;
+        let mut keys = keys.iter();
+        let mut key = |out: &mut Writer| out.raw(keys.next().expect("a key for each column"));
+        if let Some(interval) = plan.interval {
+            key(out);
+            out.integer(start_of(interval, rows.groups.buckets[group]));
+        }
+        for (column, values) in rows.groups.keys.iter().zip(rows.values) {
+            key(out);
+            match values.get(column[group]) {
+                Some(value) => out.text(value),
+                None => out.raw("null"),
+            }
+        }
+        for output in rows.outputs {
+            key(out);
+            out.cell(output.cells[group]);
+        }
+        out.raw("}");
+    });
+    out.finish()
+}
+
+/// The first time of a bucket, held at the start of the range of times.
+fn start_of(interval: Interval, bucket: i64) -> i64 {
+    bucket.saturating_mul(interval.micros())
+}
+
+/// Writes JSON.
+#[derive(Default)]
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn finish(self) -> String {
+        String::from_utf8(self.0).expect("JSON is written from strings")
+    }
+
+    fn raw(&mut self, json: &str) {
+        self.0.extend_from_slice(json.as_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        serde_json::to_writer(&mut self.0, text).expect("a string is JSON, and memory takes all writes");
+    }
+
+    fn integer(&mut self, number: i64) {
+        serde_json::to_writer(&mut self.0, &number).expect("an integer is JSON, and memory takes all writes");
+    }
+
+    fn cell(&mut self, cell: Cell) {
+        match cell {
+            Cell::Null => self.raw("null"),
+            Cell::Integer(number) => {
+                serde_json::to_writer(&mut self.0, &number).expect("an integer is JSON, and memory takes all writes");
+            }
+            Cell::Float(number) => {
+                debug_assert!(number.is_finite(), "an answer holds neither NaN nor Infinity");
+                serde_json::to_writer(&mut self.0, &number).expect("a number is JSON, and memory takes all writes");
+            }
+        }
+    }
+
+    fn list<T>(&mut self, items: impl Iterator<Item = T>, mut each: impl FnMut(&mut Self, T)) {
+        self.raw("[");
+        for (at, item) in items.enumerate() {
+            if at > 0 {
+                self.raw(",");
+            }
+            each(self, item);
+        }
+        self.raw("]");
+    }
+}

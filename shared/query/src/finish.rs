@@ -1,0 +1,134 @@
+//! The end of a query: partitions merged, rows ordered and cut, numbers made of states.
+
+use std::cmp::Ordering;
+
+use types::ApiError;
+
+use crate::{
+    answer::{Answer, Cell, Rows},
+    groups::Groups,
+    partial::{Partial, ScanStats, StringMerger},
+    plan::{OrderKey, Plan, RowColumn, Value},
+    state::State,
+    values::Values,
+};
+
+/// Makes the answer from the results of all partitions, given in any order.
+///
+/// # Errors
+/// `RESOURCE_EXHAUSTED` where there are more groups than the plan allows.
+pub fn finish(plan: &Plan, mut partials: Vec<Partial>) -> Result<Answer, ApiError> {
+    partials.sort_by_key(Partial::partition);
+    let mut stats = ScanStats::default();
+    partials.iter().for_each(|partial| stats.add(partial.stats));
+    let (values, mut groups) = match partials.len() {
+        1 => partials.pop().map(|partial| (partial.values, partial.groups)).expect("there is one"),
+        _ => merge(plan, &partials)?,
+    };
+    if !plan.grouped() && groups.len() == 0 {
+        groups.push_empty();
+    }
+    let outputs: Vec<OutputColumn> = plan.outputs.iter().map(|output| column(&groups, output.value)).collect();
+    let kept = order(plan, &values, &groups, &outputs);
+    let truncated = groups.len() > kept.len();
+    Ok(Answer::new(plan, Rows { values: &values, groups: &groups, outputs: &outputs, kept: &kept }, truncated, stats))
+}
+
+fn merge(plan: &Plan, partials: &[Partial]) -> Result<(Vec<Values>, Groups), ApiError> {
+    let mut merger = StringMerger::new(plan);
+    for partial in partials {
+        let numbers: Vec<usize> = partial.values.iter().map(Values::numbers).collect();
+        merger.absorb(&partial.groups, &numbers, |column, number| {
+            partial.values[column].get(number).expect("a partial has the strings of its keys")
+        })?;
+    }
+    Ok(merger.into_parts())
+}
+
+/// An output's value in every group.
+pub(crate) struct OutputColumn {
+    pub(crate) cells: Vec<Cell>,
+    /// Whether some value was too large for a number, and is null instead.
+    pub(crate) overflow: bool,
+}
+
+fn column(groups: &Groups, value: Value) -> OutputColumn {
+    let mut overflow = false;
+    let mut float = |count: u64, value: f64| match (count, value.is_finite()) {
+        (0, _) => Cell::Null,
+        // Adding zero makes -0.0 plain: which of two equal zeros came first is nobody's business.
+        (_, true) => Cell::Float(value + 0.0),
+        (_, false) => {
+            overflow = true;
+            Cell::Null
+        }
+    };
+    let cells = match (value, value.cell().map(|at| &groups.states[at])) {
+        (Value::Rows, _) => groups.rows.iter().map(|&rows| Cell::Integer(rows)).collect(),
+        (Value::Present(_), Some(State::Count(counts) | State::Sum { counts, .. })) => {
+            counts.iter().map(|&count| Cell::Integer(count)).collect()
+        }
+        (Value::Sum(_), Some(State::Sum { sums, counts })) => {
+            sums.iter().zip(counts).map(|(&sum, &count)| float(count, sum)).collect()
+        }
+        (Value::Avg(_), Some(State::Sum { sums, counts })) => {
+            sums.iter().zip(counts).map(|(&sum, &count)| float(count, sum / count as f64)).collect()
+        }
+        // Values are finite, so an infinite extreme is that of no value.
+        (Value::Min(_) | Value::Max(_), Some(State::Min(values) | State::Max(values))) => {
+            values.iter().map(|&value| float(u64::from(value.is_finite()), value)).collect()
+        }
+        (Value::Variance(_) | Value::Stddev(_), Some(State::Moments { counts, means, deviations })) => {
+            let root = matches!(value, Value::Stddev(_));
+            let moments = counts.iter().zip(means).zip(deviations);
+            moments
+                .map(|((&count, &mean), &deviation)| {
+                    let variance = deviation / count as f64;
+                    // Where the mean overflowed, the deviations from it mean nothing.
+                    let variance = if mean.is_finite() { variance } else { mean };
+                    float(count, if root { variance.sqrt() } else { variance })
+                })
+                .collect()
+        }
+        _ => unreachable!("an output's cell has the state that the planner chose for it"),
+    };
+    OutputColumn { cells, overflow }
+}
+
+/// The groups of the answer in their order, the limit applied.
+fn order(plan: &Plan, values: &[Values], groups: &Groups, outputs: &[OutputColumn]) -> Vec<u32> {
+    // Where an output leads, few ties reach the strings; otherwise every comparison would, so they are ranked before.
+    let ranks = match plan.order.first() {
+        Some(OrderKey { column: RowColumn::Output(_), .. }) => None,
+        _ => Some(values.iter().map(Values::ranks).collect::<Vec<_>>()),
+    };
+    let by_column = |column: RowColumn, a: u32, b: u32| match column {
+        RowColumn::Time => groups.buckets[a as usize].cmp(&groups.buckets[b as usize]),
+        RowColumn::Group(at) => {
+            let (a, b) = (groups.keys[at][a as usize], groups.keys[at][b as usize]);
+            match &ranks {
+                Some(ranks) => ranks[at][a as usize].cmp(&ranks[at][b as usize]),
+                None => values[at].get(a).cmp(&values[at].get(b)),
+            }
+        }
+        RowColumn::Output(at) => outputs[at].cells[a as usize].order(&outputs[at].cells[b as usize]),
+    };
+    let canonical = std::iter::once(RowColumn::Time).chain((0..plan.groups.len()).map(RowColumn::Group));
+    let canonical: Vec<_> = canonical.collect();
+    let compare = |&a: &u32, &b: &u32| {
+        let asked = plan.order.iter().map(|key| {
+            let order = by_column(key.column, a, b);
+            if key.descending { order.reverse() } else { order }
+        });
+        let rest = canonical.iter().map(|&column| by_column(column, a, b));
+        asked.chain(rest).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+    };
+    let mut kept: Vec<u32> = (0..groups.len() as u32).collect();
+    if plan.limit < kept.len() {
+        kept.select_nth_unstable_by(plan.limit, compare);
+        kept.truncate(plan.limit);
+    }
+    // Keys differ, so no two groups are equal and an unstable sort has one result.
+    kept.sort_unstable_by(compare);
+    kept
+}

@@ -1,0 +1,255 @@
+//! Slots of the rows of a task: from a row's bucket and codes to a small number.
+//!
+//! 1. Where all keys together are few, the slot is the key itself, a number of mixed radix. Otherwise keys are numbered as
+//!    they appear, by hash; parts whose radices do not fit 64 bits together are numbered in stages, so any number of columns
+//!    does.
+//! 2. Which of the two it is changes no result: both take rows in order, and lanes are decided by [`lanes_log2`] alone.
+
+use engine::Codes;
+use hashbrown::HashTable;
+use kernels::{CHUNK_ROWS, Key, Rows};
+use types::{ApiError, Interval, Timestamp};
+
+use crate::{
+    groups::{hash_key, too_many_groups},
+    plan::{GroupColumn, Plan},
+    task::Task,
+};
+
+/// Slots that are keys themselves, at most.
+const DIRECT_SLOTS_MAX: u128 = 1 << 20;
+/// And this many whatever the rows of a task: less would save nothing.
+const DIRECT_SLOTS_MIN: u128 = 1 << 12;
+/// Lanes where slots may be so few that additions to one slot would wait for each other.
+const LANES_LOG2: u32 = 2;
+
+/// Where a part of a key comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Bucket,
+    Column(usize),
+}
+
+/// Parts whose radices fit a key together.
+#[derive(Debug, Default)]
+struct Stage {
+    parts: Vec<(Part, u64)>,
+    numbers: Numbers,
+}
+
+/// Numbers keys as they appear.
+#[derive(Debug, Default)]
+struct Numbers {
+    table: HashTable<(u64, u32)>,
+    keys: Vec<u64>,
+}
+
+/// Finds the slots of rows.
+#[derive(Debug)]
+pub(crate) struct Grouper {
+    stages: Vec<Stage>,
+    /// Keys of a single stage are slots.
+    direct: Option<usize>,
+    first_bucket: i64,
+    interval: Option<Interval>,
+    lanes_log2: u32,
+    groups_max: usize,
+    narrow_keys: Box<[u32; CHUNK_ROWS]>,
+    wide_keys: Box<[u64; CHUNK_ROWS]>,
+}
+
+/// The columns of a chunk that make keys.
+pub(crate) struct KeyColumns<'a> {
+    pub(crate) times: &'a [i64],
+    /// Per group column, the codes of the whole segment; `None` where it is absent.
+    pub(crate) codes: &'a [Option<Codes<'a>>],
+    /// The chunk's rows in the segment.
+    pub(crate) rows: std::ops::Range<usize>,
+}
+
+/// How many lanes a slot has. It depends on the plan and on the width of codes, which the log decides: never on how much of
+/// a dictionary happens to be visible.
+fn lanes_log2(plan: &Plan, task: &Task) -> u32 {
+    let dimensions = plan.groups.iter().filter(|group| matches!(group, GroupColumn::Dimension(_))).count();
+    match (dimensions, plan.interval) {
+        (0, _) => LANES_LOG2,
+        (1, None) if task.narrow => LANES_LOG2,
+        _ => 0,
+    }
+}
+
+impl Grouper {
+    pub(crate) fn new(plan: &Plan, task: &Task) -> Self {
+        let lanes_log2 = lanes_log2(plan, task);
+        let mut parts = Vec::new();
+        let mut first_bucket = 0;
+        if let (Some(interval), Some((min, max))) = (plan.interval, times(plan, task)) {
+            first_bucket = interval.bucket_of(min);
+            parts.push((Part::Bucket, interval.bucket_of(max).abs_diff(first_bucket).saturating_add(1)));
+        }
+        for (column, dictionary) in task.dictionaries.iter().enumerate() {
+            if let Some(view) = dictionary.and_then(|segment| task.source.group_dictionary(column, segment)) {
+                parts.push((Part::Column(column), u64::from(view.len()) + 1));
+            }
+        }
+        let slots = parts.iter().fold(1_u128, |slots, &(_, radix)| slots.saturating_mul(u128::from(radix)));
+        let slots_max = (task.rows as u128).clamp(DIRECT_SLOTS_MIN, DIRECT_SLOTS_MAX);
+        let slots = slots.checked_shl(lanes_log2).unwrap_or(u128::MAX);
+        Self {
+            stages: stages(parts),
+            direct: (slots <= slots_max).then_some(slots as usize),
+            first_bucket,
+            interval: plan.interval,
+            lanes_log2,
+            groups_max: plan.groups_max,
+            narrow_keys: Box::new([0; CHUNK_ROWS]),
+            wide_keys: Box::new([0; CHUNK_ROWS]),
+        }
+    }
+
+    /// How many slots there are so far: every slot found is below.
+    pub(crate) fn slots(&self) -> usize {
+        let numbered = || self.stages.last().map_or(1, |stage| stage.numbers.keys.len()) << self.lanes_log2;
+        self.direct.unwrap_or_else(numbered)
+    }
+
+    /// Finds the slot of each row taken; [`Grouper::found`] has them.
+    pub(crate) fn find(&mut self, columns: &KeyColumns<'_>, rows: Rows<'_>) -> Result<(), ApiError> {
+        let (interval, first) = (self.interval, self.first_bucket);
+        if self.direct.is_some() {
+            let keys = &mut self.narrow_keys[..rows.len()];
+            keys.fill(0);
+            for &(part, radix) in self.stages.iter().flat_map(|stage| &stage.parts) {
+                append(keys, rows, columns, part, radix as u32, interval, first);
+            }
+        } else {
+            let keys = &mut self.wide_keys[..rows.len()];
+            keys.fill(0);
+            for stage in &mut self.stages {
+                for &(part, radix) in &stage.parts {
+                    append(keys, rows, columns, part, radix, interval, first);
+                }
+                stage.numbers.number(keys);
+                if stage.numbers.keys.len() > self.groups_max {
+                    return Err(too_many_groups(self.groups_max));
+                }
+            }
+            for (narrow, &wide) in self.narrow_keys.iter_mut().zip(&*keys) {
+                *narrow = wide as u32;
+            }
+        }
+        let slots = &mut self.narrow_keys[..rows.len()];
+        if self.lanes_log2 > 0 {
+            kernels::add_lanes(slots, rows, self.lanes_log2);
+        }
+        Ok(())
+    }
+
+    /// The slots that [`Grouper::find`] found for the same rows.
+    pub(crate) fn found(&self, rows: Rows<'_>) -> &[u32] {
+        &self.narrow_keys[..rows.len()]
+    }
+
+    /// The group of a slot: lanes of one group are neighbours.
+    pub(crate) fn group_of(&self, slot: u32) -> u32 {
+        slot >> self.lanes_log2
+    }
+
+    /// The key of a group: its bucket, and into `codes` its code per group column that has any.
+    pub(crate) fn key(&self, group: u32, codes: &mut [u32]) -> i64 {
+        let mut bucket = 0;
+        let mut rest = u64::from(group);
+        for stage in self.stages.iter().rev() {
+            if self.direct.is_none() {
+                rest = stage.numbers.keys[rest as usize];
+            }
+            for &(part, radix) in stage.parts.iter().rev() {
+                match part {
+                    // The bucket is the first part of all, so what is left is its distance.
+                    Part::Bucket => bucket = self.first_bucket.wrapping_add_unsigned(rest),
+                    Part::Column(column) => {
+                        codes[column] = (rest % radix) as u32;
+                        rest /= radix;
+                    }
+                }
+            }
+        }
+        bucket
+    }
+}
+
+/// The least and the greatest event time that a selected row of the task may have; `None` for a task without segments.
+fn times(plan: &Plan, task: &Task) -> Option<(Timestamp, Timestamp)> {
+    let zones = task.segments.iter().map(|&at| task.source.segments()[at].zone());
+    let zone = zones.reduce(|a, b| engine::Zone { min: a.min.min(b.min), max: a.max.max(b.max) })?;
+    let last = plan.range.end().saturating_add(-1);
+    Some((zone.min.max(plan.range.start()), zone.max.min(last)))
+}
+
+/// Splits parts into stages whose keys fit 64 bits; a number of the stage before stands first in the next one.
+fn stages(parts: Vec<(Part, u64)>) -> Vec<Stage> {
+    const NUMBERS_MAX: u64 = 1 << 32;
+    let mut stages = vec![Stage::default()];
+    let mut keys = 1_u64;
+    for (part, radix) in parts {
+        let stage = stages.last_mut().expect("there is always one");
+        if let Some(more) = keys.checked_mul(radix) {
+            keys = more;
+            stage.parts.push((part, radix));
+        } else {
+            keys = NUMBERS_MAX.saturating_mul(radix);
+            stages.push(Stage { parts: vec![(part, radix)], numbers: Numbers::default() });
+        }
+    }
+    stages
+}
+
+fn append<K: Key>(
+    keys: &mut [K],
+    rows: Rows<'_>,
+    columns: &KeyColumns<'_>,
+    part: Part,
+    radix: K,
+    interval: Option<Interval>,
+    first_bucket: i64,
+) {
+    match (part, interval) {
+        (Part::Bucket, Some(interval)) => {
+            let times = &columns.times[columns.rows.clone()];
+            kernels::append_bucket(keys, rows, times, interval.micros(), first_bucket);
+        }
+        (Part::Bucket, None) => unreachable!("there are buckets only where there is an interval"),
+        (Part::Column(column), _) => match columns.codes[column] {
+            Some(Codes::U8(codes)) => kernels::append_codes(keys, rows, &codes[columns.rows.clone()], radix),
+            Some(Codes::U16(codes)) => kernels::append_codes(keys, rows, &codes[columns.rows.clone()], radix),
+            Some(Codes::U32(codes)) => kernels::append_codes(keys, rows, &codes[columns.rows.clone()], radix),
+            None => kernels::append_absent(keys, radix),
+        },
+    }
+}
+
+impl Numbers {
+    /// Replaces each key by its number.
+    fn number(&mut self, keys: &mut [u64]) {
+        let hash = |key: u64| hash_key(key.cast_signed(), std::iter::empty());
+        // Neighbours often have one key.
+        let mut last = None;
+        for key in keys {
+            let number = match last {
+                Some((known, number)) if known == *key => number,
+                _ => {
+                    let hashed = hash(*key);
+                    let found = self.table.find(hashed, |(known, _)| known == key);
+                    found.map(|&(_, number)| number).unwrap_or_else(|| {
+                        let number = self.keys.len() as u32;
+                        self.keys.push(*key);
+                        self.table.insert_unique(hashed, (*key, number), |(known, _)| hash(*known));
+                        number
+                    })
+                }
+            };
+            last = Some((*key, number));
+            *key = u64::from(number);
+        }
+    }
+}

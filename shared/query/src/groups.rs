@@ -1,0 +1,195 @@
+//! Groups with their keys and states, column by column, and their merge.
+//!
+//! A key is a bucket number (where the plan has an interval) and one number per group column, 0 for "absent". What a
+//! number stands for is its owner's to know: a dictionary's code, or a place in a list of values.
+
+use hashbrown::HashTable;
+use types::{ApiError, ErrorCode};
+
+use crate::{plan::Plan, state::State};
+
+/// Slots of a direct index, at most: 4 MiB of `u32`.
+const DIRECT_SLOTS_MAX: usize = 1 << 20;
+const FREE: u32 = u32::MAX;
+
+/// Groups in order of first appearance.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Groups {
+    /// Bucket numbers; all 0 without an interval.
+    pub(crate) buckets: Vec<i64>,
+    /// Per group column, one number per group.
+    pub(crate) keys: Vec<Vec<u32>>,
+    /// Rows per group.
+    pub(crate) rows: Vec<u64>,
+    /// Per cell of the plan.
+    pub(crate) states: Vec<State>,
+}
+
+impl Groups {
+    /// No group yet.
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self {
+            buckets: Vec::new(),
+            keys: vec![Vec::new(); plan.groups.len()],
+            rows: Vec::new(),
+            states: plan.cells.iter().map(|cell| State::new(cell, 0)).collect(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+/// Merges groups whose keys have one meaning.
+pub(crate) struct Merger {
+    groups: Groups,
+    index: KeyIndex,
+    groups_max: usize,
+    map: Vec<u32>,
+    key: Vec<u32>,
+}
+
+impl Merger {
+    /// A merger for keys of at most `numbers[column]` numbers each.
+    pub(crate) fn new(plan: &Plan, numbers: &[usize]) -> Self {
+        // Buckets have no bound of their own, so a plan with an interval is merged by hash.
+        let numbers = if plan.interval.is_some() { None } else { Some(numbers) };
+        Self {
+            groups: Groups::new(plan),
+            index: KeyIndex::new(numbers),
+            groups_max: plan.groups_max,
+            map: Vec::new(),
+            key: vec![0; plan.groups.len()],
+        }
+    }
+
+    /// A merger for keys of any numbers.
+    pub(crate) fn unbounded(plan: &Plan) -> Self {
+        Self { index: KeyIndex::Hashed(HashTable::new()), ..Self::new(plan, &vec![1; plan.groups.len()]) }
+    }
+
+    pub(crate) fn into_groups(self) -> Groups {
+        self.groups
+    }
+
+    /// Merges `other`, whose numbers in column `c` are `numbers[c][n]` here where there is such a list.
+    pub(crate) fn absorb(&mut self, other: &Groups, numbers: &[Vec<u32>]) -> Result<(), ApiError> {
+        self.map.clear();
+        for group in 0..other.len() {
+            for (column, key) in self.key.iter_mut().enumerate() {
+                let number = other.keys[column][group];
+                *key = numbers.get(column).map_or(number, |map| map[number as usize]);
+            }
+            let at = self.index.find_or_insert(&mut self.groups, other.buckets[group], &self.key);
+            self.map.push(at);
+        }
+        let groups = self.groups.buckets.len();
+        if groups > self.groups_max {
+            return Err(too_many_groups(self.groups_max));
+        }
+        self.groups.rows.resize(groups, 0);
+        for (&rows, &at) in other.rows.iter().zip(&self.map) {
+            self.groups.rows[at as usize] += rows;
+        }
+        for (into, from) in self.groups.states.iter_mut().zip(&other.states) {
+            into.grow(groups);
+            into.absorb(from, &self.map);
+        }
+        Ok(())
+    }
+}
+
+/// The error of a query that makes more groups than it may.
+pub(crate) fn too_many_groups(max: usize) -> ApiError {
+    let message =
+        format!("the query makes more than {max} groups; narrow it by a filter, a shorter range or fewer columns");
+    ApiError::new(ErrorCode::TooLarge, message).with_field("group_by")
+}
+
+impl Groups {
+    /// Adds the one group of a plan without groups, which has seen nothing.
+    pub(crate) fn push_empty(&mut self) {
+        self.push_key(0, &[]);
+        self.rows.push(0);
+        let groups = self.rows.len();
+        self.states.iter_mut().for_each(|state| state.grow(groups));
+    }
+
+    /// Adds a group's key; its rows and states are to follow.
+    pub(crate) fn push_key(&mut self, bucket: i64, key: &[u32]) -> u32 {
+        let at = self.buckets.len();
+        self.buckets.push(bucket);
+        for (column, &number) in self.keys.iter_mut().zip(key) {
+            column.push(number);
+        }
+        u32::try_from(at).expect("a merge stops at the limit on groups, which is below 2^32")
+    }
+
+    fn has_key(&self, at: u32, bucket: i64, key: &[u32]) -> bool {
+        let at = at as usize;
+        self.buckets[at] == bucket && self.keys.iter().zip(key).all(|(column, &number)| column[at] == number)
+    }
+
+    fn hash(&self, at: u32) -> u64 {
+        hash_key(self.buckets[at as usize], self.keys.iter().map(|column| column[at as usize]))
+    }
+}
+
+/// Finds the group of a key.
+enum KeyIndex {
+    /// By the key itself, as a number of mixed radix.
+    Direct {
+        numbers: Vec<usize>,
+        slots: Vec<u32>,
+    },
+    Hashed(HashTable<u32>),
+}
+
+impl KeyIndex {
+    fn new(numbers: Option<&[usize]>) -> Self {
+        let slots = numbers.and_then(|numbers| {
+            numbers
+                .iter()
+                .try_fold(1_usize, |slots, &n| slots.checked_mul(n))
+                .filter(|&slots| slots <= DIRECT_SLOTS_MAX)
+        });
+        match (numbers, slots) {
+            (Some(numbers), Some(slots)) => Self::Direct { numbers: numbers.to_vec(), slots: vec![FREE; slots] },
+            _ => Self::Hashed(HashTable::new()),
+        }
+    }
+
+    fn find_or_insert(&mut self, groups: &mut Groups, bucket: i64, key: &[u32]) -> u32 {
+        match self {
+            Self::Direct { numbers, slots } => {
+                let slot = key.iter().zip(&*numbers).fold(0, |slot, (&number, &n)| slot * n + number as usize);
+                if slots[slot] == FREE {
+                    slots[slot] = groups.push_key(bucket, key);
+                }
+                slots[slot]
+            }
+            Self::Hashed(table) => {
+                let hash = hash_key(bucket, key.iter().copied());
+                if let Some(&at) = table.find(hash, |&at| groups.has_key(at, bucket, key)) {
+                    return at;
+                }
+                let at = groups.push_key(bucket, key);
+                table.insert_unique(hash, at, |&at| groups.hash(at));
+                at
+            }
+        }
+    }
+}
+
+/// Spreads a key over 64 bits by multiplying and folding. Keys are numbers given in order of appearance, so a client
+/// cannot choose colliding ones; equal keys are told apart by comparing them.
+pub(crate) fn hash_key(bucket: i64, key: impl Iterator<Item = u32>) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let fold = |hash: u64, number: u64| {
+        let wide = u128::from(hash ^ number) * u128::from(ODD);
+        (wide as u64) ^ (wide >> 64) as u64
+    };
+    let first = fold(ODD.rotate_left(17), bucket.cast_unsigned());
+    key.fold(first, |hash, number| fold(hash, u64::from(number) | 1 << 63))
+}

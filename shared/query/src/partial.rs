@@ -1,0 +1,174 @@
+//! Results on their way: of one task, with the codes of its dictionaries, and of one partition, with strings of its own.
+
+use std::{fmt, sync::Arc};
+
+use types::{ApiError, PartitionId};
+
+use crate::{
+    groups::{Groups, Merger},
+    plan::{GroupColumn, Plan},
+    source::PlannedSource,
+    values::{Interner, Values},
+};
+
+/// What a scan looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScanStats {
+    /// Rows of the chunks that were looked at.
+    pub rows_scanned: u64,
+    /// Segments of which rows were looked at.
+    pub segments_scanned: u64,
+    /// Segments that need not be looked at.
+    pub segments_skipped: u64,
+}
+
+impl ScanStats {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.rows_scanned += other.rows_scanned;
+        self.segments_scanned += other.segments_scanned;
+        self.segments_skipped += other.segments_skipped;
+    }
+}
+
+/// The result of one task. It holds the memory of its snapshot until it is merged.
+pub struct TaskPartial {
+    pub(crate) source: Arc<PlannedSource>,
+    pub(crate) sequence: usize,
+    /// Per group column: a segment that has the dictionary of the codes; `None` where the column is absent everywhere.
+    pub(crate) dictionaries: Vec<Option<usize>>,
+    pub(crate) groups: Groups,
+    pub(crate) stats: ScanStats,
+}
+
+impl fmt::Debug for TaskPartial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskPartial")
+            .field("partition", &self.source.partition())
+            .field("table", &self.source.table())
+            .field("sequence", &self.sequence)
+            .field("groups", &self.groups.len())
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TaskPartial {
+    /// Which partition it is part of.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        self.source.partition()
+    }
+
+    /// What the codes mean: two results of one table whose answers are equal can be merged by code.
+    fn meaning(&self) -> Vec<Option<u64>> {
+        (0..self.dictionaries.len()).map(|column| self.dictionary(column).map(|view| view.epoch())).collect()
+    }
+
+    fn dictionary(&self, column: usize) -> Option<engine::DictionaryView<'_>> {
+        self.source.group_dictionary(column, self.dictionaries[column]?)
+    }
+
+    /// Codes that a column may have, "absent" included.
+    fn numbers(&self, plan: &Plan, column: usize) -> usize {
+        if plan.groups[column] == GroupColumn::Table {
+            return 2;
+        }
+        self.dictionary(column).map_or(1, |view| view.len() as usize + 1)
+    }
+}
+
+/// The result of one partition: groups keyed by strings, for all tables of the plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Partial {
+    pub(crate) partition: PartitionId,
+    /// Per group column of the plan.
+    pub(crate) values: Vec<Values>,
+    pub(crate) groups: Groups,
+    pub(crate) stats: ScanStats,
+}
+
+impl Partial {
+    /// The partition.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    /// What the scan looked at.
+    #[must_use]
+    pub fn stats(&self) -> ScanStats {
+        self.stats
+    }
+}
+
+/// Merges the results of all tasks of one partition, given in any order. No task at all is a partition without rows.
+///
+/// # Errors
+/// `RESOURCE_EXHAUSTED` where there are more groups than the plan allows.
+///
+/// # Panics
+/// A result is of another partition.
+pub fn merge(plan: &Plan, partition: PartitionId, mut tasks: Vec<TaskPartial>) -> Result<Partial, ApiError> {
+    tasks.sort_by_key(|task| (task.source.table(), task.sequence));
+    let mut stats = ScanStats::default();
+    for task in &tasks {
+        assert_eq!(task.partition(), partition, "a task's result is merged into its partition's");
+        stats.add(task.stats);
+    }
+    let mut strings = StringMerger::new(plan);
+    for alike in tasks.chunk_by(|a, b| a.source.table() == b.source.table() && a.meaning() == b.meaning()) {
+        let first = &alike[0];
+        let numbers: Vec<usize> = (0..plan.groups.len())
+            .map(|column| alike.iter().map(|task| task.numbers(plan, column)).max().expect("a chunk is not empty"))
+            .collect();
+        let mut merged = Merger::new(plan, &numbers);
+        for task in alike {
+            merged.absorb(&task.groups, &[])?;
+        }
+        let groups = merged.into_groups();
+        strings.absorb(&groups, &numbers, |column, number| match &plan.groups[column] {
+            GroupColumn::Table => first.source.table_name(),
+            GroupColumn::Dimension(_) => first
+                .dictionary(column)
+                .and_then(|view| view.get(number))
+                .expect("the dictionary of a column has every code that its rows have"),
+        })?;
+    }
+    let (values, groups) = strings.into_parts();
+    Ok(Partial { partition, values, groups, stats })
+}
+
+/// Merges groups whose numbers have different meanings, by their strings.
+pub(crate) struct StringMerger {
+    interners: Vec<Interner>,
+    merger: Merger,
+}
+
+impl StringMerger {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self {
+            interners: plan.groups.iter().map(|_| Interner::default()).collect(),
+            // How many strings there will be is not known yet.
+            merger: Merger::unbounded(plan),
+        }
+    }
+
+    /// Merges `groups`, in which a column has `numbers[column]` numbers at most and `string` says what they mean.
+    pub(crate) fn absorb<'a>(
+        &mut self,
+        groups: &Groups,
+        numbers: &[usize],
+        string: impl Fn(usize, u32) -> &'a str,
+    ) -> Result<(), ApiError> {
+        let mut maps = Vec::with_capacity(numbers.len());
+        for (column, interner) in self.interners.iter_mut().enumerate() {
+            let used = groups.keys[column].iter().copied();
+            maps.push(interner.absorb(numbers[column], used, |number| string(column, number)));
+        }
+        self.merger.absorb(groups, &maps)
+    }
+
+    pub(crate) fn into_parts(self) -> (Vec<Values>, Groups) {
+        (self.interners.into_iter().map(Interner::into_values).collect(), self.merger.into_groups())
+    }
+}

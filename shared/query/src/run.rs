@@ -1,0 +1,323 @@
+//! Running one task: chunk by chunk, filter, then aggregate.
+
+use engine::{CHUNK_ROWS, Codes, SegmentView};
+use kernels::{Rows, Selection};
+use types::ApiError;
+
+use crate::{
+    accumulator::{CellColumn, Single, Slotted},
+    cancel::Cancel,
+    cells::Cell,
+    code_filter::CodeFilter,
+    grouper::{Grouper, KeyColumns},
+    groups::Groups,
+    partial::{ScanStats, TaskPartial},
+    plan::{GroupColumn, Plan, Test},
+    predicate::MetricTest,
+    source::PlannedSource,
+    state::State,
+    task::Task,
+};
+
+/// Chunks between two looks at the clock: some 100 µs of work.
+const CLOCK_CHUNKS: u64 = 16;
+
+const _: () = assert!(CHUNK_ROWS == kernels::CHUNK_ROWS); // a chunk of a segment is a chunk of the kernels
+
+/// Runs a task. Pure: threads, clock and the client's leaving are the caller's.
+///
+/// # Errors
+/// `CANCELLED`, `DEADLINE_EXCEEDED`; `RESOURCE_EXHAUSTED` where there are more groups than the plan allows.
+pub fn run(plan: &Plan, task: &Task, cancel: &Cancel<'_>) -> Result<TaskPartial, ApiError> {
+    cancel.check()?;
+    let mut scan = Scan { plan, cancel, stats: task.stats, chunks: 0, list: Box::new([0; CHUNK_ROWS]) };
+    let groups = if plan.grouped() {
+        let mut sink = Slots::new(plan, task);
+        scan.segments(task, &mut sink)?;
+        sink.finish()?
+    } else {
+        let mut sink = Total::new(plan);
+        scan.segments(task, &mut sink)?;
+        sink.finish(plan)
+    };
+    Ok(TaskPartial {
+        source: task.source.clone(),
+        sequence: task.sequence,
+        dictionaries: task.dictionaries.clone(),
+        groups,
+        stats: scan.stats,
+    })
+}
+
+/// A chunk of a segment, and what is left of it after the filters.
+struct Chunk<'a> {
+    segment: &'a SegmentColumns<'a>,
+    /// Its rows in the segment.
+    rows: std::ops::Range<usize>,
+    /// Which of them are in; `None`: all.
+    selection: Option<&'a Selection>,
+    /// Scratch for row numbers.
+    list: &'a mut [u16; CHUNK_ROWS],
+}
+
+/// Where chunks go.
+trait Sink {
+    fn add(&mut self, chunk: Chunk<'_>) -> Result<(), ApiError>;
+}
+
+/// The columns of a segment that the plan needs.
+struct SegmentColumns<'a> {
+    times: &'a [i64],
+    codes: Vec<Option<Codes<'a>>>,
+    cells: Vec<CellColumn<'a>>,
+}
+
+impl<'a> SegmentColumns<'a> {
+    fn new(plan: &Plan, source: &PlannedSource, segment: &'a SegmentView) -> Self {
+        let cells = plan.cells.iter().enumerate().map(|(at, cell)| {
+            let column = source.cell(at);
+            let found = if let Cell::PresentDimension(_) = cell {
+                column.and_then(|column| segment.codes(column)).map(CellColumn::Codes)
+            } else {
+                column.and_then(|column| segment.metric(column)).map(CellColumn::Values)
+            };
+            found.unwrap_or(CellColumn::Absent)
+        });
+        let codes = (0..plan.groups.len()).map(|at| source.group(at).and_then(|column| segment.codes(column)));
+        Self { times: segment.times(), codes: codes.collect(), cells: cells.collect() }
+    }
+}
+
+/// A filter in terms of one segment's columns. Filters that all its rows pass are left out.
+enum SegmentFilter<'a> {
+    Codes(Codes<'a>, &'a CodeFilter),
+    Metric(&'a [f64], &'a MetricTest),
+}
+
+/// The filters of a segment; `None` where no row can pass them all.
+fn segment_filters<'a>(
+    plan: &'a Plan,
+    source: &'a PlannedSource,
+    segment: &'a SegmentView,
+) -> Option<Vec<SegmentFilter<'a>>> {
+    let mut filters = Vec::with_capacity(plan.filters.len());
+    for (at, filter) in plan.filters.iter().enumerate() {
+        let column = source.filter(at);
+        match &filter.test {
+            Test::Dimension(test) => {
+                let codes = column.and_then(|column| segment.codes(column).zip(segment.dictionary(column)));
+                match codes.map(|(codes, dictionary)| (codes, source.codes(at, test, dictionary))) {
+                    None if test.accepts(None) => {}
+                    None | Some((_, CodeFilter::None)) => return None,
+                    Some((_, CodeFilter::All)) => {}
+                    Some((codes, filter)) => filters.push(SegmentFilter::Codes(codes, filter)),
+                }
+            }
+            Test::Metric(test) => match column.and_then(|column| segment.metric(column)) {
+                None if test.absent => {}
+                None => return None,
+                Some(values) => {
+                    let range = column.and_then(|column| segment.metric_range(column));
+                    if !test.absent && range.is_some_and(|(min, max)| max < test.least || test.greatest < min) {
+                        return None;
+                    }
+                    filters.push(SegmentFilter::Metric(values, test));
+                }
+            },
+        }
+    }
+    Some(filters)
+}
+
+impl SegmentFilter<'_> {
+    fn narrow(&self, selection: &mut Selection, rows: std::ops::Range<usize>) {
+        match self {
+            Self::Codes(codes, filter) => filter.narrow(selection, *codes, rows),
+            Self::Metric(values, test) if test.is_range() => {
+                kernels::and_range(selection, &values[rows], test.least, test.greatest, test.absent);
+            }
+            Self::Metric(values, test) => kernels::and_metric(selection, &values[rows], |value| test.accepts(value)),
+        }
+    }
+}
+
+/// A scan under way.
+struct Scan<'a> {
+    plan: &'a Plan,
+    cancel: &'a Cancel<'a>,
+    stats: ScanStats,
+    chunks: u64,
+    list: Box<[u16; CHUNK_ROWS]>,
+}
+
+impl Scan<'_> {
+    fn segments(&mut self, task: &Task, sink: &mut impl Sink) -> Result<(), ApiError> {
+        for &at in &task.segments {
+            let segment = &task.source.segments()[at];
+            match segment_filters(self.plan, &task.source, segment) {
+                None => self.stats.segments_skipped += 1,
+                Some(filters) => {
+                    self.stats.segments_scanned += 1;
+                    self.segment(&task.source, segment, &filters, sink)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn segment(
+        &mut self,
+        source: &PlannedSource,
+        segment: &SegmentView,
+        filters: &[SegmentFilter<'_>],
+        sink: &mut impl Sink,
+    ) -> Result<(), ApiError> {
+        let columns = SegmentColumns::new(self.plan, source, segment);
+        let range = self.plan.range;
+        for chunk in 0..segment.chunks() {
+            self.pause()?;
+            let zone = segment.chunk_zone(chunk);
+            if !range.meets_closed(zone.min, zone.max) {
+                continue;
+            }
+            let covered = range.covers_closed(zone.min, zone.max);
+            let rows = chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(segment.rows());
+            self.stats.rows_scanned += rows.len() as u64;
+            if covered && filters.is_empty() {
+                sink.add(Chunk { segment: &columns, rows, selection: None, list: &mut self.list })?;
+                continue;
+            }
+            let mut selection = Selection::all(rows.len());
+            if !covered {
+                kernels::and_times(&mut selection, &columns.times[rows.clone()], range.start().0, range.end().0);
+            }
+            for filter in filters {
+                filter.narrow(&mut selection, rows.clone());
+            }
+            match selection.count() {
+                0 => {}
+                all if all == rows.len() => {
+                    sink.add(Chunk { segment: &columns, rows, selection: None, list: &mut self.list })?;
+                }
+                _ => {
+                    let selection = Some(&selection);
+                    sink.add(Chunk { segment: &columns, rows, selection, list: &mut self.list })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self) -> Result<(), ApiError> {
+        self.chunks += 1;
+        if self.chunks.is_multiple_of(CLOCK_CHUNKS) { self.cancel.check() } else { self.cancel.check_left() }
+    }
+}
+
+/// All rows as one group.
+struct Total {
+    rows: u64,
+    cells: Vec<Single>,
+    all: Selection,
+}
+
+impl Total {
+    fn new(plan: &Plan) -> Self {
+        Self { rows: 0, cells: plan.cells.iter().map(Single::new).collect(), all: Selection::all(CHUNK_ROWS) }
+    }
+
+    fn finish(self, plan: &Plan) -> Groups {
+        let states = self.cells.into_iter().map(Single::into_state).collect();
+        Groups { buckets: vec![0], rows: vec![self.rows], states, ..Groups::new(plan) }
+    }
+}
+
+impl Sink for Total {
+    fn add(&mut self, chunk: Chunk<'_>) -> Result<(), ApiError> {
+        let whole = chunk.selection.is_none();
+        self.rows += chunk.selection.map_or(chunk.rows.len(), Selection::count) as u64;
+        if self.cells.is_empty() {
+            return Ok(());
+        }
+        if whole && self.all.rows() != chunk.rows.len() {
+            self.all = Selection::all(chunk.rows.len());
+        }
+        let selection = chunk.selection.unwrap_or(&self.all);
+        for (cell, &column) in self.cells.iter_mut().zip(&chunk.segment.cells) {
+            cell.add(column, chunk.rows.clone(), selection);
+        }
+        Ok(())
+    }
+}
+
+/// Rows by group.
+struct Slots<'a> {
+    plan: &'a Plan,
+    grouper: Grouper,
+    rows: Vec<u64>,
+    cells: Vec<Slotted>,
+}
+
+impl<'a> Slots<'a> {
+    fn new(plan: &'a Plan, task: &Task) -> Self {
+        Self {
+            plan,
+            grouper: Grouper::new(plan, task),
+            rows: Vec::new(),
+            cells: plan.cells.iter().map(Slotted::new).collect(),
+        }
+    }
+
+    fn finish(self) -> Result<Groups, ApiError> {
+        let kept: Vec<u32> = (0..self.rows.len() as u32).filter(|&slot| self.rows[slot as usize] > 0).collect();
+        let mut groups = Groups::new(self.plan);
+        // The pseudo-column has one string, and a column without any dictionary none.
+        let number = |group: &GroupColumn| u32::from(*group == GroupColumn::Table);
+        let mut key: Vec<u32> = self.plan.groups.iter().map(number).collect();
+        let mut map = Vec::with_capacity(kept.len());
+        let mut last = None;
+        for &slot in &kept {
+            let group = self.grouper.group_of(slot);
+            if last != Some(group) {
+                let bucket = self.grouper.key(group, &mut key);
+                groups.push_key(bucket, &key);
+                groups.rows.push(0);
+                last = Some(group);
+            }
+            map.push(groups.len() as u32 - 1);
+            *groups.rows.last_mut().expect("a group was pushed") += self.rows[slot as usize];
+        }
+        if groups.len() > self.plan.groups_max {
+            return Err(crate::groups::too_many_groups(self.plan.groups_max));
+        }
+        let states = self.plan.cells.iter().zip(&self.cells).map(|(cell, slotted)| {
+            let mut state = State::new(cell, groups.len());
+            state.absorb(&slotted.gather(&kept), &map);
+            state
+        });
+        groups.states = states.collect();
+        Ok(groups)
+    }
+}
+
+impl Sink for Slots<'_> {
+    fn add(&mut self, chunk: Chunk<'_>) -> Result<(), ApiError> {
+        let rows = match chunk.selection {
+            None => Rows::All(chunk.rows.len()),
+            Some(selection) => Rows::Listed(selection.list(chunk.list)),
+        };
+        let columns = KeyColumns { times: chunk.segment.times, codes: &chunk.segment.codes, rows: chunk.rows.clone() };
+        self.grouper.find(&columns, rows)?;
+        let slots = self.grouper.slots();
+        if self.rows.len() < slots {
+            self.rows.resize(slots, 0);
+            self.cells.iter_mut().for_each(|cell| cell.grow(slots));
+        }
+        let slots = self.grouper.found(rows);
+        kernels::count_rows(slots, &mut self.rows);
+        for (cell, &column) in self.cells.iter_mut().zip(&chunk.segment.cells) {
+            cell.add(column, chunk.rows.clone(), rows, slots);
+        }
+        Ok(())
+    }
+}

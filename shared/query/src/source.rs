@@ -1,0 +1,127 @@
+//! What a plan is run over: a table's snapshot in one partition, with the plan's columns found in it.
+
+use std::sync::OnceLock;
+
+use engine::{ColumnIndex, DictionaryView, SegmentView, TableSnapshot};
+use types::{ColumnKind, PartitionId};
+
+use crate::{
+    code_filter::CodeFilter,
+    plan::{ColumnFilter, GroupColumn, Plan, Test},
+    predicate::DimensionTest,
+};
+
+/// A table of the plan in one partition.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The table's index in the plan.
+    pub table: usize,
+    /// The partition.
+    pub partition: PartitionId,
+    /// The table's rows there. All sources of one partition are to be of one offset for an answer to be of one.
+    pub snapshot: TableSnapshot,
+}
+
+/// A source with the plan's columns found. Shared by its tasks.
+#[derive(Debug)]
+pub(crate) struct PlannedSource {
+    source: Source,
+    table_name: String,
+    filters: Vec<PlannedFilter>,
+    groups: Vec<Option<ColumnIndex>>,
+    cells: Vec<Option<ColumnIndex>>,
+}
+
+/// Where a filter's column is, and what its test means in each of its dictionaries.
+#[derive(Debug)]
+struct PlannedFilter {
+    column: Option<ColumnIndex>,
+    /// By epoch. The first task that needs one makes it.
+    codes: Vec<(u64, OnceLock<CodeFilter>)>,
+}
+
+impl PlannedSource {
+    pub(crate) fn new(plan: &Plan, source: Source) -> Self {
+        let snapshot = &source.snapshot;
+        let dimension = |name: &str| snapshot.column(name, ColumnKind::Dimension);
+        let groups = plan.groups.iter().map(|group| match group {
+            GroupColumn::Table => None,
+            GroupColumn::Dimension(name) => dimension(name),
+        });
+        let cells = plan.cells.iter().map(|cell| {
+            let (name, kind) = cell.column();
+            snapshot.column(name, kind)
+        });
+        Self {
+            filters: plan.filters.iter().map(|filter| PlannedFilter::new(filter, snapshot)).collect(),
+            groups: groups.collect(),
+            cells: cells.collect(),
+            table_name: plan.tables[source.table].name.to_string(),
+            source,
+        }
+    }
+
+    pub(crate) fn table(&self) -> usize {
+        self.source.table
+    }
+
+    pub(crate) fn partition(&self) -> PartitionId {
+        self.source.partition
+    }
+
+    /// What the pseudo-column `table` shows.
+    pub(crate) fn table_name(&self) -> &str {
+        &self.table_name
+    }
+
+    pub(crate) fn segments(&self) -> &[SegmentView] {
+        self.source.snapshot.segments()
+    }
+
+    /// Where a group column is; `None` for the pseudo-column and for one that no event had.
+    pub(crate) fn group(&self, column: usize) -> Option<ColumnIndex> {
+        self.groups[column]
+    }
+
+    /// Where a cell's column is.
+    pub(crate) fn cell(&self, cell: usize) -> Option<ColumnIndex> {
+        self.cells[cell]
+    }
+
+    /// Where a filter's column is.
+    pub(crate) fn filter(&self, filter: usize) -> Option<ColumnIndex> {
+        self.filters[filter].column
+    }
+
+    /// The dictionary that a group column has in a segment.
+    pub(crate) fn group_dictionary(&self, column: usize, segment: usize) -> Option<DictionaryView<'_>> {
+        self.segments()[segment].dictionary(self.groups[column]?)
+    }
+
+    /// The test of a dimension's filter in terms of a dictionary, which is that of one of the source's segments.
+    pub(crate) fn codes(&self, filter: usize, test: &DimensionTest, dictionary: DictionaryView<'_>) -> &CodeFilter {
+        let known = self.filters[filter].codes.iter().find(|(epoch, _)| *epoch == dictionary.epoch());
+        let (_, codes) = known.expect("the epochs of all segments were listed");
+        // Whichever observation of the dictionary makes it, it covers all codes of the snapshot's rows.
+        codes.get_or_init(|| CodeFilter::new(test, dictionary))
+    }
+}
+
+impl PlannedFilter {
+    fn new(filter: &ColumnFilter, snapshot: &TableSnapshot) -> Self {
+        if let Test::Metric(_) = filter.test {
+            let column = snapshot.column(&filter.column, ColumnKind::Metric);
+            return Self { column, codes: Vec::new() };
+        }
+        let column = snapshot.column(&filter.column, ColumnKind::Dimension);
+        let mut codes: Vec<(u64, OnceLock<CodeFilter>)> = Vec::new();
+        for segment in snapshot.segments() {
+            if let Some(dictionary) = column.and_then(|column| segment.dictionary(column))
+                && !codes.iter().any(|(epoch, _)| *epoch == dictionary.epoch())
+            {
+                codes.push((dictionary.epoch(), OnceLock::new()));
+            }
+        }
+        Self { column, codes }
+    }
+}

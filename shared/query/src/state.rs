@@ -1,0 +1,114 @@
+//! The states of all groups, column by column: one array per cell, indexed by group.
+//!
+//! 1. Merging is in the order of the calls: float sums depend on it, so callers keep to the canonical order.
+//! 2. A group without a value has count 0, sum 0, minimum +∞ and maximum -∞: values themselves are finite.
+
+use crate::cells::Cell;
+
+/// The states of one cell.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum State {
+    Count(Vec<u64>),
+    Sum { sums: Vec<f64>, counts: Vec<u64> },
+    Min(Vec<f64>),
+    Max(Vec<f64>),
+    Moments { counts: Vec<u64>, means: Vec<f64>, deviations: Vec<f64> },
+}
+
+impl State {
+    /// States of `groups` groups that have seen nothing.
+    pub(crate) fn new(cell: &Cell, groups: usize) -> Self {
+        let mut state = match cell {
+            Cell::PresentDimension(_) | Cell::PresentMetric(_) => Self::Count(Vec::new()),
+            Cell::Sum(_) => Self::Sum { sums: Vec::new(), counts: Vec::new() },
+            Cell::Min(_) => Self::Min(Vec::new()),
+            Cell::Max(_) => Self::Max(Vec::new()),
+            Cell::Moments(_) => Self::Moments { counts: Vec::new(), means: Vec::new(), deviations: Vec::new() },
+        };
+        state.grow(groups);
+        state
+    }
+
+    /// Adds groups that have seen nothing, up to `groups` in all.
+    pub(crate) fn grow(&mut self, groups: usize) {
+        match self {
+            Self::Count(counts) => counts.resize(groups, 0),
+            Self::Sum { sums, counts } => {
+                sums.resize(groups, 0.0);
+                counts.resize(groups, 0);
+            }
+            Self::Min(values) => values.resize(groups, f64::INFINITY),
+            Self::Max(values) => values.resize(groups, f64::NEG_INFINITY),
+            Self::Moments { counts, means, deviations } => {
+                counts.resize(groups, 0);
+                means.resize(groups, 0.0);
+                deviations.resize(groups, 0.0);
+            }
+        }
+    }
+
+    /// Merges the state of each group `at` of `other` into group `map[at]` of this.
+    pub(crate) fn absorb(&mut self, other: &Self, map: &[u32]) {
+        match (self, other) {
+            (Self::Count(into), Self::Count(from)) => each(into, from, map, |into, from| *into += from),
+            (Self::Sum { sums, counts }, Self::Sum { sums: more, counts: more_counts }) => {
+                each(sums, more, map, |into, from| *into += from);
+                each(counts, more_counts, map, |into, from| *into += from);
+            }
+            (Self::Min(into), Self::Min(from)) => each(into, from, map, |into, from| *into = lesser(*into, from)),
+            (Self::Max(into), Self::Max(from)) => each(into, from, map, |into, from| *into = greater(*into, from)),
+            (
+                Self::Moments { counts, means, deviations },
+                Self::Moments { counts: more, means: more_means, deviations: more_deviations },
+            ) => {
+                for (at, &group) in map.iter().enumerate() {
+                    let group = group as usize;
+                    let mut into = Moments { count: counts[group], mean: means[group], deviation: deviations[group] };
+                    into.absorb(Moments { count: more[at], mean: more_means[at], deviation: more_deviations[at] });
+                    (counts[group], means[group], deviations[group]) = (into.count, into.mean, into.deviation);
+                }
+            }
+            _ => unreachable!("states of one plan have the kinds of its cells"),
+        }
+    }
+}
+
+/// Count, mean and sum of squared deviations from the mean, of some values.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Moments {
+    pub(crate) count: u64,
+    pub(crate) mean: f64,
+    pub(crate) deviation: f64,
+}
+
+impl Moments {
+    /// The moments of both sets of values together (Chan, Golub and LeVeque 1979), without cancellation.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        if self.count == 0 || other.count == 0 {
+            if self.count == 0 {
+                *self = other;
+            }
+            return;
+        }
+        let (a, b) = (self.count as f64, other.count as f64);
+        let delta = other.mean - self.mean;
+        let share = b / (a + b);
+        self.mean += delta * share;
+        self.deviation += other.deviation + delta * delta * (a * share);
+        self.count += other.count;
+    }
+}
+
+fn each<T: Copy>(into: &mut [T], from: &[T], map: &[u32], merge: impl Fn(&mut T, T)) {
+    for (&value, &group) in from.iter().zip(map) {
+        merge(&mut into[group as usize], value);
+    }
+}
+
+fn lesser(a: f64, b: f64) -> f64 {
+    if b < a { b } else { a }
+}
+
+fn greater(a: f64, b: f64) -> f64 {
+    if b > a { b } else { a }
+}

@@ -1,0 +1,102 @@
+//! The strings of one group column of a result: each once, numbered from 1; number 0 is "absent".
+
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+/// Strings by number, in one allocation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Values {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Values {
+    /// Numbers in use, "absent" included.
+    pub(crate) fn numbers(&self) -> usize {
+        self.ends.len() + 1
+    }
+
+    /// The string of a number; `None` for 0.
+    pub(crate) fn get(&self, number: u32) -> Option<&str> {
+        let at = (number as usize).checked_sub(1)?;
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        Some(&self.text[start..self.ends[at]])
+    }
+
+    /// For each number its place among all in ascending order of bytes, "absent" first.
+    pub(crate) fn ranks(&self) -> Vec<u32> {
+        let mut numbers: Vec<u32> = (0..self.numbers() as u32).collect();
+        numbers.sort_unstable_by_key(|&number| self.get(number));
+        let mut ranks = vec![0; numbers.len()];
+        for (rank, &number) in numbers.iter().enumerate() {
+            ranks[number as usize] = rank as u32;
+        }
+        ranks
+    }
+
+    fn push(&mut self, value: &str) -> u32 {
+        self.text.push_str(value);
+        self.ends.push(self.text.len());
+        self.ends.len() as u32
+    }
+}
+
+/// Gives numbers to the strings of several sources, the same to the same.
+#[derive(Default)]
+pub(crate) struct Interner {
+    values: Values,
+    sources: usize,
+    hasher: DefaultHashBuilder,
+    index: HashTable<u32>,
+}
+
+impl Interner {
+    pub(crate) fn into_values(self) -> Values {
+        self.values
+    }
+
+    /// The numbers of another source's strings, each of which it has once: for its number `n`, `result[n]`. Only those in
+    /// `used` get one.
+    pub(crate) fn absorb<'a>(
+        &mut self,
+        numbers: usize,
+        used: impl Iterator<Item = u32>,
+        string: impl Fn(u32) -> &'a str,
+    ) -> Vec<u32> {
+        const UNSEEN: u32 = u32::MAX;
+        let mut map = vec![UNSEEN; numbers];
+        map[0] = 0;
+        self.sources += 1;
+        // The strings of a first source are all new: most results have but one, and pay for no hash.
+        if self.sources == 2 {
+            let (values, hasher) = (&self.values, &self.hasher);
+            let hash = |&number: &u32| hasher.hash_one(values.get(number).expect("numbers from 1 have strings"));
+            self.index.reserve(values.ends.len(), hash);
+            for number in 1..=values.ends.len() as u32 {
+                self.index.insert_unique(hash(&number), number, hash);
+            }
+        }
+        for number in used {
+            let mapped = &mut map[number as usize];
+            if *mapped == UNSEEN {
+                let value = string(number);
+                *mapped = if self.sources == 1 { self.values.push(value) } else { self.intern(value) };
+            }
+        }
+        map
+    }
+
+    fn intern(&mut self, value: &str) -> u32 {
+        let hash = self.hasher.hash_one(value);
+        if let Some(&number) = self.index.find(hash, |&number| self.values.get(number) == Some(value)) {
+            return number;
+        }
+        let number = self.values.push(value);
+        let (values, hasher) = (&self.values, &self.hasher);
+        self.index.insert_unique(hash, number, |&number| {
+            hasher.hash_one(values.get(number).expect("numbers from 1 have strings"))
+        });
+        number
+    }
+}
