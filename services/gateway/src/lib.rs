@@ -1,1 +1,168 @@
 //! Admission, validation, one decode into columns, durable append, ack.
+//!
+//! 1. Every form of request (JSON, NDJSON, protocol buffers, columns) takes the same way in: admit, sort into blocks per
+//!    table and partition, let tables grow, keep what was rejected, append once, reply when all is durable.
+//! 2. Limits come before work: of rate, of bytes in flight, of the log's queue. Nothing here queues without a bound.
+//! 3. A request's bytes are read once, straight into columns; blocks that clients made for one partition go to the log
+//!    as the same bytes.
+//! 4. What can take a millisecond runs on the decode threads; the network's threads only carry bytes.
+//! 5. A reply that says `accepted` means durable; one that names a time-out or `UNAVAILABLE` means unknown.
+
+mod acked;
+mod admission;
+mod clock;
+mod columns;
+pub mod dead_letters;
+mod grpc;
+mod http;
+mod identity;
+mod in_flight;
+mod ingest;
+mod pool;
+mod rows;
+mod sort;
+mod tables;
+mod wire;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, atomic::AtomicU64},
+    thread,
+    time::Duration,
+};
+
+use ::admission::{Limiter, LimiterConfig, Monotonic, Rate, RateError};
+use ::config::{Config, GatewayConfig, ServiceName};
+use codec::TokenKey;
+use event_log::EventLog;
+use proto::catalog::Catalog;
+use service::{Health, Host, Parts, Routes, Running};
+
+pub use clock::{Clock, SystemClock};
+
+use crate::{
+    acked::Acked,
+    admission::Admission,
+    dead_letters::DeadLetters,
+    grpc::IngestService,
+    http::Http,
+    in_flight::InFlight,
+    ingest::{Ingest, RequestLimits},
+    pool::Pool,
+};
+
+/// How often one of the limiter's shards forgets idle tenants.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the gateway works with.
+pub struct Deps {
+    /// Tables.
+    pub catalog: Arc<dyn Catalog>,
+    /// Where blocks go.
+    pub log: Arc<dyn EventLog>,
+    /// The key of tokens, which the query API shares.
+    pub token_key: TokenKey,
+    /// Random, drawn anew by each process: spreads tenants over the limiter's shards.
+    pub limiter_key: u64,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why the gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port or reflection.
+    #[error(transparent)]
+    Service(#[from] service::StartError),
+    /// The store of dead letters.
+    #[error("open the dead letters below {path}")]
+    DeadLetters {
+        /// Where they should lie.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The system gives no thread.
+    #[error("start the decode threads")]
+    Threads(#[source] io::Error),
+    /// A limit that is none.
+    #[error("gateway.rate_limit: {0}")]
+    Rate(RateError),
+}
+
+/// Starts the gateway on its two ports. It takes events from here on; at its shutdown it finishes what is under way.
+///
+/// # Errors
+/// A port is taken, the directory of dead letters cannot be used, or the system gives no thread.
+pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, StartError> {
+    let letters_root = config.data_dir.join("dead-letters");
+    let letters = DeadLetters::open(&letters_root, letter_limits(&config.gateway))
+        .map_err(|source| StartError::DeadLetters { path: letters_root.display().to_string(), source })?;
+    let letters = Arc::new(letters);
+    let limiter = Limiter::new(limiter_config(&config.gateway).map_err(StartError::Rate)?, deps.limiter_key);
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let ingest = Arc::new(Ingest {
+        catalog: deps.catalog,
+        log: deps.log,
+        letters: Arc::clone(&letters),
+        admission: Admission { limiter },
+        acked: Acked::new(deps.token_key),
+        pool: Pool::start(cores).map_err(StartError::Threads)?,
+        clock: deps.clock,
+        limits: RequestLimits {
+            bytes_max: config.gateway.request_bytes_max,
+            events_max: config.gateway.request_events_max,
+        },
+        any: AtomicU64::new(0),
+        spare_builders: Mutex::new(Vec::new()),
+    });
+    let in_flight = InFlight::new(config.gateway.inflight_bytes_max);
+    let body_timeout = config.http.body_timeout;
+    let addresses = config.addresses(ServiceName::Gateway);
+    let health = Health::starting("gateway", env!("CARGO_PKG_VERSION"));
+    let service = IngestService::new(Arc::clone(&ingest), Arc::clone(&in_flight), body_timeout);
+    let parts = Parts {
+        health: health.clone(),
+        http: addresses.http,
+        grpc: addresses.grpc,
+        router: http::router(Http { ingest: Arc::clone(&ingest), in_flight, body_timeout }),
+        grpc_routes: Routes::new(service),
+        grpc_names: vec!["truenow.v1.Ingest".to_owned()],
+        descriptors: vec![proto::v1::FILE_DESCRIPTOR_SET],
+    };
+    let running = host.start(parts).await?;
+    let sweeper = tokio::spawn(sweep(ingest));
+    health.set_serving();
+    Ok(running.on_stopped(async move {
+        sweeper.abort();
+        // Blocks on the disk for what is queued; nothing else is left to do in this process by now.
+        if tokio::task::spawn_blocking(move || letters.close()).await.is_err() {
+            tracing::error!("closing the dead letters failed");
+        }
+    }))
+}
+
+async fn sweep(ingest: Arc<Ingest>) {
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let _ = ingest.admission.limiter.sweep(Monotonic::from_elapsed(ingest.clock.monotonic()));
+    }
+}
+
+fn limiter_config(config: &GatewayConfig) -> Result<LimiterConfig, RateError> {
+    let rate = |per_second: u64| {
+        let burst = u128::from(per_second) * config.burst.as_millis() / 1_000;
+        Rate::new(per_second, u64::try_from(burst).unwrap_or(u64::MAX).clamp(1, ::admission::BURST_MAX))
+    };
+    Ok(LimiterConfig { global: rate(config.rate_limit)?, tenant: rate(config.tenant_rate_limit)? })
+}
+
+/// A table may take a sixteenth of what all tables may, in files of an eighth of that: few senders cannot drive out the
+/// letters of all others.
+fn letter_limits(config: &GatewayConfig) -> dead_letters::Limits {
+    let store_bytes_max = config.dead_letter_bytes_max;
+    let table_bytes_max = store_bytes_max / 16;
+    dead_letters::Limits { file_bytes: table_bytes_max / 8, table_bytes_max, store_bytes_max }
+}

@@ -1,0 +1,232 @@
+//! The files of the store: which there are, how large they are, which one leaves first.
+//!
+//! `<root>/<tenant>/<namespace>/<table>/<number>.letters`. Numbers rise over the whole store, so the least is the oldest.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+};
+
+use types::{TableName, TenantId};
+
+use super::{Drawer, line};
+
+/// What the store may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of one file, about.
+    pub file_bytes: u64,
+    /// Bytes of one table's letters.
+    pub table_bytes_max: u64,
+    /// Bytes of all letters.
+    pub store_bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { file_bytes: 4 << 20, table_bytes_max: 32 << 20, store_bytes_max: 512 << 20 }
+    }
+}
+
+/// What a file costs at least: a sender who names ever new tables fills the store's limit, not the file system.
+const FILE_COST_BYTES: u64 = 4 << 10;
+const EXTENSION: &str = "letters";
+
+#[derive(Debug, Clone, Copy)]
+struct LettersFile {
+    /// Bytes that are synced; what lies behind them is not read.
+    bytes: u64,
+    /// No more is appended, because a write failed and the file's end is not known.
+    closed: bool,
+}
+
+/// All files, by drawer and number.
+#[derive(Debug)]
+pub(super) struct Files {
+    root: PathBuf,
+    limits: Limits,
+    drawers: BTreeMap<Drawer, BTreeMap<u64, LettersFile>>,
+    by_age: BTreeSet<(u64, Drawer)>,
+    cost_bytes: u64,
+    next_number: u64,
+}
+
+impl Files {
+    /// Finds the files below `root`, which is created if need be, and removes what a crash cut off at their ends.
+    pub(super) fn open(root: &Path, limits: Limits) -> io::Result<Self> {
+        fs::create_dir_all(root)?;
+        let mut files = Self {
+            root: root.to_owned(),
+            limits,
+            drawers: BTreeMap::new(),
+            by_age: BTreeSet::new(),
+            cost_bytes: 0,
+            next_number: 1,
+        };
+        for (tenant, tenant_dir) in entries(root)? {
+            let Ok(tenant) = tenant.parse().map(TenantId) else { continue };
+            for (namespace, namespace_dir) in entries(&tenant_dir)? {
+                for (table, table_dir) in entries(&namespace_dir)? {
+                    if let Some(drawer) = Drawer::new(tenant, TableName::new(namespace.as_str(), table)) {
+                        files.load(&drawer, &table_dir)?;
+                    }
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    fn load(&mut self, drawer: &Drawer, dir: &Path) -> io::Result<()> {
+        for (name, path) in entries(dir)? {
+            let number =
+                name.strip_suffix(EXTENSION).and_then(|stem| stem.strip_suffix('.')).and_then(|n| n.parse().ok());
+            if let Some(number) = number {
+                let bytes = repair(&path)?;
+                self.insert(drawer, number, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, drawer: &Drawer, number: u64, bytes: u64) {
+        self.drawers.entry(drawer.clone()).or_default().insert(number, LettersFile { bytes, closed: false });
+        self.by_age.insert((number, drawer.clone()));
+        self.cost_bytes += bytes.max(FILE_COST_BYTES);
+        self.next_number = self.next_number.max(number + 1);
+    }
+
+    /// Appends lines to a drawer and syncs them. Returns how many letters left to make room.
+    pub(super) fn append(&mut self, drawer: &Drawer, lines: &[u8]) -> io::Result<u64> {
+        let newest = self.drawers.get(drawer).and_then(|files| files.last_key_value());
+        let (number, before) = match newest {
+            Some((&number, file)) if !file.closed && file.bytes < self.limits.file_bytes => (number, file.bytes),
+            _ => (self.next_number, 0),
+        };
+        let path = self.path(drawer, number);
+        if before == 0 {
+            self.create_dirs(&path)?;
+            self.insert(drawer, number, 0);
+        }
+        let written = write_synced(&path, lines, before == 0);
+        let file =
+            self.drawers.get_mut(drawer).and_then(|files| files.get_mut(&number)).expect("inserted above or found");
+        if let Err(error) = written {
+            file.closed = true;
+            return Err(error);
+        }
+        file.bytes = before + lines.len() as u64;
+        self.cost_bytes += file.bytes.max(FILE_COST_BYTES) - before.max(FILE_COST_BYTES);
+        self.make_room(drawer)
+    }
+
+    /// Removes the oldest files until the limits hold; the newest file of `drawer` stays.
+    fn make_room(&mut self, drawer: &Drawer) -> io::Result<u64> {
+        let mut left = 0;
+        while let Some(files) = self.drawers.get(drawer) {
+            let (&oldest, _) = files.first_key_value().expect("a drawer that is listed holds a file");
+            if files.len() < 2 || files.values().map(|file| file.bytes).sum::<u64>() <= self.limits.table_bytes_max {
+                break;
+            }
+            left += self.remove(drawer, oldest)?;
+        }
+        while self.cost_bytes > self.limits.store_bytes_max && self.by_age.len() > 1 {
+            let (number, oldest) = self.by_age.first().cloned().expect("there are at least two");
+            left += self.remove(&oldest, number)?;
+        }
+        Ok(left)
+    }
+
+    fn remove(&mut self, drawer: &Drawer, number: u64) -> io::Result<u64> {
+        let path = self.path(drawer, number);
+        let letters = match File::open(&path) {
+            Ok(file) => BufReader::new(file).split(b'\n').count() as u64,
+            // A file whose first write failed may never have come to be.
+            Err(_) => 0,
+        };
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        self.by_age.remove(&(number, drawer.clone()));
+        if let Some(files) = self.drawers.get_mut(drawer) {
+            let bytes = files.remove(&number).map_or(0, |file| file.bytes);
+            self.cost_bytes -= bytes.max(FILE_COST_BYTES);
+            if files.is_empty() {
+                self.drawers.remove(drawer);
+                // The directories are left where others of their kind lie in them; an empty one goes.
+                let _ = path.ancestors().skip(1).take(2).try_for_each(fs::remove_dir);
+            }
+        }
+        Ok(letters)
+    }
+
+    /// Files of a drawer as (number, path, bytes) that hold letters at or after `from`, the oldest first.
+    pub(super) fn from(&self, drawer: &Drawer, from: u64) -> Vec<(u64, PathBuf, u64)> {
+        let files = self.drawers.get(drawer).into_iter().flatten();
+        files.filter(|(n, _)| **n >= from).map(|(&n, file)| (n, self.path(drawer, n), file.bytes)).collect()
+    }
+
+    fn create_dirs(&self, path: &Path) -> io::Result<()> {
+        let dir = path.parent().expect("a letters file lies in its drawer");
+        if dir.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(dir)?;
+        // Table, namespace and tenant may all be new: each is an entry of its parent.
+        dir.ancestors().skip(1).take_while(|parent| parent.starts_with(&self.root)).try_for_each(sync_dir)
+    }
+
+    fn path(&self, drawer: &Drawer, number: u64) -> PathBuf {
+        let Drawer { tenant, table } = drawer;
+        let dir = self.root.join(tenant.to_string()).join(&table.namespace).join(&table.table);
+        dir.join(format!("{number:012}.{EXTENSION}"))
+    }
+}
+
+fn write_synced(path: &Path, lines: &[u8], new: bool) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    file.write_all(lines)?;
+    file.sync_data()?;
+    if new { sync_dir(path.parent().expect("a letters file lies in its drawer")) } else { Ok(()) }
+}
+
+/// Names and paths in a directory; names that are no Unicode are none of ours.
+fn entries(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let found = fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
+    Ok(found.into_iter().filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path()))).collect())
+}
+
+/// Cuts off an unfinished or damaged last line. Returns the file's length after it.
+fn repair(path: &Path) -> io::Result<u64> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let length = file.metadata()?.len();
+    let mut reader = BufReader::new(&file);
+    let (mut good, mut at, mut bytes) = (0, 0, Vec::new());
+    loop {
+        bytes.clear();
+        let read = reader.read_until(b'\n', &mut bytes)? as u64;
+        if read == 0 {
+            break;
+        }
+        at += read;
+        if bytes.strip_suffix(b"\n").and_then(line::decode).is_some() {
+            good = at;
+        }
+    }
+    if good < length {
+        file.set_len(good)?;
+        file.sync_data()?;
+        tracing::warn!(path = %path.display(), bytes = length - good, "removed an unfinished dead letter");
+    }
+    Ok(good)
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}

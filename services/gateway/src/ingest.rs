@@ -1,0 +1,362 @@
+//! The one way in, for every form of request: admit, sort into blocks, let tables grow, keep what was rejected, append,
+//! and only when all is durable reply with a token.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use codec::{BatchIdentity, BodyBuilder, Encoding, Reject};
+use event_log::{AppendError, Durability, EventLog};
+use proto::catalog::Catalog;
+use serde_json::json;
+use types::{ApiError, ErrorCode, Table, TableName, TenantId};
+
+use crate::{
+    acked::Acked,
+    admission::Admission,
+    clock::Clock,
+    columns::ColumnsJob,
+    dead_letters::DeadLetters,
+    in_flight::Share,
+    pool::Pool,
+    rows::{Format, Rejected, Rows, SortedRows},
+    sort::{Rules, Sorted, SortedTable},
+    tables::{Added, Tables},
+    wire::ColumnsRequest,
+};
+
+/// Bodies up to this many bytes, not compressed, are decoded where they arrive: a decode thread would cost more than it
+/// saves.
+const INLINE_BYTES_MAX: usize = 16 << 10;
+/// How often a request is sorted before its tables are said to change too quickly: once for missing tables, once strictly,
+/// and as often again where other requests change the same tables meanwhile.
+const SORTS_MAX: usize = 6;
+/// Blocks of a request may have this many times the bytes that a request may have: columns that few events have in common
+/// are mostly absent, and absence takes place too.
+const BLOCKS_TIMES_MAX: usize = 8;
+/// Sets of builders that are kept for the next requests.
+const SPARE_BUILDERS_MAX: usize = 32;
+/// A request with larger blocks takes its builders with it, so that rare large ones do not keep memory for ever.
+const SPARE_BLOCKS_BYTES_MAX: usize = 8 << 20;
+
+/// What a request was answered.
+#[derive(Debug)]
+pub(crate) struct Ack {
+    /// Events appended.
+    pub accepted: u64,
+    /// Events rejected, ascending.
+    pub rejected: Vec<Reject>,
+    /// What the ack means.
+    pub durability: Durability,
+    /// What to present to see these events; none where nothing was appended.
+    pub token: Option<String>,
+}
+
+/// Rows as they arrived.
+#[derive(Debug)]
+pub(crate) struct RowsRequest {
+    /// Whose they are.
+    pub tenant: TenantId,
+    /// How they are written.
+    pub format: Format,
+    /// How their bytes are compressed.
+    pub encoding: Encoding,
+    /// Their bytes.
+    pub body: Bytes,
+    /// The batch's identity, if it came beside the body.
+    pub batch: Option<BatchIdentity>,
+    /// What the request holds of the bytes in flight.
+    pub share: Share,
+}
+
+/// Limits of one request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RequestLimits {
+    /// Bytes, also decompressed.
+    pub bytes_max: usize,
+    /// Events.
+    pub events_max: usize,
+}
+
+/// The way in.
+pub(crate) struct Ingest {
+    pub(crate) catalog: Arc<dyn Catalog>,
+    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) letters: Arc<DeadLetters>,
+    pub(crate) admission: Admission,
+    pub(crate) acked: Acked,
+    pub(crate) pool: Pool,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) limits: RequestLimits,
+    /// Chooses partitions for events that any may take. Relaxed: it orders nothing.
+    pub(crate) any: AtomicU64,
+    pub(crate) spare_builders: Mutex<Vec<Vec<BodyBuilder>>>,
+}
+
+/// A request on its way through the decode threads.
+struct RowsJob {
+    request: RowsRequest,
+    rules: Rules,
+    tables: Tables,
+    admitted: bool,
+}
+
+impl Ingest {
+    /// Bytes of one request.
+    pub(crate) fn request_bytes_max(&self) -> usize {
+        self.limits.bytes_max
+    }
+
+    /// Events of one request.
+    pub(crate) fn request_events_max(&self) -> usize {
+        self.limits.events_max
+    }
+
+    /// Whether requests of a tenant are taken at all now; asked before anything is read or done for one.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` where a limit is used up or the log's queue is too full.
+    pub(crate) fn open(&self, tenant: TenantId) -> Result<(), ApiError> {
+        self.admission.open(tenant, &self.log.load(), self.clock.monotonic())
+    }
+
+    /// The tenant's limits and what is left of them, as `GET /v1/limits` shows them.
+    pub(crate) fn limits_of(&self, tenant: TenantId) -> serde_json::Value {
+        let mut limits = self.admission.limits_of(tenant, self.clock.monotonic());
+        limits["request"] = json!({"bytes": self.limits.bytes_max, "events": self.limits.events_max});
+        limits
+    }
+
+    /// Takes in rows in protocol buffers.
+    ///
+    /// # Errors
+    /// As [`Ingest::rows`].
+    pub(crate) async fn protobuf_rows(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        body: Bytes,
+        share: Share,
+    ) -> Result<Ack, ApiError> {
+        let (format, encoding) = (Format::Protobuf, Encoding::Identity);
+        self.rows(RowsRequest { tenant, format, encoding, body, batch: None, share }).await
+    }
+
+    /// Takes in rows.
+    ///
+    /// # Errors
+    /// Nothing of the request was appended, or (`UNAVAILABLE`) nobody knows.
+    pub(crate) async fn rows(self: &Arc<Self>, request: RowsRequest) -> Result<Ack, ApiError> {
+        self.open(request.tenant)?;
+        metrics::counter!("truenow_ingest_bytes_total").increment(request.body.len() as u64);
+        let rules = Rules {
+            received: self.clock.now(),
+            batch: request.batch,
+            any: self.any.fetch_add(1, Relaxed),
+            strict: false,
+            blocks_bytes_max: self.limits.bytes_max * BLOCKS_TIMES_MAX,
+        };
+        let tenant = request.tenant;
+        let mut job = RowsJob { request, rules, tables: Tables::default(), admitted: false };
+        for _ in 0..SORTS_MAX {
+            let (back, sorted) = self.sort(job).await?;
+            job = back;
+            let SortedRows { events, sorted, rejected } = sorted?;
+            if events == 0 {
+                return Err(ApiError::new(ErrorCode::InvalidArgument, "the request has no events"));
+            }
+            let mut tables = match sorted {
+                Sorted::Missing(missing) => {
+                    job.tables.get(&*self.catalog, tenant, missing).await?;
+                    continue;
+                }
+                Sorted::Tables(tables) => tables,
+            };
+            match self.grow(&mut job.tables, tenant, &mut tables).await? {
+                Added::Done => return self.store(tenant, tables, rejected).await,
+                Added::Again => job.rules.strict = true,
+            }
+        }
+        Err(ApiError::unavailable("the tables of this request change too quickly"))
+    }
+
+    /// Describes a table to a client that makes blocks.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, or what forbids its creation.
+    pub(crate) async fn describe(
+        &self,
+        tenant: TenantId,
+        name: &TableName,
+        create: bool,
+    ) -> Result<Arc<Table>, ApiError> {
+        if create {
+            for (field, part) in [("namespace", &name.namespace), ("table", &name.table)] {
+                types::check_table_name(part).map_err(|error| ApiError::invalid(field, format!("{field} {error}")))?;
+            }
+            return Tables::default().known(&*self.catalog, tenant, name).await;
+        }
+        self.catalog.table(tenant, name).await
+    }
+
+    /// Takes in columns.
+    ///
+    /// # Errors
+    /// Nothing of the request was appended, or (`UNAVAILABLE`) nobody knows.
+    pub(crate) async fn columns(self: &Arc<Self>, tenant: TenantId, request: ColumnsRequest) -> Result<Ack, ApiError> {
+        self.open(tenant)?;
+        let bytes: usize = request.blocks.iter().map(Bytes::len).sum();
+        metrics::counter!("truenow_ingest_bytes_total").increment(bytes as u64);
+        let name = TableName::new(request.namespace.as_str(), request.table.as_str());
+        let mut tables = Tables::default();
+        let mut job = ColumnsJob::new(request, tenant, self.clock.now(), self.any.fetch_add(1, Relaxed))?;
+        for _ in 0..SORTS_MAX {
+            let table = tables.known(&*self.catalog, tenant, &name).await?;
+            let this = Arc::clone(self);
+            let work = move || {
+                let sorted = job.sort(&table, this.limits.events_max, &|events| this.admit(tenant, events));
+                (job, sorted)
+            };
+            let (back, sorted) = if bytes <= INLINE_BYTES_MAX { work() } else { self.pool.run(work).await? };
+            job = back;
+            let (sorted, rejected) = sorted?;
+            let mut sorted = vec![sorted];
+            if self.grow(&mut tables, tenant, &mut sorted).await? == Added::Done {
+                return self.store(tenant, sorted, rejected).await;
+            }
+        }
+        Err(ApiError::unavailable("the table of this request changes too quickly"))
+    }
+
+    fn admit(&self, tenant: TenantId, events: u64) -> Result<(), ApiError> {
+        self.admission.admit(tenant, events, self.clock.monotonic())
+    }
+
+    async fn sort(self: &Arc<Self>, mut job: RowsJob) -> Result<(RowsJob, Result<SortedRows, ApiError>), ApiError> {
+        let small = job.request.encoding == Encoding::Identity && job.request.body.len() <= INLINE_BYTES_MAX;
+        let this = Arc::clone(self);
+        let work = move || {
+            let sorted = this.sort_now(&mut job);
+            (job, sorted)
+        };
+        if small { Ok(work()) } else { self.pool.run(work).await }
+    }
+
+    fn sort_now(&self, job: &mut RowsJob) -> Result<SortedRows, ApiError> {
+        let request = &mut job.request;
+        if request.encoding != Encoding::Identity {
+            request.body = codec::decompress(request.encoding, &request.body, self.limits.bytes_max)?.into();
+            request.encoding = Encoding::Identity;
+            request.share.hold(request.body.len() as u64)?;
+        }
+        let tenant = request.tenant;
+        let admitted = std::mem::replace(&mut job.admitted, true);
+        let rows = Rows {
+            format: request.format,
+            body: &request.body,
+            tenant,
+            rules: job.rules,
+            events_max: self.limits.events_max,
+            admit: &|events| if admitted { Ok(()) } else { self.admit(tenant, events) },
+            lookup: &|name| job.tables.lookup(&*self.catalog, tenant, name),
+        };
+        let spares = || self.spare_builders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut builders = spares().pop().unwrap_or_default();
+        let sorted = rows.sort(&mut builders);
+        if request.body.len() <= SPARE_BLOCKS_BYTES_MAX && !builders.is_empty() {
+            let mut spares = spares();
+            if spares.len() < SPARE_BUILDERS_MAX {
+                spares.push(builders);
+            }
+        }
+        sorted
+    }
+
+    async fn grow(&self, known: &mut Tables, tenant: TenantId, tables: &mut [SortedTable]) -> Result<Added, ApiError> {
+        let mut grown = Added::Done;
+        for table in tables {
+            if known.add_columns(&*self.catalog, tenant, table).await? == Added::Again {
+                grown = Added::Again;
+            }
+        }
+        Ok(grown)
+    }
+
+    /// Keeps letters, appends blocks, waits until both are durable.
+    async fn store(
+        &self,
+        tenant: TenantId,
+        tables: Vec<SortedTable>,
+        rejected: Vec<Rejected>,
+    ) -> Result<Ack, ApiError> {
+        let mut rejects = Vec::with_capacity(rejected.len());
+        let mut letters = Vec::new();
+        for Rejected { reject, letter } in rejected {
+            rejects.push(reject);
+            letters.extend(letter);
+        }
+        count_rejects(&rejects);
+        // Letters first: if they cannot be kept the request fails before anything of it counts.
+        self.letters.put(letters).await?;
+        let mut blocks = Vec::new();
+        let mut known = Vec::with_capacity(tables.len());
+        for mut table in tables {
+            known.push(table.table);
+            blocks.append(&mut table.blocks);
+        }
+        let accepted = blocks.iter().map(|block| u64::from(block.header.rows)).sum();
+        let token = if blocks.is_empty() { None } else { Some(self.append(tenant, &known, blocks).await?) };
+        metrics::counter!("truenow_ingest_events_total", "result" => "accepted").increment(accepted);
+        Ok(Ack { accepted, rejected: rejects, durability: self.log.durability(), token })
+    }
+
+    async fn append(
+        &self,
+        tenant: TenantId,
+        tables: &[Arc<Table>],
+        blocks: Vec<event_log::Append>,
+    ) -> Result<String, ApiError> {
+        let keys: Vec<_> = blocks.iter().map(|block| block.header.key).collect();
+        let started = self.clock.monotonic();
+        let appended = self.log.append(blocks).await.map_err(append_error)?;
+        let took = self.clock.monotonic().saturating_sub(started);
+        metrics::histogram!("truenow_append_seconds").record(took);
+        for (place, key) in appended.iter().zip(keys) {
+            let table = tables.iter().find(|table| table.key == key).expect("blocks are of the request's tables");
+            self.acked.note(table, place.partition, place.offset.next());
+        }
+        Ok(self.acked.token(tenant, tables.iter().map(Arc::as_ref)))
+    }
+}
+
+fn count_rejects(rejects: &[Reject]) {
+    metrics::counter!("truenow_ingest_events_total", "result" => "rejected").increment(rejects.len() as u64);
+    for code in [ErrorCode::InvalidArgument, ErrorCode::NotFound, ErrorCode::TooLarge, ErrorCode::PermissionDenied] {
+        let of_code = rejects.iter().filter(|reject| reject.code == code).count();
+        if of_code > 0 {
+            metrics::counter!("truenow_ingest_rejected_total", "code" => code.name()).increment(of_code as u64);
+        }
+    }
+}
+
+fn append_error(error: AppendError) -> ApiError {
+    match error {
+        AppendError::Overloaded { retry_after } => queue_full(retry_after),
+        AppendError::Unavailable(error) => {
+            tracing::error!(%error, "the event log cannot append");
+            ApiError::unavailable("the event log is away; whether the events were stored is not known, send them again")
+        }
+        AppendError::Closed => ApiError::unavailable("the server is shutting down"),
+    }
+}
+
+/// The refusal where the log's queue is too full.
+pub(crate) fn queue_full(retry_after: Duration) -> ApiError {
+    ApiError::new(ErrorCode::ResourceExhausted, "the event log's queue is full, try again later")
+        .with_field("log_queue")
+        .with_retry_after(retry_after)
+}
