@@ -6,6 +6,7 @@
 //! 3. Of several values of a scalar field, and of several entries of a map with one key, the last counts.
 //! 4. Fields that the messages do not have are refused; they would be lost silently otherwise.
 
+mod columns;
 mod wire;
 
 pub use wire::WireError;
@@ -13,7 +14,10 @@ pub use wire::WireError;
 use crate::{
     DecodeError, Decoded, EventRef, Refused, Reject,
     check::too_many_columns,
-    protobuf::wire::{Reader, WireType},
+    protobuf::{
+        columns::Columns,
+        wire::{Reader, WireType},
+    },
 };
 use types::limits::EVENT_COLUMNS_MAX;
 
@@ -109,8 +113,8 @@ struct Row<'a> {
     table: &'a str,
     event_time: Option<i64>,
     event_id: Option<&'a str>,
-    dimensions: Vec<(&'a str, &'a str)>,
-    metrics: Vec<(&'a str, f64)>,
+    dimensions: Columns<'a, &'a str>,
+    metrics: Columns<'a, f64>,
 }
 
 /// Why an event's bytes are no event.
@@ -128,8 +132,8 @@ impl From<WireError> for Fault {
 impl<'a> Row<'a> {
     fn read(&mut self, raw: &'a [u8]) -> Result<(), Fault> {
         (self.namespace, self.table, self.event_time, self.event_id) = ("", "", None, None);
-        self.dimensions.clear();
-        self.metrics.clear();
+        self.dimensions.begin();
+        self.metrics.begin();
         let mut reader = Reader::new(raw);
         let mut columns = 0;
         while let Some((field, wire_type)) = reader.field()? {
@@ -145,14 +149,12 @@ impl<'a> Row<'a> {
                 5 => {
                     columns += 1;
                     wire_type.expect(WireType::Bytes, "dimensions")?;
-                    let (name, value) = read_dimension(reader.bytes()?)?;
-                    put_last(&mut self.dimensions, name, value);
+                    self.dimensions.add(reader.bytes()?)?;
                 }
                 6 => {
                     columns += 1;
                     wire_type.expect(WireType::Bytes, "metrics")?;
-                    let (name, value) = read_metric(reader.bytes()?)?;
-                    put_last(&mut self.metrics, name, value);
+                    self.metrics.add(reader.bytes()?)?;
                 }
                 unknown => return Err(WireError::UnknownField(unknown).into()),
             }
@@ -166,8 +168,8 @@ impl<'a> Row<'a> {
             table: self.table,
             event_time: self.event_time,
             event_id: self.event_id.map(str::as_bytes),
-            dimensions: &self.dimensions,
-            metrics: &self.metrics,
+            dimensions: self.dimensions.items(),
+            metrics: self.metrics.items(),
         }
     }
 
@@ -182,41 +184,4 @@ impl<'a> Row<'a> {
             table: Some(self.table).filter(|name| !name.is_empty()),
         }
     }
-}
-
-/// Of several entries with one key the last counts. Columns are few, so a search costs less than a map.
-fn put_last<'a, T>(columns: &mut Vec<(&'a str, T)>, name: &'a str, value: T) {
-    match columns.iter_mut().find(|(known, _)| *known == name) {
-        Some(known) => known.1 = value,
-        None => columns.push((name, value)),
-    }
-}
-
-fn read_dimension(entry: &[u8]) -> Result<(&str, &str), WireError> {
-    let (mut name, mut value) = ("", "");
-    let mut reader = Reader::new(entry);
-    while let Some((field, wire_type)) = reader.field()? {
-        match field {
-            1 => name = reader.text(wire_type, "the name of a dimension")?,
-            2 => value = reader.text(wire_type, "the value of a dimension")?,
-            unknown => return Err(WireError::UnknownField(unknown)),
-        }
-    }
-    Ok((name, value))
-}
-
-fn read_metric(entry: &[u8]) -> Result<(&str, f64), WireError> {
-    let (mut name, mut value) = ("", 0.0);
-    let mut reader = Reader::new(entry);
-    while let Some((field, wire_type)) = reader.field()? {
-        match field {
-            1 => name = reader.text(wire_type, "the name of a metric")?,
-            2 => {
-                wire_type.expect(WireType::Fixed64, "the value of a metric")?;
-                value = f64::from_le_bytes(reader.fixed64()?);
-            }
-            unknown => return Err(WireError::UnknownField(unknown)),
-        }
-    }
-    Ok((name, value))
 }

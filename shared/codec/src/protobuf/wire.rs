@@ -66,6 +66,11 @@ impl<'a> Reader<'a> {
         Self { rest: message }
     }
 
+    #[inline]
+    pub(super) fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// Number and type of the next field; `None` at the end.
     #[inline]
     pub(super) fn field(&mut self) -> Result<Option<(u32, WireType)>, WireError> {
