@@ -1,1 +1,114 @@
 //! Rings of column segments and partial query execution.
+//!
+//! The node holds partitions. Each has one writer, which the stream ingester beside it drives on a thread of its own, and
+//! any number of readers. Scans run on the node's own threads ([`pool`]), never on a network thread; they take a snapshot
+//! and never make a writer wait.
+
+mod node;
+mod pool;
+mod scan;
+mod writer;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::Router;
+use config::{HotTierConfig, ServiceAddresses};
+use engine::{Limits, MemoryBudget};
+use metrics::{describe_gauge, gauge};
+pub use node::Node;
+use node::Partition;
+use pool::ScanPool;
+use proto::hot_tier::{HotTier, PartitionWriter};
+use service::{Health, Host, Parts, Routes, Running, StartError};
+use tokio::time::MissedTickBehavior;
+use types::{Offset, PartitionId};
+use writer::NodeWriter;
+
+/// The service's name.
+pub const SERVICE: &str = "hot-tier";
+
+/// How often metrics follow the partitions.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum HotTierError {
+    /// Its ports.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The system gives no more threads.
+    #[error("start a scan thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// A started node.
+pub struct Started {
+    /// The service.
+    pub running: Running,
+    /// The node, for the query API and the watermark service.
+    pub node: Node,
+    /// A writer per partition, for the stream ingester.
+    pub writers: Vec<Box<dyn PartitionWriter>>,
+}
+
+/// Starts the service with empty partitions, which the stream ingester fills from the log.
+///
+/// # Errors
+/// A port or a thread cannot be had.
+pub async fn start(
+    host: &Host,
+    addresses: ServiceAddresses,
+    config: HotTierConfig,
+    partitions: impl IntoIterator<Item = PartitionId>,
+) -> Result<Started, HotTierError> {
+    describe();
+    let health = Health::starting(SERVICE, env!("CARGO_PKG_VERSION"));
+    let budget = Arc::new(MemoryBudget::new(config.memory_bytes));
+    let (mut writers, mut held) = (Vec::<Box<dyn PartitionWriter>>::new(), BTreeMap::new());
+    for partition in partitions {
+        let (engine, reader) = engine::partition(partition, Offset::ZERO, Limits::default(), Arc::clone(&budget));
+        let writer = NodeWriter::new(engine);
+        held.insert(partition, Partition { reader, recovered: writer.recovered(), applied: writer.applied() });
+        writers.push(Box::new(writer));
+    }
+    let pool = ScanPool::start(config.scan_threads as usize).map_err(HotTierError::Thread)?;
+    let node = Node::new(held, pool);
+    let running = host
+        .start(Parts {
+            health: health.clone(),
+            http: addresses.http,
+            grpc: addresses.grpc,
+            router: Router::new(),
+            grpc_routes: Routes::default(),
+            grpc_names: Vec::new(),
+            descriptors: Vec::new(),
+        })
+        .await?;
+    health.set_serving();
+    let reporting = tokio::spawn(report(node.clone(), budget));
+    let running = running.on_stopped(async move { reporting.abort() });
+    Ok(Started { running, node, writers })
+}
+
+/// Keeps metrics up to date.
+async fn report(node: Node, budget: Arc<MemoryBudget>) {
+    let mut ticks = tokio::time::interval(REPORT_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        gauge!("truenow_hot_tier_memory_bytes").set(budget.used() as f64);
+        gauge!("truenow_hot_tier_memory_limit_bytes").set(budget.limit() as f64);
+        for status in node.status().await.unwrap_or_default() {
+            let partition = status.partition.to_string();
+            gauge!("truenow_hot_tier_rows", "partition" => partition.clone()).set(status.rows as f64);
+            gauge!("truenow_hot_tier_bytes", "partition" => partition).set(status.bytes as f64);
+        }
+    }
+}
+
+fn describe() {
+    describe_gauge!("truenow_hot_tier_memory_bytes", "Accounted bytes of rows, dictionaries and retired segments.");
+    describe_gauge!("truenow_hot_tier_memory_limit_bytes", "The memory budget.");
+    describe_gauge!("truenow_hot_tier_rows", "Rows resident in a partition.");
+    describe_gauge!("truenow_hot_tier_bytes", "Accounted bytes of a partition.");
+}

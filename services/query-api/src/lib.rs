@@ -1,1 +1,80 @@
 //! JSON queries: plan, fan out, merge, receipt.
+//!
+//! The service is stateless: what it knows of tables comes from the control plane, rows from the hot tier's nodes,
+//! freshness from the watermark service. A question is answered in full or refused by name, unless it says that a part
+//! will do.
+
+mod answer;
+mod fanout;
+mod grpc;
+mod http;
+mod receipt;
+
+use std::sync::Arc;
+
+use answer::Answers;
+use codec::TokenKey;
+use config::{QueryApiConfig, ServiceAddresses};
+pub use fanout::Nodes;
+use proto::{catalog::Catalog, progress::Progress, v1::query_server::QueryServer};
+use query::QueryLimits;
+use service::{Health, Host, Parts, Routes, Running, StartError};
+
+/// The service's name.
+pub const SERVICE: &str = "query-api";
+
+/// What the service needs of others.
+pub struct Deps {
+    /// Tables and placement.
+    pub catalog: Arc<dyn Catalog>,
+    /// Watermarks and freshness.
+    pub progress: Arc<dyn Progress>,
+    /// The hot tier.
+    pub nodes: Nodes,
+    /// The key that authenticates tokens; the same in every gateway and query API.
+    pub token_key: TokenKey,
+}
+
+/// Starts the service.
+///
+/// # Errors
+/// A port cannot be had.
+pub async fn start(
+    host: &Host,
+    addresses: ServiceAddresses,
+    config: QueryApiConfig,
+    deps: Deps,
+) -> Result<Running, StartError> {
+    let health = Health::starting(SERVICE, env!("CARGO_PKG_VERSION"));
+    let answers = Arc::new(Answers {
+        catalog: deps.catalog,
+        progress: deps.progress,
+        nodes: deps.nodes,
+        token_key: deps.token_key,
+        limits: limits(&config),
+    });
+    let grpc = QueryServer::new(grpc::QueryService::new(Arc::clone(&answers)));
+    let running = host
+        .start(Parts {
+            health: health.clone(),
+            http: addresses.http,
+            grpc: addresses.grpc,
+            router: http::routes(answers, host.limits.body_timeout),
+            grpc_routes: Routes::new(grpc),
+            grpc_names: vec!["truenow.v1.Query".into()],
+            descriptors: vec![proto::v1::FILE_DESCRIPTOR_SET],
+        })
+        .await?;
+    health.set_serving();
+    Ok(running)
+}
+
+fn limits(config: &QueryApiConfig) -> QueryLimits {
+    QueryLimits {
+        rows_default: config.limit_default,
+        rows_max: config.limit_max,
+        groups_max: config.groups_max,
+        timeout_default: config.timeout_default,
+        timeout_max: config.timeout_max,
+    }
+}

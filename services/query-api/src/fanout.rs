@@ -1,0 +1,85 @@
+//! Sends a plan to the nodes that hold its partitions and gathers the partial results in partition order.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use futures_util::future::join_all;
+use placement::PlacementMap;
+use proto::hot_tier::{HotTier, PartitionScan, ScanRequest};
+use query::Plan;
+use types::{ApiError, ErrorCode, NodeId, Offset, PartitionId, Timestamp};
+
+/// The nodes of the hot tier, by id.
+pub type Nodes = BTreeMap<NodeId, Arc<dyn HotTier>>;
+
+/// What came back: results in partition order, and the partitions of which none came.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    pub(crate) scans: Vec<PartitionScan>,
+    pub(crate) unreachable: Vec<PartitionId>,
+}
+
+impl Gathered {
+    /// Before which event time rows have left memory somewhere, of any table.
+    pub(crate) fn evicted_before(&self) -> Option<Timestamp> {
+        self.scans.iter().flat_map(|scan| scan.evicted_before.iter().flatten()).max().copied()
+    }
+}
+
+/// What to ask, of which partitions.
+pub(crate) struct FanOut {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) partitions: BTreeSet<PartitionId>,
+    pub(crate) after: Vec<(PartitionId, Offset)>,
+    pub(crate) deadline: Instant,
+}
+
+impl FanOut {
+    /// Runs the plan on each partition's primary node.
+    ///
+    /// # Errors
+    /// The first error of a node, by node, that is not its absence: an absent node's partitions come back as unreachable.
+    pub(crate) async fn run(&self, nodes: &Nodes, placement: &PlacementMap) -> Result<Gathered, ApiError> {
+        let (by_node, mut unreachable) = self.assign(nodes, placement);
+        let scans = by_node.into_iter().map(|(node, partitions)| async move {
+            let request = ScanRequest {
+                plan: Arc::clone(&self.plan),
+                partitions: partitions.clone(),
+                after: self.after.iter().filter(|(p, _)| partitions.contains(p)).copied().collect(),
+                deadline: self.deadline,
+            };
+            (partitions, nodes[&node].scan(request).await)
+        });
+        let mut found = Vec::new();
+        for (partitions, result) in join_all(scans).await {
+            match result {
+                Ok(scans) => found.extend(scans),
+                Err(error) if error.code == ErrorCode::Unavailable => unreachable.extend(partitions),
+                Err(error) => return Err(error),
+            }
+        }
+        found.sort_by_key(|scan| scan.partition);
+        unreachable.sort_unstable();
+        Ok(Gathered { scans: found, unreachable })
+    }
+
+    /// Each partition goes to the first of its replicas that is known here.
+    fn assign(
+        &self,
+        nodes: &Nodes,
+        placement: &PlacementMap,
+    ) -> (BTreeMap<NodeId, Vec<PartitionId>>, Vec<PartitionId>) {
+        let (mut by_node, mut unreachable) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
+        for &partition in &self.partitions {
+            let replicas = placement.replicas.get(&partition).map(Vec::as_slice).unwrap_or_default();
+            match replicas.iter().find(|node| nodes.contains_key(node)) {
+                Some(&node) => by_node.entry(node).or_default().push(partition),
+                None => unreachable.push(partition),
+            }
+        }
+        (by_node, unreachable)
+    }
+}

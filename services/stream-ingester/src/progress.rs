@@ -1,0 +1,111 @@
+//! How far each partition's thread is, for health and metrics. Counters only: the writer alone knows what is applied.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use types::{Offset, PartitionId};
+
+/// One partition's progress. All fields are statistics: written by the partition's thread, read by health and metrics,
+/// ordered with nothing, hence Relaxed.
+#[derive(Debug)]
+pub(crate) struct PartitionProgress {
+    partition: PartitionId,
+    started_at: AtomicU64,
+    recover_to: AtomicU64,
+    next_offset: AtomicU64,
+    rows: AtomicU64,
+    refused: AtomicU64,
+    recovered: AtomicBool,
+    stopped: AtomicBool,
+}
+
+impl PartitionProgress {
+    pub(crate) fn new(partition: PartitionId) -> Self {
+        Self {
+            partition,
+            started_at: AtomicU64::new(0),
+            recover_to: AtomicU64::new(0),
+            next_offset: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            recovered: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn started(&self, at: Offset, recover_to: Offset) {
+        self.started_at.store(at.0, Relaxed);
+        self.next_offset.store(at.0, Relaxed);
+        self.recover_to.store(recover_to.0, Relaxed);
+    }
+
+    pub(crate) fn applied(&self, next: Offset, rows: u64) {
+        self.next_offset.store(next.0, Relaxed);
+        self.rows.fetch_add(rows, Relaxed);
+    }
+
+    pub(crate) fn refused(&self, next: Offset) {
+        self.next_offset.store(next.0, Relaxed);
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn recovered(&self) {
+        self.recovered.store(true, Relaxed);
+    }
+
+    pub(crate) fn stopped(&self) {
+        self.stopped.store(true, Relaxed);
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let (from, to) = (self.started_at.load(Relaxed), self.recover_to.load(Relaxed));
+        let next = self.next_offset.load(Relaxed);
+        Snapshot {
+            partition: self.partition,
+            next_offset: Offset(next),
+            rows: self.rows.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            recovered: self.recovered.load(Relaxed),
+            stopped: self.stopped.load(Relaxed),
+            records_to_recover: to.saturating_sub(from),
+            records_recovered: next.min(to).saturating_sub(from),
+        }
+    }
+}
+
+/// One partition's progress at a moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Snapshot {
+    pub(crate) partition: PartitionId,
+    pub(crate) next_offset: Offset,
+    pub(crate) rows: u64,
+    pub(crate) refused: u64,
+    pub(crate) recovered: bool,
+    pub(crate) stopped: bool,
+    pub(crate) records_to_recover: u64,
+    pub(crate) records_recovered: u64,
+}
+
+/// What part of the records to recover has been applied, 0 to 1; 1 where there were none.
+pub(crate) fn recovery(partitions: &[Snapshot]) -> f64 {
+    let to: u64 = partitions.iter().map(|p| p.records_to_recover).sum();
+    let done: u64 = partitions.iter().map(|p| p.records_recovered).sum();
+    if to == 0 { 1.0 } else { done as f64 / to as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: recovery runs from 0 to 1 and does not count records that came after the start.
+    #[test]
+    fn recovery_counts_what_was_there_at_the_start() {
+        let partition = PartitionProgress::new(PartitionId(0));
+        assert!((recovery(&[partition.snapshot()]) - 1.0).abs() < f64::EPSILON);
+        partition.started(Offset(10), Offset(20));
+        assert!(recovery(&[partition.snapshot()]).abs() < f64::EPSILON);
+        partition.applied(Offset(15), 1);
+        assert!((recovery(&[partition.snapshot()]) - 0.5).abs() < f64::EPSILON);
+        partition.applied(Offset(40), 1);
+        assert!((recovery(&[partition.snapshot()]) - 1.0).abs() < f64::EPSILON);
+    }
+}

@@ -1,0 +1,223 @@
+//! The composition: every service gets the others as trait objects, and is started and stopped in order.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use codec::TokenKey;
+use config::{Config, ServiceName};
+use control_plane::{CatalogSettings, ControlPlane};
+use event_log::{EmbeddedConfig, EmbeddedLog, EventLog, OpenError};
+use hot_tier::HotTierError;
+use metadata::{MetadataError, MetadataStore, SECRET_BYTES, SqliteStore};
+use proto::{catalog::Catalog, hot_tier::HotTier, progress::Progress};
+use service::{Authenticator, Host, HttpLimits, Metrics, Running, StartError};
+use stream_ingester::IngesterError;
+use types::{NodeId, PartitionId, Timestamp};
+use watermark::Watermarks;
+
+/// This node, on a single machine.
+const NODE: NodeId = NodeId(1);
+
+/// Why the services do not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ComposeError {
+    #[error("make the data directory {0}")]
+    DataDir(String, #[source] std::io::Error),
+    #[error("open the metadata")]
+    Metadata(#[from] MetadataError),
+    #[error("open the event log")]
+    Log(#[from] OpenError),
+    #[error("draw a secret")]
+    Random(#[from] getrandom::Error),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    HotTier(#[from] HotTierError),
+    #[error(transparent)]
+    Ingester(#[from] IngesterError),
+    #[error(transparent)]
+    Gateway(#[from] gateway::StartError),
+    #[error(
+        "services {missing} are not in the list: in one process all of {needed} run together; leave `services` out"
+    )]
+    Incomplete { missing: String, needed: String },
+}
+
+/// The running services, in the order of their start.
+pub(crate) struct Composed {
+    log: Arc<dyn EventLog>,
+    /// Those that may stop while the log is open, first to last started.
+    before_log: Vec<Running>,
+    /// Those that the closing of the log ends.
+    after_log: Vec<Running>,
+}
+
+impl Composed {
+    /// Starts all services of `config`.
+    ///
+    /// # Errors
+    /// The first that does not start.
+    pub(crate) async fn start(config: &Config, metrics: Metrics) -> Result<Self, ComposeError> {
+        require_all(config)?;
+        let dir = &config.data_dir;
+        std::fs::create_dir_all(dir).map_err(|error| ComposeError::DataDir(dir.display().to_string(), error))?;
+        let host = host(config, metrics);
+        let store: Arc<dyn MetadataStore> = Arc::new(SqliteStore::open(&dir.join("metadata.db")).await?);
+        let log = open_log(config).await?;
+        let token_key = token_key(store.as_ref()).await?;
+        let plane = ControlPlane::open(Arc::clone(&store), Arc::clone(&log), catalog_settings(config), now()).await?;
+        let catalog: Arc<dyn Catalog> = Arc::new(plane.clone());
+
+        let partitions = (0..log.partitions()).map(PartitionId);
+        let hot = hot_tier::start(&host, config.addresses(ServiceName::HotTier), config.hot_tier, partitions).await?;
+        let node: Arc<dyn HotTier> = Arc::new(hot.node);
+        let ingester = stream_ingester::start(
+            &host,
+            config.addresses(ServiceName::StreamIngester),
+            config.stream_ingester,
+            stream_ingester::Deps { log: Arc::clone(&log), writers: hot.writers },
+        )
+        .await?;
+        let after_log = vec![hot.running, ingester];
+
+        let mut before_log = Vec::new();
+        let shared = Shared { host: &host, config, catalog: &catalog, log: &log, node: &node };
+        before_log.push(shared.watermark().await?);
+        before_log.push(shared.query_api(token_key.clone()).await?);
+        before_log.push(shared.rebalancer().await?);
+        let deps = control_plane::Deps { control_plane: plane, hot_tier: Arc::clone(&node), clock: clock() };
+        before_log.push(control_plane::start(&host, &config.into(), deps).await?);
+        before_log.push(shared.gateway(token_key).await?);
+        for running in after_log.iter().chain(&before_log) {
+            tracing::info!(service = running.service(), http = %running.http_address(), "started");
+        }
+        Ok(Self { log, before_log, after_log })
+    }
+
+    /// Stops everything in the reverse order of the start.
+    pub(crate) async fn shutdown(self) {
+        stop(self.before_log).await;
+        self.log.close().await;
+        stop(self.after_log).await;
+    }
+}
+
+async fn stop(services: Vec<Running>) {
+    for running in services.into_iter().rev() {
+        let _ = running.shutdown().await;
+    }
+}
+
+/// What the services that only read or append share.
+struct Shared<'a> {
+    host: &'a Host,
+    config: &'a Config,
+    catalog: &'a Arc<dyn Catalog>,
+    log: &'a Arc<dyn EventLog>,
+    node: &'a Arc<dyn HotTier>,
+}
+
+impl Shared<'_> {
+    async fn watermark(&self) -> Result<Running, StartError> {
+        let deps = watermark::Deps {
+            catalog: Arc::clone(self.catalog),
+            log: Arc::clone(self.log),
+            hot_tier: Arc::clone(self.node),
+            clock: clock(),
+        };
+        watermark::start(self.host, &self.config.into(), deps).await
+    }
+
+    async fn query_api(&self, token_key: TokenKey) -> Result<Running, StartError> {
+        let progress: Arc<dyn Progress> =
+            Arc::new(Watermarks::new(Arc::clone(self.log), Arc::clone(self.node), clock()));
+        let deps = query_api::Deps {
+            catalog: Arc::clone(self.catalog),
+            progress,
+            nodes: [(NODE, Arc::clone(self.node))].into(),
+            token_key,
+        };
+        query_api::start(self.host, self.config.addresses(ServiceName::QueryApi), self.config.query_api, deps).await
+    }
+
+    async fn gateway(&self, token_key: TokenKey) -> Result<Running, ComposeError> {
+        let deps = gateway::Deps {
+            catalog: Arc::clone(self.catalog),
+            log: Arc::clone(self.log),
+            token_key,
+            limiter_key: getrandom::u64()?,
+            clock: Arc::new(gateway::SystemClock::default()),
+        };
+        Ok(gateway::start(self.config, self.host, deps).await?)
+    }
+
+    async fn rebalancer(&self) -> Result<Running, StartError> {
+        let deps =
+            rebalancer::Deps { catalog: Arc::clone(self.catalog), hot_tier: Arc::clone(self.node), clock: clock() };
+        rebalancer::start(self.host, &self.config.into(), deps).await
+    }
+}
+
+/// The key of tokens, drawn once and kept in metadata: tokens stay good over restarts.
+async fn token_key(store: &dyn MetadataStore) -> Result<TokenKey, ComposeError> {
+    let mut fresh = [0; SECRET_BYTES];
+    getrandom::fill(&mut fresh)?;
+    Ok(TokenKey::new(store.secret("token", fresh).await?))
+}
+
+/// Processes of their own for single services come with a log and metadata that several processes can share.
+fn require_all(config: &Config) -> Result<(), ComposeError> {
+    let names = |services: &[&ServiceName]| services.iter().map(|s| s.name()).collect::<Vec<_>>().join(", ");
+    let missing: Vec<_> = ServiceName::ALL.iter().filter(|name| !config.services.contains(name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<_> = ServiceName::ALL.iter().collect();
+    Err(ComposeError::Incomplete { missing: names(&missing), needed: names(&all) })
+}
+
+fn host(config: &Config, metrics: Metrics) -> Host {
+    let limits = HttpLimits {
+        connections_max: config.http.connections_max,
+        header_timeout: config.http.header_timeout,
+        body_timeout: config.http.body_timeout,
+        write_timeout: config.http.write_timeout,
+        drain_timeout: config.http.drain_timeout,
+    };
+    let authenticator = Authenticator::from_key(config.api_key.as_ref().map(config::Secret::expose));
+    Host { limits, authenticator, metrics }
+}
+
+async fn open_log(config: &Config) -> Result<Arc<dyn EventLog>, ComposeError> {
+    let settings = EmbeddedConfig {
+        segment_bytes: config.event_log.segment_bytes,
+        queue_bytes_max: config.event_log.queue_bytes,
+        linger: config.event_log.linger,
+        tail_bytes_max: config.event_log.tail_cache_bytes,
+        ..EmbeddedConfig::new(config.data_dir.join("log"), config.partitions)
+    };
+    let opened = tokio::task::spawn_blocking(|| EmbeddedLog::open_on_disk(settings)).await;
+    Ok(Arc::new(opened.expect("opening a log does not panic")?))
+}
+
+fn catalog_settings(config: &Config) -> CatalogSettings {
+    let address: SocketAddr = config.addresses(ServiceName::HotTier).grpc;
+    CatalogSettings {
+        node: NODE,
+        address: address.to_string(),
+        auto_create_tables: config.auto_create_tables,
+        tables_max: config.control_plane.tables_max,
+        auto_create_per_minute: config.control_plane.auto_create_per_minute,
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn clock() -> Arc<dyn Fn() -> Timestamp + Send + Sync> {
+    Arc::new(now)
+}
