@@ -113,12 +113,6 @@ impl MemoryBudget {
         self.retired.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Adds `bytes` until the charge is dropped.
-    pub(crate) fn charge(self: &Arc<Self>, bytes: u64) -> Charge {
-        self.add(bytes);
-        Charge { budget: Arc::clone(self), bytes }
-    }
-
     /// An id that nothing else under this budget has.
     pub(crate) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
@@ -153,6 +147,11 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
+    pub(crate) fn new(budget: &Arc<MemoryBudget>, bytes: u64) -> Self {
+        budget.add(bytes);
+        Self { budget: Arc::clone(budget), bytes }
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -16,6 +16,8 @@ mod columns;
 mod dictionary;
 mod dictionary_index;
 mod limits;
+#[cfg(all(test, loom))]
+mod loom_models;
 mod pool;
 mod reader;
 mod seal;

@@ -4,7 +4,7 @@ use types::{Offset, PartitionId, TableKey, Timestamp};
 
 use crate::{
     snapshot::TableSnapshot,
-    sync::{Arc, Ordering},
+    sync::{Arc, Ordering, weakened},
     view::{PartitionShared, TableShared, time_or_none},
 };
 
@@ -73,9 +73,22 @@ impl Reader {
     #[must_use]
     pub fn snapshot(&self, key: TableKey) -> Option<TableSnapshot> {
         // First the offset, then what it covers: whatever is loaded later holds at least all rows before it.
-        let next_offset = self.shared.applied();
+        let mut next_offset = self.shared.applied();
         let table = self.table(key)?;
-        Some(TableSnapshot::cut(key, next_offset, table.view.load()))
+        let view = table.view.load();
+        if weakened("offset-first") {
+            next_offset = self.shared.applied();
+        }
+        Some(TableSnapshot::cut(key, next_offset, view))
+    }
+
+    /// Several tables at one offset, in the order of `keys`: together they are the state there. As [`Reader::snapshot`].
+    #[must_use]
+    pub fn snapshots(&self, keys: &[TableKey]) -> (Offset, Vec<Option<TableSnapshot>>) {
+        let next_offset = self.shared.applied();
+        let tables = keys.iter().map(|&key| Some((key, self.table(key)?)));
+        let cut = |(key, table): (TableKey, Arc<TableShared>)| TableSnapshot::cut(key, next_offset, table.view.load());
+        (next_offset, tables.map(|table| table.map(cut)).collect())
     }
 
     /// The tables that the partition knows, ascending.

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     MemoryBudget,
     budget::Charge,
-    sync::{Arc, Witness},
+    sync::{Arc, Owned, Witness},
 };
 
 /// Columns start at cache lines.
@@ -38,6 +38,10 @@ unsafe impl Item for f64 {}
 
 /// An allocation of words, charged to the budget until it is dropped.
 pub(crate) struct Slab {
+    memory: Owned<Memory>,
+}
+
+struct Memory {
     words: NonNull<u64>,
     count: usize,
     /// By row; it travels with the memory, so that loom sees a reader left behind when the slab is used again.
@@ -46,9 +50,9 @@ pub(crate) struct Slab {
 }
 
 // SAFETY: plain memory that is owned; sharing it safely is the promise of whoever calls the unsafe methods.
-unsafe impl Send for Slab {}
+unsafe impl Send for Memory {}
 // SAFETY: as above.
-unsafe impl Sync for Slab {}
+unsafe impl Sync for Memory {}
 
 impl Slab {
     /// The size class that holds `words`.
@@ -64,8 +68,15 @@ impl Slab {
         let start = unsafe { alloc_zeroed(layout) };
         #[expect(clippy::cast_ptr_alignment, reason = "the layout is aligned to cache lines")]
         let Some(words_start) = NonNull::new(start.cast::<u64>()) else { handle_alloc_error(layout) };
-        let charge = budget.charge(layout.size() as u64);
-        Self { words: words_start, count: words, witness: Witness::new(if cfg!(loom) { words } else { 0 }), charge }
+        let charge = Charge::new(budget, layout.size() as u64);
+        let witness = Witness::new(if cfg!(loom) { words } else { 0 });
+        Self { memory: Owned::new(Memory { words: words_start, count: words, witness, charge }) }
+    }
+
+    /// The same memory once more: the fault that a model of reclaiming has to find.
+    #[cfg(loom)]
+    pub(crate) fn alias(&self) -> Self {
+        Self { memory: self.memory.alias() }
     }
 
     fn layout(words: usize) -> Layout {
@@ -75,23 +86,23 @@ impl Slab {
 
     /// Its size in words.
     pub(crate) fn words(&self) -> usize {
-        self.count
+        self.memory.count
     }
 
     /// Its size in bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        self.charge.bytes()
+        self.memory.charge.bytes()
     }
 
     /// Who touches which rows.
     pub(crate) fn witness(&self) -> &Witness {
-        &self.witness
+        &self.memory.witness
     }
 
     fn start_of<T: Item>(&self, word: usize, end: usize) -> *mut T {
-        assert!(word * WORD_BYTES + end * size_of::<T>() <= self.count * WORD_BYTES, "beyond the slab");
+        assert!(word * WORD_BYTES + end * size_of::<T>() <= self.memory.count * WORD_BYTES, "beyond the slab");
         // SAFETY: within the allocation, as asserted.
-        unsafe { self.words.as_ptr().add(word) }.cast::<T>()
+        unsafe { self.memory.words.as_ptr().add(word) }.cast::<T>()
     }
 
     /// Items `from..to` of the column that starts at `word`.
@@ -118,10 +129,10 @@ impl Slab {
     }
 }
 
-impl Drop for Slab {
+impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout, and dropped once.
-        unsafe { dealloc(self.words.as_ptr().cast(), Self::layout(self.count)) };
+        unsafe { dealloc(self.words.as_ptr().cast(), Slab::layout(self.count)) };
     }
 }
 

@@ -13,6 +13,8 @@ use crate::Limits;
 
 /// Slots widen by this factor, so that wide ones are unions of narrow ones.
 const WIDEN_FACTOR: i64 = 4;
+/// A thin stream widens by at most so many factors at once: it may yet grow.
+const THIN_STEPS_MAX: u32 = 3;
 /// No slot is wider than this: about 30 years, µs.
 const WIDTH_US_MAX: i64 = 30 * 366 * 86_400_000_000;
 /// Stragglers are many when they are one row in so many.
@@ -59,7 +61,7 @@ pub(crate) struct Slots {
     open: Vec<Option<OpenTimes>>,
     /// The slot hit last, the first guess for the next row.
     last: usize,
-    /// Rises with each block: what "recently used" means.
+    /// Rises as rows come: what "recently used" means.
     clock: u64,
     since: Since,
     sample: Vec<i64>,
@@ -137,16 +139,17 @@ impl Slots {
         at
     }
 
-    /// Looks back after a block of `rows`. `true`: slots have widened and all of them are closed.
-    pub(crate) fn end_block(&mut self, rows: u64) -> bool {
+    /// Looks back after `rows` of a block were placed. `true`: slots have widened and all of them are closed.
+    pub(crate) fn note_rows(&mut self, rows: u64) -> bool {
         self.clock += 1;
         self.since.rows += rows;
         self.since.straggler_span_rows += rows;
         let Limits { straggler_rows_max, slots_opened_max, slot_rows_min, .. } = self.limits;
         let Since { rows, opened, straggler_rows, straggler_span_rows } = self.since;
         if straggler_rows >= straggler_rows_max && straggler_rows * STRAGGLER_SHARE >= straggler_span_rows {
+            let places = (self.open.len() as i64 * 3 / 4).max(1);
             let reach = self.straggler_reach();
-            return self.widen(reach);
+            return self.widen(reach / places);
         }
         if straggler_span_rows >= straggler_rows_max * STRAGGLER_SPAN {
             self.since = Since { straggler_rows: 0, straggler_span_rows: 0, ..self.since };
@@ -154,7 +157,7 @@ impl Slots {
         }
         if opened >= slots_opened_max {
             if rows < opened * slot_rows_min {
-                return self.widen(0);
+                return self.widen(self.width_for(opened * slot_rows_min / rows.max(1)));
             }
             self.since = Since { rows: 0, opened: 0, ..self.since };
         }
@@ -169,16 +172,21 @@ impl Slots {
         kept[kept.len() - 1].saturating_sub(kept[0])
     }
 
-    /// At least one step wider, and so wide that most places can hold `reach`.
-    fn widen(&mut self, reach: i64) -> bool {
+    /// A width with `factor` times the rows of today's, as far as one decision goes.
+    fn width_for(&self, factor: u64) -> i64 {
+        let factor = i64::try_from(factor).unwrap_or(i64::MAX).min(WIDEN_FACTOR.pow(THIN_STEPS_MAX));
+        self.width.saturating_mul(factor)
+    }
+
+    /// At least one step wider, and at least `wanted`.
+    fn widen(&mut self, wanted: i64) -> bool {
         self.since = Since::default();
         self.sample.clear();
         if self.width >= WIDTH_US_MAX / WIDEN_FACTOR {
             return false;
         }
-        let places = (self.open.len() as i64 * 3 / 4).max(1);
         self.width *= WIDEN_FACTOR;
-        while self.width < reach / places && self.width < WIDTH_US_MAX / WIDEN_FACTOR {
+        while self.width < wanted && self.width < WIDTH_US_MAX / WIDEN_FACTOR {
             self.width *= WIDEN_FACTOR;
         }
         self.open.fill(None);
@@ -203,7 +211,7 @@ mod tests {
         assert_eq!(slots.place(15), Place::Opened(1));
         assert_eq!(slots.place(9), Place::Slot(0));
         assert_eq!((slots.place(25), slots.place(35)), (Place::Opened(2), Place::Opened(3)));
-        slots.end_block(5);
+        slots.note_rows(5);
         assert_eq!(slots.place(2), Place::Slot(0));
         assert_eq!(slots.place(-1), Place::Straggler);
         assert_eq!(slots.place(45), Place::NeedsRoom);
@@ -228,7 +236,7 @@ mod tests {
                 }
             }
             slots.place(0);
-            widened += u32::from(slots.end_block(1_000));
+            widened += u32::from(slots.note_rows(1_000));
         }
         assert_eq!(widened, 1);
         assert!((2 * day..20 * day).contains(&slots.width), "{} days", slots.width / day);
@@ -244,7 +252,7 @@ mod tests {
                 while slots.place(minute * 60_000_000) == Place::NeedsRoom {
                     slots.close_least_used();
                 }
-                slots.end_block(rows_per_slot);
+                slots.note_rows(rows_per_slot);
             }
             assert_eq!(slots.width > 60_000_000, widens);
             assert!(rows_per_slot as i64 * slots.width / 60_000_000 < 5 * 16_384, "no wider than needed");

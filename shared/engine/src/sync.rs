@@ -113,6 +113,40 @@ impl<T> Published<T> {
     }
 }
 
+/// A value with one owner. In a loom build it can be made to have two, so that a model can look for the consequences.
+#[derive(Debug)]
+pub(crate) struct Owned<T> {
+    #[cfg(not(loom))]
+    value: T,
+    #[cfg(loom)]
+    value: std::sync::Arc<T>,
+}
+
+impl<T> Owned<T> {
+    #[cfg(not(loom))]
+    pub(crate) fn new(value: T) -> Self {
+        Self { value }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new(value: T) -> Self {
+        Self { value: std::sync::Arc::new(value) }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn alias(&self) -> Self {
+        Self { value: std::sync::Arc::clone(&self.value) }
+    }
+}
+
+impl<T> std::ops::Deref for Owned<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
 /// Tells loom who touches which items of a piece of plain memory. Nothing in a normal build.
 #[derive(Debug)]
 pub(crate) struct Witness {

@@ -170,14 +170,13 @@ impl TableWriter {
             let needs_room = self.place_rows(&block.times[from..], places);
             let to = places.len();
             self.append_placed(block, append_time, from..to, places, order, means);
-            if needs_room {
+            if self.slots.note_rows((to - from) as u64) {
+                (0..self.open.len()).for_each(|at| self.close(at, means));
+            } else if needs_room {
                 let at = self.slots.close_least_used();
                 self.close(at, means);
             }
             from = to;
-        }
-        if self.slots.end_block(block.times.len() as u64) {
-            (0..self.open.len()).for_each(|at| self.close(at, means));
         }
     }
 

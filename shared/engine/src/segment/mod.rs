@@ -168,7 +168,7 @@ impl Segment {
             runs: Chunked::new(FIRST_RUNS_LOG2, capacity, Arc::clone(budget)),
             run_count: AtomicUsize::new(0),
             rows: AtomicUsize::new(0),
-            overhead: budget.charge(overhead as u64),
+            overhead: Charge::new(budget, overhead as u64),
         }
     }
 
@@ -262,8 +262,7 @@ impl Segment {
     pub(crate) fn into_slab(segment: Arc<Self>) -> Result<Slab, Arc<Self>> {
         #[cfg(loom)]
         if crate::sync::weakened("reclaim") {
-            // SAFETY: none: this is the fault that a model has to find. The segment is leaked, the slab taken from it.
-            return Ok(unsafe { std::ptr::read(&std::mem::ManuallyDrop::new(segment).slab) });
+            return Ok(segment.slab.alias());
         }
         // `try_unwrap` acquires what every reader released when it dropped its `Arc`, so their reads are over.
         Arc::try_unwrap(segment).map(|segment| segment.slab)

@@ -1,0 +1,161 @@
+//! Every schedule of a writer and a reader, within loom's bound on preemptions. `scripts/check-loom.sh` runs these, and
+//! shows that each fails when one of its orderings is weakened.
+
+use codec::{BlockHeader, BodyBuilder, BodyView, EventRef};
+use loom::thread;
+use types::{
+    ColumnKind, Generation, Offset, PartitionId, Schema, SchemaVersion, Table, TableId, TableKey, TableName,
+    TableSettings, TenantId, Timestamp,
+};
+
+use crate::{
+    Limits, MemoryBudget, Reader, Writer,
+    dictionary::{DictionaryView, DictionaryWriter},
+    partition,
+    sync::Arc,
+};
+
+const KEY: TableKey = TableKey { tenant: TenantId(1), table: TableId(1), generation: Generation(1) };
+const MEMORY_BYTES: u64 = 1 << 30;
+
+fn limits() -> Limits {
+    Limits { segment_rows_first: 2, segment_rows_max: 2, open_slots_max: 2, slot_width_us: 10, ..Limits::default() }
+}
+
+/// Runs a model with few preemptions: each is a schedule that a real machine can take.
+fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 20_000;
+    builder.check(body);
+}
+
+fn block(rows: &[(i64, &str)]) -> (BlockHeader, Vec<u8>) {
+    let mut builder = BodyBuilder::default();
+    for &(time, value) in rows {
+        let dimensions = [("d", value)];
+        let event = EventRef {
+            namespace: "n",
+            table: "t",
+            event_time: Some(time),
+            event_id: None,
+            dimensions: &dimensions,
+            metrics: &[],
+        };
+        builder.push(&event, Timestamp(0), 0).expect("a small block");
+    }
+    let body = builder.finish(false).expect("not empty");
+    (body.header(KEY, SchemaVersion(1), PartitionId(0), None), body.bytes.to_vec())
+}
+
+fn apply(writer: &mut Writer, (header, body): &(BlockHeader, Vec<u8>)) {
+    let view = BodyView::parse_trusted(body).expect("a good body");
+    writer.apply(writer.next_offset(), Timestamp(1_000), header, &view).expect("a good block");
+}
+
+fn empty_partition() -> (Writer, Reader) {
+    partition(PartitionId(0), Offset::ZERO, limits(), Arc::new(MemoryBudget::new(MEMORY_BYTES)))
+}
+
+/// Times and values of all rows, in canonical order.
+fn read(reader: &Reader) -> (Offset, Option<Timestamp>, Vec<(i64, String)>) {
+    let snapshot = reader.snapshot(KEY).expect("the table is there");
+    let mut rows = Vec::new();
+    for segment in snapshot.segments() {
+        let column = snapshot.column("d", ColumnKind::Dimension).expect("rows have it");
+        let (codes, dictionary) = (segment.codes(column).expect("it has"), segment.dictionary(column).expect("it has"));
+        for (row, time) in segment.times().iter().enumerate() {
+            rows.push((*time, dictionary.get(codes.get(row)).expect("rows have it").to_owned()));
+            assert!(segment.origin(row).0 < snapshot.next_offset());
+            assert!(segment.chunk_zone(0).min.0 <= *time && *time <= segment.chunk_zone(0).max.0);
+        }
+    }
+    (snapshot.next_offset(), snapshot.evicted_before(), rows)
+}
+
+/// Goal: strings below the observed count are there, whole, and found; through a new chunk and a new lookup.
+#[test]
+fn loom_strings_are_published_before_their_count() {
+    model(3, || {
+        let mut writer = DictionaryWriter::new(0, &Arc::new(MemoryBudget::new(MEMORY_BYTES)));
+        writer.intern(1, |_| "a", &mut Vec::new());
+        let shared = Arc::clone(writer.shared());
+        let reader = thread::spawn(move || {
+            // SAFETY: the count was observed.
+            let view = unsafe { DictionaryView::new(&shared, shared.observe()) };
+            let known = ["a", "bc", "def"];
+            assert!(view.iter().all(|(code, value)| known[code as usize - 1] == value));
+            assert!((0..view.len()).all(|at| view.find(known[at as usize]) == Some(at + 1)));
+            assert_eq!(view.find("nothing"), None);
+        });
+        writer.intern(2, |k| ["bc", "def"][k], &mut Vec::new());
+        reader.join().expect("the reader saw whole strings");
+    });
+}
+
+/// Goal: rows of a segment are visible with all their columns, strings, zones and runs, or not at all.
+#[test]
+fn loom_rows_are_published_whole() {
+    let blocks = [block(&[(1, "x")]), block(&[(2, "y")])];
+    model(2, move || {
+        let (mut writer, reader) = empty_partition();
+        apply(&mut writer, &blocks[0]);
+        let reader = thread::spawn(move || {
+            let (next, _, rows) = read(&reader);
+            assert_eq!(rows, [(1, "x".to_owned()), (2, "y".to_owned())][..next.0 as usize]);
+        });
+        apply(&mut writer, &blocks[1]);
+        reader.join().expect("the reader saw whole rows");
+    });
+}
+
+/// Goal: a snapshot over two segments, one of them new, holds exactly the records before its offset.
+#[test]
+fn loom_snapshots_are_cut_at_an_offset() {
+    let blocks = [block(&[(1, "x")]), block(&[(2, "x"), (11, "x")])];
+    model(2, move || {
+        let (mut writer, reader) = empty_partition();
+        apply(&mut writer, &blocks[0]);
+        let reader = thread::spawn(move || {
+            let (next, _, rows) = read(&reader);
+            let times: Vec<i64> = rows.iter().map(|(time, _)| *time).collect();
+            assert_eq!(times, [1, 2, 11][..if next == Offset(1) { 1 } else { 3 }]);
+        });
+        apply(&mut writer, &blocks[1]);
+        reader.join().expect("the reader saw whole records");
+    });
+}
+
+fn with_hot_window(hot_window_us: i64) -> Table {
+    Table {
+        key: KEY,
+        name: TableName::new("n", "t"),
+        partitions: vec![PartitionId(0)],
+        partition_by: None,
+        partition_seed: 0,
+        schema: Schema::default(),
+        settings: TableSettings { hot_window_us: Some(hot_window_us), ..TableSettings::default() },
+    }
+}
+
+/// Goal: rows leave together with the horizon that says so, and a reader's rows stay whole while the memory of what left
+/// is used for new rows.
+#[test]
+fn loom_evicted_memory_waits_for_its_readers() {
+    let blocks = [block(&[(1, "x")]), block(&[(101, "x")]), block(&[(111, "x")])];
+    model(2, move || {
+        let (mut writer, reader) = empty_partition();
+        writer.configure(Offset(0), Timestamp(0), &with_hot_window(20)).expect("in order");
+        apply(&mut writer, &blocks[0]);
+        let reader = thread::spawn(move || {
+            let (next, evicted_before, rows) = read(&reader);
+            let old = rows.iter().any(|(time, _)| *time == 1);
+            assert!(old || evicted_before >= Some(Timestamp(2)), "rows left unannounced");
+            assert_eq!(rows.len() as u64 + u64::from(!old), next.0 - 1);
+        });
+        apply(&mut writer, &blocks[1]);
+        writer.housekeep();
+        apply(&mut writer, &blocks[2]);
+        reader.join().expect("the reader saw whole rows");
+    });
+}

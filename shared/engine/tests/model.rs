@@ -1,0 +1,282 @@
+//! The engine against a plain list of rows.
+#![cfg(not(loom))]
+
+mod rows;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use engine::{Limits, MemoryBudget, Reader, Writer, partition};
+use proptest::prelude::*;
+use rows::{PARTITION, Row, apply, block, decode, table_key};
+use types::{Offset, PartitionId, Schema, Table, TableKey, TableName, TableSettings, Timestamp};
+
+/// Sizes so small that every case comes up within a few rows.
+fn tiny() -> Limits {
+    Limits {
+        segment_rows_first: 2,
+        segment_rows_max: 8,
+        open_slots_max: 3,
+        slot_width_us: 10,
+        slots_opened_max: 6,
+        slot_rows_min: 4,
+        straggler_rows_max: 5,
+        dictionary_entries_max: 4,
+        hash_seed: 3,
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Block { table: u64, rows: Vec<Row> },
+    HotWindow { table: u64, hot_window_us: i64 },
+    Drop { table: u64 },
+    Housekeep,
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    let dimensions = prop::collection::btree_map("[a-d]", "[x-z]{1,2}|long value that fits no slot [x-z]", 0..4);
+    let metrics = prop::collection::btree_map("[m-o]", (-5_i32..5).prop_map(f64::from), 0..3);
+    let time = prop_oneof![4 => 0_i64..60, 1 => -200_i64..400];
+    (time, dimensions, metrics).prop_map(|(time, dimensions, metrics)| Row { time, dimensions, metrics })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        12 => (0_u64..2, prop::collection::vec(row(), 1..12)).prop_map(|(table, rows)| Op::Block { table, rows }),
+        1 => (0_u64..2, 5_i64..100).prop_map(|(table, hot_window_us)| Op::HotWindow { table, hot_window_us }),
+        1 => (0_u64..2).prop_map(|table| Op::Drop { table }),
+        3 => Just(Op::Housekeep),
+    ]
+}
+
+fn described(key: TableKey, hot_window_us: i64) -> Table {
+    Table {
+        key,
+        name: TableName::new("n", "t"),
+        partitions: vec![PARTITION],
+        partition_by: None,
+        partition_seed: 0,
+        schema: Schema::default(),
+        settings: TableSettings { hot_window_us: Some(hot_window_us), ..TableSettings::default() },
+    }
+}
+
+type Model = BTreeMap<TableKey, BTreeMap<(Offset, u32), Row>>;
+
+/// What a reader sees is what the model has, less what the horizon and the counters say is gone.
+fn check(reader: &Reader, model: &Model, may_evict: bool) -> Result<(), TestCaseError> {
+    prop_assert_eq!(reader.tables(), model.keys().copied().collect::<Vec<_>>());
+    for (key, expected) in model {
+        let snapshot = reader.snapshot(*key).expect("it is listed");
+        let seen = decode(&snapshot);
+        let by_origin: BTreeMap<_, _> = seen.iter().cloned().collect();
+        prop_assert_eq!(by_origin.len(), seen.len(), "no row twice");
+        for (origin, row) in &by_origin {
+            prop_assert_eq!(Some(row), expected.get(origin));
+        }
+        let status = reader.table_status(*key).expect("it is listed");
+        prop_assert_eq!(status.live as usize, seen.len());
+        prop_assert_eq!((status.live + status.evicted) as usize, expected.len());
+        let horizon = snapshot.evicted_before();
+        for (origin, row) in expected.iter().filter(|(origin, _)| !by_origin.contains_key(origin)) {
+            prop_assert!(may_evict, "{origin:?} is missing");
+            prop_assert!(horizon.is_some_and(|horizon| Timestamp(row.time) < horizon), "{row:?} left unannounced");
+        }
+    }
+    Ok(())
+}
+
+struct World {
+    writer: Writer,
+    reader: Reader,
+    model: Model,
+    generations: [u32; 2],
+    clock: i64,
+}
+
+impl World {
+    fn new(limits: Limits, budget: &Arc<MemoryBudget>) -> Self {
+        let (writer, reader) = partition(PARTITION, Offset::ZERO, limits, Arc::clone(budget));
+        Self { writer, reader, model: Model::new(), generations: [1; 2], clock: 0 }
+    }
+
+    fn key(&self, table: u64) -> TableKey {
+        table_key(table, self.generations[table as usize])
+    }
+
+    fn run(&mut self, op: &Op) {
+        self.clock += 20;
+        let (offset, now) = (self.writer.next_offset(), Timestamp(self.clock));
+        match op {
+            Op::Block { table, rows } => {
+                let key = self.key(*table);
+                apply(&mut self.writer, self.clock, key, rows);
+                let known = self.model.entry(key).or_default();
+                known.extend(rows.iter().enumerate().map(|(index, row)| ((offset, index as u32), row.clone())));
+            }
+            Op::HotWindow { table, hot_window_us } => {
+                let key = self.key(*table);
+                self.writer.configure(offset, now, &described(key, *hot_window_us)).expect("in order");
+                self.model.entry(key).or_default();
+            }
+            Op::Drop { table } => {
+                let key = self.key(*table);
+                self.writer.drop_table(offset, now, key).expect("in order");
+                self.model.remove(&key);
+                self.generations[*table as usize] += 1;
+            }
+            Op::Housekeep => self.writer.housekeep(),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Goal: after any history a snapshot is exactly the rows applied: none lost, none twice, each with its origin,
+    /// through rolls, new columns, new dictionary epochs, stragglers, widening and drops.
+    #[test]
+    fn rows_match_oracle(ops in prop::collection::vec(op(), 1..40)) {
+        let budget = Arc::new(MemoryBudget::new(u64::MAX));
+        let mut world = World::new(tiny(), &budget);
+        for op in ops.iter().filter(|op| !matches!(op, Op::HotWindow { .. })) {
+            world.run(op);
+            check(&world.reader, &world.model, false)?;
+        }
+        drop(world);
+        prop_assert_eq!((budget.used(), budget.retired()), (0, 0), "all memory was accounted for");
+    }
+
+    /// Goal: with hot windows and a budget, what is missing lies behind the horizon and is counted.
+    #[test]
+    fn evicted_rows_are_announced(ops in prop::collection::vec(op(), 1..40), limit in 20_000_u64..200_000) {
+        let budget = Arc::new(MemoryBudget::new(limit));
+        let mut world = World::new(tiny(), &budget);
+        for op in &ops {
+            world.run(op);
+            check(&world.reader, &world.model, true)?;
+        }
+        drop(world);
+        prop_assert_eq!((budget.used(), budget.retired()), (0, 0), "all memory was accounted for");
+    }
+
+    /// Goal: what is evicted on one replica changes nothing in how another lays out the rows that both have.
+    #[test]
+    fn eviction_moves_no_row(ops in prop::collection::vec(op(), 1..40)) {
+        let mut keeps = World::new(tiny(), &Arc::new(MemoryBudget::new(u64::MAX)));
+        let mut evicts = World::new(tiny(), &Arc::new(MemoryBudget::new(60_000)));
+        for op in ops.iter().filter(|op| !matches!(op, Op::HotWindow { .. })) {
+            keeps.run(op);
+            evicts.run(op);
+            evicts.run(&Op::Housekeep);
+        }
+        for key in keeps.reader.tables() {
+            let (all, some) = (keeps.reader.snapshot(key).unwrap(), evicts.reader.snapshot(key).unwrap());
+            let horizon = some.evicted_before().unwrap_or(Timestamp::MIN);
+            // Segments with rows from the horizon on, each as its times: position within a segment counts.
+            let shape = |snapshot: &engine::TableSnapshot| -> Vec<Vec<i64>> {
+                let kept = snapshot.segments().iter().filter(|segment| {
+                    segment.times().iter().any(|time| Timestamp(*time) >= horizon)
+                });
+                kept.map(|segment| segment.times().to_vec()).collect()
+            };
+            prop_assert_eq!(shape(&all), shape(&some));
+        }
+    }
+}
+
+fn plain(time: i64) -> Row {
+    Row { time, dimensions: [("d".to_owned(), "x".to_owned())].into(), metrics: [("m".to_owned(), 1.0)].into() }
+}
+
+/// Goal: a held snapshot stays as it was while the same memory budget evicts and reuses around it.
+#[test]
+fn held_snapshots_do_not_change() {
+    let budget = Arc::new(MemoryBudget::new(100_000));
+    let (mut writer, reader) = partition(PARTITION, Offset::ZERO, tiny(), Arc::clone(&budget));
+    let key = table_key(0, 1);
+    let mut held = Vec::new();
+    for time in 0..2_000 {
+        apply(&mut writer, time, key, &[plain(time), plain(time)]);
+        if time % 100 == 0 {
+            let snapshot = reader.snapshot(key).unwrap();
+            held.push((decode(&snapshot), snapshot));
+        }
+        if time % 16 == 0 {
+            writer.housekeep();
+        }
+    }
+    assert!(reader.table_status(key).unwrap().evicted > 0);
+    held.iter().for_each(|(before, snapshot)| assert_eq!(&decode(snapshot), before));
+    held.clear();
+    writer.housekeep();
+    assert_eq!(budget.retired(), 0, "what readers left is not pinned");
+    assert!(budget.used() <= budget.limit(), "{} of {}", budget.used(), budget.limit());
+}
+
+/// Goal: one outlier in the future moves neither the watermark nor the hot window.
+#[test]
+fn outliers_move_nothing() {
+    let budget = Arc::new(MemoryBudget::new(u64::MAX));
+    let (mut writer, reader) = partition(PARTITION, Offset::ZERO, Limits::default(), budget);
+    let (key, now) = (table_key(0, 1), 1_700_000_000_000_000);
+    writer.configure(Offset(0), Timestamp(now), &described(key, 60_000_000)).unwrap();
+    apply(&mut writer, now, key, &[plain(now - 5), plain(now + 1_000_000_000_000)]);
+    writer.housekeep();
+    let status = reader.table_status(key).unwrap();
+    assert_eq!((status.event_time_max, status.live), (Some(Timestamp(now - 5)), 2));
+    assert_eq!(status.last_events_at, Some(Timestamp(now)));
+}
+
+/// Goal: a record out of order changes nothing; one that cannot be applied is passed over, counted, and the next comes.
+#[test]
+fn bad_records_are_passed_over() {
+    let (mut writer, reader) =
+        partition(PARTITION, Offset(7), Limits::default(), Arc::new(MemoryBudget::new(u64::MAX)));
+    let key = table_key(0, 1);
+    let (header, body) = block(key, &[plain(1)]);
+    let view = codec::BodyView::parse(&body).unwrap();
+    let order = engine::ApplyError::Order { expected: Offset(7), got: Offset(8) };
+    assert_eq!(writer.apply(Offset(8), Timestamp(0), &header, &view), Err(order));
+    let foreign = codec::BlockHeader { partition: PartitionId(3), ..header };
+    let error = writer.apply(Offset(7), Timestamp(0), &foreign, &view);
+    assert_eq!(error, Err(engine::ApplyError::Partition(PartitionId(3))));
+    let short = codec::BlockHeader { rows: 9, ..header };
+    assert!(writer.apply(Offset(8), Timestamp(0), &short, &view).is_err());
+    assert_eq!(writer.apply(Offset(9), Timestamp(0), &header, &view).map(|applied| applied.stored), Ok(1));
+    writer.drop_table(Offset(10), Timestamp(0), key).unwrap();
+    assert_eq!(writer.apply(Offset(11), Timestamp(0), &header, &view).map(|applied| applied.stored), Ok(0));
+    assert_eq!((reader.status().passed_over, reader.status().rows, reader.next_offset()), (3, 0, Offset(12)));
+    assert_eq!(writer.needed_from(), Offset(12));
+}
+
+/// Goal: a set shuffled over seven months needs few segments and little memory, like one in order.
+#[test]
+fn shuffled_months_stay_small() {
+    let (rows_max, day) = (250_000_u64, 86_400_000_000_i64);
+    for shuffled in [true, false] {
+        let budget = Arc::new(MemoryBudget::new(u64::MAX));
+        let (mut writer, reader) = partition(PARTITION, Offset::ZERO, Limits::default(), Arc::clone(&budget));
+        let key = table_key(0, 1);
+        let start = 1_700_000_000_000_000;
+        for first in (0..rows_max).step_by(1_000) {
+            let rows: Vec<Row> = (first..first + 1_000)
+                .map(|n| {
+                    let at = if shuffled { n * 104_729 % rows_max } else { n };
+                    let dimensions = (0..4).map(|d| (format!("d{d}"), format!("{}", at % (10 << (d * 2)))));
+                    let metrics = (0..4).map(|m| (format!("m{m}"), at as f64));
+                    let time = start + (at as i64) * (210 * day / rows_max as i64);
+                    Row { time, dimensions: dimensions.collect(), metrics: metrics.collect() }
+                })
+                .collect();
+            apply(&mut writer, start + 211 * day, key, &rows);
+        }
+        writer.housekeep();
+        let snapshot = reader.snapshot(key).unwrap();
+        assert_eq!(snapshot.rows() as u64, rows_max);
+        let (segments, bytes_per_row) = (snapshot.segments().len(), budget.used() / rows_max);
+        println!("shuffled {shuffled}: {segments} segments, {bytes_per_row} bytes/row");
+        assert!(segments < 1_000, "{segments} segments");
+        assert!(bytes_per_row < 100, "{bytes_per_row} bytes/row");
+    }
+}
