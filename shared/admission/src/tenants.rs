@@ -170,4 +170,19 @@ mod tests {
         // 1,000 a shard; 10 standard deviations of a binomial are about 310.
         assert!(counts.iter().all(|count| (690..1_310).contains(count)), "{counts:?}");
     }
+
+    /// Goal: who meets a bucket between the two steps of its leaving takes from a new one, which all others see.
+    #[test]
+    fn a_leaving_bucket_is_replaced() {
+        let (tenants, tenant) = (Tenants::new(1), TenantId(5));
+        let rate = Rate::new(1_000, 10).unwrap();
+        let cost = Cost::new(4).unwrap();
+        assert!(tenants.shard(tenant).pin().get_or_insert_with(tenant, Bucket::default).sweep(0));
+        assert_eq!(tenants.take(tenant, (rate, cost, 0), |ticks| ticks, || Ok(())), Ok(()));
+        assert_eq!(tenants.remaining(tenant, rate, 0), 6);
+        assert_eq!(tenants.len(), 1);
+        // What the second bucket refuses is given back.
+        assert_eq!(tenants.take(tenant, (rate, cost, 0), |ticks| ticks, || Err(7)), Err(7));
+        assert_eq!(tenants.remaining(tenant, rate, 0), 6);
+    }
 }

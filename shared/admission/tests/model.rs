@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Barrier,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::Duration,
 };
@@ -175,6 +178,29 @@ fn threads_share_what_there_is() {
     assert!(total <= brought(global) + global.burst(), "{total} of {}", brought(global));
     assert!(each.iter().all(|one| *one <= brought(own) + own.burst()), "{each:?}");
     assert!(total * 100 >= brought(global) * 90, "{total} of {}", brought(global));
+}
+
+/// Goal: while time stands still, racing threads get the burst to the event: no two ever take the same share.
+#[test]
+fn threads_share_a_burst_to_the_event() {
+    const BURST: u64 = 1_000_000;
+    const THREADS: usize = 4;
+    let rate = Rate::new(1_000, BURST).unwrap();
+    let wide = Rate::new(RATE_MAX, BURST_MAX).unwrap();
+    for (global, own) in [(rate, wide), (wide, rate)] {
+        let limiter = Limiter::new(LimiterConfig { global, tenant: own }, 1);
+        let (one, together) = (Cost::new(1).unwrap(), Barrier::new(THREADS));
+        let is_admitted = || limiter.admit(TenantId(1), one, Monotonic::default()) == Decision::Admitted;
+        let take_all = || {
+            together.wait();
+            (0..BURST).filter(|_| is_admitted()).count()
+        };
+        let admitted: usize = thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(take_all)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(admitted as u64, BURST);
+    }
 }
 
 /// Goal: no number of events turns into a refund or a free pass.

@@ -223,7 +223,7 @@ impl TryFrom<(RawConfig, &Machine)> for Config {
 fn out_of_range(
     section: &'static str,
     name: &'static str,
-    value: impl ToString,
+    value: impl std::fmt::Display,
     expected: impl Into<String>,
 ) -> ConfigError {
     let key = Key { section, name };

@@ -92,7 +92,8 @@ mod tests {
     /// Goal: a body comes out as it went in, and the limit counts all of its pieces to the byte.
     #[tokio::test]
     async fn the_limit_is_exact() {
-        for parts in [&[][..], &[b""], &[b"abcdef"], &[b"abc", b"", b"de", b"f"]] {
+        let bodies: [&[&'static [u8]]; 4] = [&[], &[b""], &[b"abcdef"], &[b"abc", b"", b"de", b"f"]];
+        for parts in bodies {
             let whole: Vec<u8> = parts.concat();
             assert_eq!(read_body(pieces(parts), whole.len(), SECOND).await.unwrap(), whole);
             if !whole.is_empty() {

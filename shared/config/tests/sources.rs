@@ -1,0 +1,154 @@
+//! From file, environment and flags to a configuration, or to an error that says what is right.
+
+use std::{net::SocketAddr, time::Duration};
+
+use config::{Config, ConfigError, LogLevel, Machine, ServiceName, Sources, keys};
+
+const GIB: u64 = 1 << 30;
+const MACHINE: Machine = Machine { cores: 2, memory_bytes: 100 * GIB };
+
+fn load(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let file = Some(("truenow.toml".into(), file.into()));
+    Sources { file, environment: owned(environment), flags: owned(flags) }.into_config(&MACHINE)
+}
+
+fn error(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> String {
+    load(file, environment, flags).expect_err("this is no configuration").to_string()
+}
+
+/// Goal: without any source the contract's defaults hold.
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let config = Sources::default().into_config(&MACHINE).unwrap();
+    assert_eq!(config.gateway.rate_limit, 1_000_000);
+    assert_eq!(config.hot_tier.memory_bytes, 32 * GIB);
+    assert_eq!(config.query_api.cache_ttl, Duration::from_secs(60));
+    assert_eq!(config.stream_ingester.batch_size, 1_000);
+    assert_eq!((config.partitions, config.auto_create_tables), (4, true));
+    assert!(!config.authenticated());
+    assert_eq!(config.services, ServiceName::ALL);
+    let ports: Vec<(u16, u16)> = ServiceName::ALL
+        .iter()
+        .map(|service| (config.addresses(*service).http.port(), config.addresses(*service).grpc.port()))
+        .collect();
+    let expected = [(8001, 9080), (9090, 9091), (8100, 9100), (8084, 9084), (8086, 9086), (8081, 9081), (8088, 9088)];
+    assert_eq!(ports, expected);
+    assert_eq!(config.addresses(ServiceName::Gateway).http, SocketAddr::from(([127, 0, 0, 1], 8088)));
+}
+
+/// Goal: flags win over the environment, that over the file, that over defaults; and both names of a variable work.
+#[test]
+fn later_sources_win() {
+    let file = "auto_create_tables = false\nservices = [\"hot-tier\", \"control-plane\"]\n\
+                [gateway]\nrate_limit = 1\ntenant_rate_limit = 1\n[log]\nlevel = \"debug\"\n";
+    let environment =
+        [("GATEWAY_RATE_LIMIT", "2"), ("TRUENOW_GATEWAY_TENANT_RATE_LIMIT", "2"), ("HOME", "/"), ("GATEWAY_HOST", "x")];
+    let config = load(file, &environment, &[("gateway.tenant_rate_limit", "3")]).unwrap();
+    assert_eq!((config.gateway.rate_limit, config.gateway.tenant_rate_limit), (2, 3));
+    assert_eq!((config.log.level, config.auto_create_tables), (LogLevel::Debug, false));
+    // In the order in which they start, whatever the order given.
+    assert_eq!(config.services, [ServiceName::ControlPlane, ServiceName::HotTier]);
+    let long = load("", &[("TRUENOW_GATEWAY_RATE_LIMIT", "5")], &[]).unwrap();
+    assert_eq!(long.gateway.rate_limit, 5);
+    assert_eq!(long.gateway.tenant_rate_limit, 5, "one tenant may use all that there is unless said otherwise");
+}
+
+/// Goal: the hot tier never takes more than 60 % of what the machine has, and may take less than a GB.
+#[test]
+fn memory_is_bounded_by_the_machine() {
+    let small = Machine { memory_bytes: 10 * GIB, ..MACHINE };
+    let config = Sources::default().into_config(&small).unwrap();
+    assert_eq!(config.hot_tier.memory_bytes, 10 * GIB / 100 * 60);
+    let config = load("", &[("HOT_TIER_MEMORY_GB", "0.5")], &[]).unwrap();
+    assert_eq!(config.hot_tier.memory_bytes, GIB / 2);
+    assert!(error("", &[("HOT_TIER_MEMORY_GB", "NaN")], &[]).contains("hot_tier.memory_gb"));
+}
+
+/// Goal: an error names where, the key, the value and what is right; an unknown key its most likely meaning.
+#[test]
+fn errors_say_what_is_right() {
+    let cases: &[(String, &[&str])] = &[
+        (
+            error("[gateway]\nrate_limits = 5", &[], &[]),
+            &["truenow.toml", "gateway.rate_limits", "gateway.rate_limit?"],
+        ),
+        (error("[gatway]\nrate_limit = 5", &[], &[]), &["gatway.rate_limit", "gateway.rate_limit?"]),
+        (error("gateway = 5", &[], &[]), &["unknown setting gateway"]),
+        (error("[gateway", &[], &[]), &["truenow.toml", "not valid TOML"]),
+        (error("[gateway]\nrate_limit = -5", &[], &[]), &["gateway.rate_limit", "-5", "an integer"]),
+        (error("", &[("TRUENOW_GATEWAY_RATE", "5")], &[]), &["environment", "TRUENOW_GATEWAY_RATE", "unknown"]),
+        (error("", &[("QUERY_CACHE_TTL", "soon")], &[]), &["environment", "QUERY_CACHE_TTL", "soon", "an integer"]),
+        (
+            error("", &[("GATEWAY_RATE_LIMIT", "0")], &[]),
+            &["gateway.rate_limit", "GATEWAY_RATE_LIMIT", "is 0", "from 1"],
+        ),
+        (error("", &[("TRUENOW_PARTITIONS", "1025")], &[]), &["partitions", "1025", "1024"]),
+        (error("", &[("TRUENOW_SERVICES", "gateway,hottier")], &[]), &["TRUENOW_SERVICES", "hottier", "hot-tier"]),
+        (error("", &[], &[("log.level", "loud")]), &["flag", "log.level", "loud", "warn"]),
+        (error("", &[("TRUENOW_BIND", "0.0.0.0")], &[]), &["bind", "0.0.0.0", "TRUENOW_API_KEY"]),
+        (error("", &[("TRUENOW_BIND", "localhost")], &[]), &["bind", "localhost", "127.0.0.1"]),
+        (error("", &[("TRUENOW_PORT_OFFSET", "60000")], &[]), &["port", "60000", "65535"]),
+        (error("[watermark]\nhttp_port = 8088", &[], &[]), &["watermark.http_port", "8088", "gateway.http_port"]),
+        (
+            error("[query_api]\nlimit_max = 10\nlimit_default = 11", &[], &[]),
+            &["query_api.limit_default", "11", "to 10"],
+        ),
+        (error("[gateway]\nrequest_bytes_max = 268435457", &[], &[]), &["request_bytes_max", "268435456"]),
+    ];
+    for (text, parts) in cases {
+        for part in *parts {
+            assert!(text.contains(part), "{part:?} is not in {text:?}");
+        }
+    }
+}
+
+/// Goal: a key that is too weak is refused, and neither error nor dump shows one.
+#[test]
+fn keys_are_not_shown() {
+    let weak = error("", &[("TRUENOW_API_KEY", "hunter2")], &[]);
+    assert!(weak.contains("api_key") && !weak.contains("hunter2"), "{weak}");
+    let config = load("bind = \"0.0.0.0\"", &[("TRUENOW_API_KEY", "0123456789abcdef")], &[]).unwrap();
+    assert!(config.authenticated());
+    assert_eq!(config.api_key.as_ref().unwrap().expose(), "0123456789abcdef");
+    assert!(!format!("{config:?}").contains("0123456789abcdef"));
+}
+
+/// Goal: an offset moves every port but those that the system chooses.
+#[test]
+fn one_offset_moves_all_ports() {
+    let config = load("port_offset = 1000\n[gateway]\nhttp_port = 0\n[watermark]\nhttp_port = 0", &[], &[]).unwrap();
+    assert_eq!(config.addresses(ServiceName::Gateway).http.port(), 0);
+    assert_eq!(config.addresses(ServiceName::Gateway).grpc.port(), 10_088);
+    assert_eq!(config.addresses(ServiceName::ControlPlane).http.port(), 9_001);
+}
+
+/// Goal: a named file must exist, the default one need not, and the variable names it as well.
+#[test]
+fn the_named_file_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("other.toml");
+    let missing = Sources::read(Some(&path), [], []).unwrap_err();
+    assert!(missing.to_string().contains("other.toml"), "{missing}");
+    std::fs::write(&path, "partitions = 9").unwrap();
+    let variable = ("TRUENOW_CONFIG".to_owned(), path.to_str().unwrap().to_owned());
+    for sources in [Sources::read(Some(&path), [], []), Sources::read(None, [variable], [])] {
+        assert_eq!(sources.unwrap().into_config(&MACHINE).unwrap().partitions, 9);
+    }
+}
+
+/// Goal: the documentation lists exactly the settings that there are, each with its variable.
+#[test]
+fn every_setting_is_documented() {
+    let page = include_str!("../../../docs/configuration.md");
+    let documented: Vec<(&str, &str)> = page
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| `")?.split('|').map(|cell| cell.trim().trim_matches('`'));
+            Some((cells.next()?, cells.next()?))
+        })
+        .collect();
+    let known: Vec<(String, String)> = keys().map(|key| (key.path(), key.variable())).collect();
+    let known: Vec<(&str, &str)> = known.iter().map(|(path, variable)| (path.as_str(), variable.as_str())).collect();
+    assert_eq!(documented, known);
+}
