@@ -1,0 +1,140 @@
+//! Every path of a kernel against a plain loop, over values that bring out what differs: absent ones, both zeros, extremes.
+
+use kernels::{
+    CHUNK_ROWS, GroupSum, MomentsLanes, Rows, Selection, SumLanes, add_lanes, and_any_of, and_listed, and_none_of,
+    and_range, and_times, append_bucket, append_codes, count_present, greatest, least, sum_slots,
+};
+use proptest::prelude::*;
+
+fn value() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        6 => -1e6..1e6,
+        1 => Just(f64::NAN),
+        1 => prop::sample::select(vec![0.0, -0.0, f64::MAX, f64::MIN, f64::MIN_POSITIVE, 1.5]),
+    ]
+}
+
+/// Rows with a selection of any density: runs of none, of all, and bits at random.
+fn chunk() -> impl Strategy<Value = (Vec<f64>, Vec<bool>)> {
+    let word = prop_oneof![
+        Just(vec![true; 64]),
+        Just(vec![false; 64]),
+        prop::collection::vec(any::<bool>(), 64),
+        prop::collection::vec(prop::bool::weighted(0.05), 64),
+    ];
+    (prop::collection::vec(word, 1..8), 0_usize..64).prop_flat_map(|(words, cut)| {
+        let mut kept = words.concat();
+        kept.truncate(kept.len() - cut);
+        (prop::collection::vec(value(), kept.len()), Just(kept))
+    })
+}
+
+fn selection(kept: &[bool]) -> Selection {
+    let flags: Vec<u8> = kept.iter().map(|&kept| u8::from(kept)).collect();
+    let mut selection = Selection::all(kept.len());
+    and_any_of(&mut selection, &flags, &[1]);
+    selection
+}
+
+proptest! {
+    /// Goal: each filter keeps exactly the rows that a plain test keeps, among those that were in.
+    #[test]
+    fn filters_keep_what_passes((values, kept) in chunk(), least in value(), greatest in value(), codes: [u32; 6], absent: bool) {
+        let before = selection(&kept);
+        let check = |name: &str, got: &Selection, keep: &dyn Fn(usize) -> bool| {
+            for (row, &kept) in kept.iter().enumerate() {
+                prop_assert_eq!(got.contains(row), kept && keep(row), "{} row {}", name, row);
+            }
+            prop_assert_eq!(got.count(), (0..kept.len()).filter(|&row| kept[row] && keep(row)).count());
+            Ok(())
+        };
+        let mut got = before.clone();
+        and_range(&mut got, &values, least, greatest, absent);
+        check("range", &got, &|row| values[row] >= least && values[row] <= greatest || absent && values[row].is_nan())?;
+        let times: Vec<i64> = values.iter().map(|value| *value as i64).collect();
+        let (start, end) = (least.min(greatest) as i64, least.max(greatest) as i64);
+        let mut got = before.clone();
+        and_times(&mut got, &times, start, end);
+        check("times", &got, &|row| start <= times[row] && times[row] < end)?;
+        let small: Vec<u8> = times.iter().map(|time| (time % 7).unsigned_abs() as u8).collect();
+        let wide: Vec<u32> = small.iter().map(|&code| u32::from(code)).collect();
+        for count in 0..codes.len() {
+            let wanted: Vec<u32> = codes[..count].iter().map(|code| code % 300).collect();
+            let listed: Vec<u8> = (0..7).map(|code| u8::from(wanted.contains(&code))).collect();
+            let (mut narrow, mut broad, mut none, mut looked_up) = (before.clone(), before.clone(), before.clone(), before.clone());
+            and_any_of(&mut narrow, &small, &wanted);
+            and_any_of(&mut broad, &wide, &wanted);
+            and_none_of(&mut none, &small, &wanted);
+            and_listed(&mut looked_up, &small, &listed);
+            check("any of", &narrow, &|row| wanted.contains(&wide[row]))?;
+            check("any of, wide", &broad, &|row| wanted.contains(&wide[row]))?;
+            check("none of", &none, &|row| !wanted.contains(&wide[row]))?;
+            check("listed", &looked_up, &|row| wanted.contains(&wide[row]))?;
+        }
+    }
+
+    /// Goal: dense, masked and sparse loops add the same numbers in the same order: lane by lane, in row order.
+    #[test]
+    fn aggregates_take_rows_in_lanes((values, kept) in chunk()) {
+        let selection = selection(&kept);
+        let mut lanes = [0.0_f64; kernels::LANES];
+        let present: Vec<f64> = (0..kept.len()).filter(|&row| kept[row] && !values[row].is_nan()).map(|row| {
+            lanes[row % kernels::LANES] += values[row];
+            values[row]
+        }).collect();
+        let [a, b, c, d, e, f, g, h] = lanes;
+        let mut sum = SumLanes::default();
+        sum.add(&values, &selection);
+        prop_assert_eq!(sum.sum().to_bits(), (((a + e) + (c + g)) + ((b + f) + (d + h))).to_bits());
+        prop_assert_eq!(sum.count(), present.len() as u64);
+        prop_assert_eq!(count_present(&values, &selection), present.len() as u64);
+        prop_assert_eq!(least(&values, &selection), present.iter().copied().fold(f64::INFINITY, f64::min));
+        prop_assert_eq!(greatest(&values, &selection), present.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+        let small: Vec<f64> = values.iter().map(|value| value % 1e6).collect();
+        let moments = MomentsLanes::of(&small, &selection);
+        prop_assert_eq!(moments.count, present.len() as u64);
+        if !present.is_empty() {
+            let mean = present.iter().map(|value| value % 1e6).sum::<f64>() / present.len() as f64;
+            let deviation = present.iter().map(|value| (value % 1e6 - mean).powi(2)).sum::<f64>();
+            prop_assert!((moments.mean - mean).abs() <= 1e-9 * (1.0 + mean.abs()), "{} {}", moments.mean, mean);
+            prop_assert!((moments.deviation - deviation).abs() <= 1e-9 * (1.0 + deviation), "{} {}", moments.deviation, deviation);
+        }
+    }
+
+    /// Goal: keys, lanes and sums by slot are those of a plain loop, for listed rows as for all.
+    #[test]
+    fn slots_take_rows_in_order((values, kept) in chunk(), interval in 1_i64..1_000, shift: i32) {
+        let selection = selection(&kept);
+        let mut list = [0; CHUNK_ROWS];
+        let listed = selection.list(&mut list).to_vec();
+        prop_assert_eq!(&listed, &(0..kept.len()).filter(|&row| kept[row]).map(|row| row as u16).collect::<Vec<_>>());
+        let times: Vec<i64> = (0..values.len()).map(|row| (row as i64 % 97) * 13 + i64::from(shift)).collect();
+        let codes: Vec<u16> = (0..values.len()).map(|row| (row % 5) as u16).collect();
+        let first = i64::from(shift).div_euclid(interval);
+        for rows in [Rows::All(kept.len()), Rows::Listed(&listed)] {
+            let taken: Vec<usize> = match rows {
+                Rows::All(count) => (0..count).collect(),
+                Rows::Listed(rows) => rows.iter().map(|&row| usize::from(row)).collect(),
+            };
+            let mut slots = vec![0_u32; rows.len()];
+            append_bucket(&mut slots, rows, &times, interval, first);
+            append_codes(&mut slots, rows, &codes, 5);
+            add_lanes(&mut slots, rows, 2);
+            let expected: Vec<u32> = taken.iter().map(|&row| {
+                let bucket = (times[row].div_euclid(interval) - first) as u32;
+                (bucket * 5 + u32::from(codes[row])) * 4 + row as u32 % 4
+            }).collect();
+            prop_assert_eq!(&slots, &expected);
+            let end = expected.iter().max().map_or(0, |&slot| slot as usize + 1);
+            let (mut got, mut want) = (vec![GroupSum::default(); end], vec![GroupSum::default(); end]);
+            sum_slots(&slots, rows, &values, &mut got);
+            for (&row, &slot) in taken.iter().zip(&expected) {
+                if !values[row].is_nan() {
+                    want[slot as usize].sum += values[row];
+                    want[slot as usize].count += 1;
+                }
+            }
+            prop_assert_eq!(got, want);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! One plan over one state of the partitions has one answer, to the byte.
+#![expect(clippy::disallowed_methods, reason = "tests of threads need threads")]
+
+mod world;
+
+use std::{
+    sync::{Mutex, atomic::AtomicBool},
+    thread,
+};
+
+use query::{Answer, Cancel, Plan, Task};
+use types::ErrorCode;
+use world::{Random, Shape, World, conclude, tiny};
+
+const QUERIES: [&str; 5] = [
+    r#""aggregates":[{"fn":"sum","metric":"value"},{"fn":"avg","metric":"value"},{"fn":"stddev","metric":"value"}]"#,
+    r#""aggregates":[{"fn":"sum","metric":"value"},{"fn":"variance","metric":"value"}],"group_by":["region"]"#,
+    r#""aggregates":[{"fn":"sum","metric":"value"},{"fn":"avg","metric":"latency"}],"group_by":["user","table","flag"]"#,
+    r#""aggregates":[{"fn":"sum","metric":"value"},{"fn":"min","metric":"value"}],"interval_us":100,"filters":{"region":{"ne":"r3"}}"#,
+    r#""aggregates":[{"fn":"avg","metric":"value"}],"interval_us":500,"group_by":["region","late"],"filters":{"value":{"gt":-1e6}}"#,
+];
+
+fn world() -> World {
+    let shape = Shape { rows: 6_000, limits: tiny(), span_us: 3_000, in_order: false, users: 200 };
+    World::new(11, shape)
+}
+
+fn ask(query: &str) -> String {
+    let tables = r#"{"namespace":"shop","table":"events"},{"namespace":"shop","table":"more"}"#;
+    format!(r#"{{"tables":[{tables}],"start_time":150,"end_time":2900,{query}}}"#)
+}
+
+/// Runs tasks in their order here on several threads and hands the results over in the order in which they end.
+fn run_on_threads(plan: &Plan, tasks: Vec<Task>, threads: usize) -> Answer {
+    let (queue, results) = (Mutex::new(tasks), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let left = AtomicBool::new(false);
+                while let Some(task) = { queue.lock().unwrap().pop() } {
+                    let result = query::run(plan, &task, &Cancel::new(&left, &|| false)).unwrap();
+                    results.lock().unwrap().push(result);
+                }
+            });
+        }
+    });
+    conclude(plan, results.into_inner().unwrap()).unwrap()
+}
+
+/// Goal: the order in which tasks run and end, and the number of threads, change no byte of an answer, float sums included.
+#[test]
+fn threads_change_no_byte() {
+    let world = world();
+    let mut random = Random(5);
+    for query in QUERIES {
+        let json = ask(query);
+        let expected = world.answer(&json).unwrap();
+        let plan = world.plan(&json).unwrap();
+        assert!(world.tasks(&plan).len() >= 6, "there is something to order");
+        for threads in [1, 2, 5] {
+            for _ in 0..4 {
+                let mut tasks = world.tasks(&plan);
+                random.shuffle(&mut tasks);
+                assert_eq!(run_on_threads(&plan, tasks, threads), expected, "{query}");
+            }
+        }
+    }
+}
+
+/// Goal: partials that come from different nodes give the answer that one node gives.
+#[test]
+fn placement_changes_no_byte() {
+    let world = world();
+    for query in QUERIES {
+        let json = ask(query);
+        let (plan, expected) = (world.plan(&json).unwrap(), world.answer(&json).unwrap());
+        let left = AtomicBool::new(false);
+        let mut partials: Vec<_> = world
+            .readers
+            .iter()
+            .map(|reader| {
+                let tasks = world.tasks(&plan).into_iter().filter(|task| task.partition() == reader.partition());
+                let results = tasks.map(|task| query::run(&plan, &task, &Cancel::new(&left, &|| false)).unwrap());
+                query::merge(&plan, reader.partition(), results.collect()).unwrap()
+            })
+            .collect();
+        partials.reverse();
+        assert_eq!(query::finish(&plan, partials).unwrap(), expected, "{query}");
+    }
+}
+
+/// Goal: work stops by name when the client has left and when the time is up.
+#[test]
+fn cancelled_work_stops() {
+    let world = world();
+    let plan = world.plan(&ask(QUERIES[2])).unwrap();
+    let task = &world.tasks(&plan)[0];
+    let (left, here) = (AtomicBool::new(true), AtomicBool::new(false));
+    let error = query::run(&plan, task, &Cancel::new(&left, &|| false)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Cancelled);
+    let error = query::run(&plan, task, &Cancel::new(&here, &|| true)).unwrap_err();
+    assert_eq!((error.code, error.field.as_deref()), (ErrorCode::DeadlineExceeded, Some("timeout_ms")));
+}
+
+/// Goal: too many groups are an error, in a task as well as in a merge, and never a cut.
+#[test]
+fn too_many_groups_are_an_error() {
+    let world = world();
+    let json = ask(QUERIES[2]);
+    for groups_max in [1, 20, 400] {
+        let limits = query::QueryLimits { groups_max, ..query::QueryLimits::default() };
+        let query = query::parse(json.as_bytes(), &limits).unwrap();
+        let plan = query::plan(&query, &world.tables).unwrap();
+        let left = AtomicBool::new(false);
+        let cancel = Cancel::new(&left, &|| false);
+        let results = world.tasks(&plan).iter().map(|task| query::run(&plan, task, &cancel)).collect::<Result<_, _>>();
+        let error = results.and_then(|results| conclude(&plan, results)).unwrap_err();
+        assert_eq!((error.code, error.field.as_deref()), (ErrorCode::TooLarge, Some("group_by")), "{groups_max}");
+    }
+}
