@@ -1,0 +1,257 @@
+//! The appender: the one thread that writes.
+//!
+//! 1. A group is written to one file with one sync, then shown to readers, then acked. So what a caller or a reader
+//!    knows of is durable.
+//! 2. A file in which a write or a sync failed gets no further record: what the system says of it later is worth
+//!    nothing. The next file's header says where its truth ends.
+//! 3. A failed group changes nothing: the next one gets its offsets and its row counts.
+//! 4. Every group tries anew. A disk that has room again, or works again, needs nobody's help.
+
+use std::{io, sync::Arc};
+
+use types::AppenderId;
+
+use super::{
+    config::EmbeddedConfig,
+    group::{Group, RowCounts, Start},
+    index::FileIndex,
+    queue::{Queue, Request, Work},
+    segment::{SegmentHeader, Stand, index_name, log_name, records_at, spare_name},
+    store::{ActiveFile, OpenFile, SealedFile, Store},
+};
+use crate::{
+    api::AppendError,
+    clock::Clock,
+    files::{LogFile, OpenMode, write_all_at},
+};
+
+/// Released files that are kept for their next life: overwriting makes a sync about a third cheaper than writing
+/// where nothing was.
+pub(crate) const SPARES_MAX: usize = 2;
+
+/// The state of the thread that writes.
+pub(crate) struct Appender {
+    pub(crate) store: Arc<Store>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: EmbeddedConfig,
+    pub(crate) id: AppenderId,
+    /// Where the partitions stand; what is durable, as in the store.
+    pub(crate) stands: Vec<Stand>,
+    pub(crate) rows: RowCounts,
+    pub(crate) active: Option<Active>,
+    /// Number and end of the newest file that gets no more records; (0, 0) where there is none.
+    pub(crate) newest_sealed: (u64, u64),
+    /// Numbers of released files that wait for their next life.
+    pub(crate) spares: Vec<u64>,
+}
+
+/// The file that is written, as the appender sees it.
+pub(crate) struct Active {
+    number: u64,
+    file: Arc<dyn LogFile>,
+    /// Where its records end; all before is durable.
+    end: u64,
+}
+
+impl Appender {
+    /// Works until the queue is closed and empty, then seals the file.
+    pub(crate) fn run(mut self) {
+        // However this ends, nobody is left waiting.
+        let _end = End { store: self.store.clone(), queue: self.queue.clone() };
+        loop {
+            match self.queue.take(self.config.group_bytes_max, self.config.linger) {
+                Work::Group(requests) => self.commit(requests),
+                Work::Release => self.drop_released(),
+                Work::Closed => break,
+            }
+        }
+        self.seal_active();
+    }
+
+    fn commit(&mut self, requests: Vec<Request>) {
+        let written = self.write(&requests);
+        self.queue.done();
+        match written {
+            Ok(group) => {
+                let mut appended: Vec<_> = group.appended().collect();
+                self.store.publish(group.into_records());
+                for request in requests {
+                    let rest = appended.split_off(request.blocks.len());
+                    // A caller that left knows nothing of its append, which stands all the same.
+                    let _ = request.ack.send(Ok(std::mem::replace(&mut appended, rest)));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, calls = requests.len(), "event log: a group could not be made durable");
+                let error = Arc::new(error);
+                for request in requests {
+                    let _ = request.ack.send(Err(AppendError::Unavailable(error.clone())));
+                }
+            }
+        }
+    }
+
+    /// Makes a group durable.
+    fn write(&mut self, requests: &[Request]) -> io::Result<Group> {
+        self.make_room(requests.iter().map(Request::stored_bytes).sum())?;
+        let active = self.active.as_mut().expect("room was made in it");
+        let group = Group::place(
+            requests,
+            Start {
+                file: active.number,
+                position: active.end,
+                appender: self.id,
+                now: self.clock.now(),
+                stands: &self.stands,
+                rows: &self.rows,
+            },
+        );
+        let written = write_all_at(&*active.file, &mut group.parts(), active.end);
+        if let Err(error) = written.and_then(|()| active.file.sync_data()) {
+            self.abandon_active();
+            return Err(error);
+        }
+        active.end += group.bytes;
+        self.stands.clone_from(&group.stands);
+        self.rows.extend(&group.rows);
+        Ok(group)
+    }
+
+    /// Sees to it that there is an active file with room for a group, if need be a new one.
+    fn make_room(&mut self, bytes: u64) -> io::Result<()> {
+        let start = records_at(self.stands.len());
+        if let Some(active) = &self.active
+            && (active.end == start || active.end + bytes <= self.config.segment_bytes)
+        {
+            return Ok(());
+        }
+        let previous = self.active.as_ref().map_or(self.newest_sealed, |active| (active.number, active.end));
+        let number = previous.0 + 1;
+        let header =
+            SegmentHeader { number, previous: previous.0, previous_end: previous.1, base: self.stands.clone() };
+        let file = self.create(&header, self.config.segment_bytes.max(start + bytes)).inspect_err(|_| {
+            // Whatever is there of it never held a record.
+            let _ = self.store.files.remove(&self.store.dir.join(log_name(number)));
+        })?;
+        let index = FileIndex::new(self.stands.clone());
+        let next = ActiveFile { number, file: file.clone(), index };
+        self.replace_active(Some(next));
+        self.active = Some(Active { number, file, end: start });
+        Ok(())
+    }
+
+    /// A new file, durable with its header and name.
+    fn create(&mut self, header: &SegmentHeader, len: u64) -> io::Result<Arc<dyn LogFile>> {
+        let Store { files, dir, .. } = &*self.store;
+        let path = dir.join(log_name(header.number));
+        let mode = match self.spares.pop() {
+            Some(spare) if files.rename(&dir.join(spare_name(spare)), &path).is_ok() => OpenMode::ReadWrite,
+            _ => OpenMode::Create,
+        };
+        let file = files.open(&path, mode)?;
+        file.allocate(len)?;
+        write_all_at(&*file, &mut [io::IoSlice::new(&header.encode())], 0)?;
+        file.sync_data()?;
+        files.sync_dir(dir)?;
+        Ok(file)
+    }
+
+    /// Gives up the active file after a failure in it (rule 2).
+    fn abandon_active(&mut self) {
+        let Some(active) = &self.active else { return };
+        // Of use if it works, of no harm if it does not: the next file's header says the same.
+        let _ = active.file.truncate(active.end).and_then(|()| active.file.sync_data());
+        self.seal_active();
+    }
+
+    /// Ends the active file where its durable records end. One without records goes.
+    fn seal_active(&mut self) {
+        let Some(active) = self.active.take() else { return };
+        if active.end == records_at(self.stands.len()) {
+            let Store { files, dir, .. } = &*self.store;
+            // If the name comes back after a crash, it is that of a file without acked records, and the last one.
+            if files.remove(&dir.join(log_name(active.number))).is_ok() {
+                self.store.lock().active = None;
+                return;
+            }
+        }
+        let _ = active.file.truncate(active.end);
+        self.active = Some(active);
+        self.replace_active(None);
+        self.active = None;
+    }
+
+    /// Moves the active file to the sealed ones and puts `next` in its place.
+    fn replace_active(&mut self, next: Option<ActiveFile>) {
+        let mut state = self.store.lock();
+        let sealed = std::mem::replace(&mut state.active, next);
+        let (Some(sealed), Some(active)) = (sealed, &self.active) else { return };
+        let base = (0..self.stands.len()).map(|partition| sealed.index.base(partition)).collect();
+        let ends = sealed.index.ends();
+        let entry = SealedFile { number: sealed.number, end: active.end, base, ends };
+        state.files.push_back(Arc::new(entry));
+        drop(state);
+        self.newest_sealed = (active.number, active.end);
+        store_index(&self.store, sealed.number, active.end, &sealed.index);
+        self.store.keep_open(OpenFile { number: sealed.number, file: sealed.file, index: Arc::new(sealed.index) });
+        self.drop_released();
+    }
+
+    /// Removes files all of whose records were released, oldest first.
+    pub(crate) fn drop_released(&mut self) {
+        loop {
+            let taken = self.store.lock().take_released(self.config.retention_bytes_min);
+            let Some(file) = taken else { return };
+            if let Err(error) = self.remove(file.number) {
+                // It is still there, so it is shown: the files of a log have no gap in their numbers.
+                tracing::warn!(%error, file = file.number, "event log: a released file could not be removed");
+                self.store.lock().files.push_front(file);
+                return;
+            }
+        }
+    }
+
+    fn remove(&mut self, number: u64) -> io::Result<()> {
+        let Store { files, dir, .. } = &*self.store;
+        // Names go one by one, the one before for good, so that a crash leaves no gap in the numbers.
+        files.sync_dir(dir)?;
+        let path = dir.join(log_name(number));
+        let whole = files.open(&path, OpenMode::Read)?.len()? == self.config.segment_bytes;
+        if whole && self.spares.len() < SPARES_MAX {
+            files.rename(&path, &dir.join(spare_name(number)))?;
+            // One whose old name might come back is left alone until the next start.
+            if files.sync_dir(dir).is_ok() {
+                self.spares.push(number);
+            }
+        } else {
+            files.remove(&path)?;
+        }
+        // An index without its file would be swept away at the next start.
+        let _ = files.remove(&dir.join(index_name(number)));
+        Ok(())
+    }
+}
+
+/// Stores the index of a file that gets no more records. A log does without where that fails.
+pub(crate) fn store_index(store: &Store, number: u64, end: u64, index: &FileIndex) {
+    let write = || {
+        let file = store.files.open(&store.dir.join(index_name(number)), OpenMode::Create)?;
+        write_all_at(&*file, &mut [io::IoSlice::new(&index.encode(number, end))], 0)
+    };
+    if let Err(error) = write() {
+        tracing::debug!(%error, number, "event log: an index was not stored and will be made again");
+    }
+}
+
+struct End {
+    store: Arc<Store>,
+    queue: Arc<Queue>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.queue.abandon();
+        self.store.close();
+    }
+}

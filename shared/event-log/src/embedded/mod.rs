@@ -1,0 +1,300 @@
+//! The embedded log: all partitions in one sequence of files of one directory, so that one sync makes a whole group of
+//! appends durable, whatever tables and partitions they go to.
+//!
+//! ```text
+//! append ─▶ queue ─▶ appender (own thread): place, write, sync ─▶ store ─▶ readers
+//!           bounded                                                tail in memory, else files
+//! ```
+//!
+//! 1. One directory, one process: a lock sees to it.
+//! 2. Every start is a new epoch, the appender's id, and begins a new file at its first append.
+//! 3. A failure to write refuses the appends that it meets, and no others.
+
+mod appender;
+mod config;
+mod frame;
+mod group;
+mod index;
+mod manifest;
+mod queue;
+mod reader;
+mod recovery;
+mod scan;
+mod segment;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    any::Any,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+};
+
+use async_trait::async_trait;
+use tokio::sync::{oneshot, watch};
+use types::{AppenderId, Offset, PartitionId, Timestamp, limits::PARTITIONS_MAX};
+
+pub use self::config::{EmbeddedConfig, OpenError, Recovery};
+use self::{
+    appender::Appender,
+    group::RowCounts,
+    index::{FILE_BYTES_MAX, FileIndex},
+    queue::{Queue, Request},
+    reader::Reader,
+    recovery::{Inventory, recover},
+    segment::{Stand, records_at},
+    store::{Place, State, Store},
+};
+use crate::{
+    api::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogReader, ReadError},
+    clock::{Clock, SystemClock},
+    disk::DiskFiles,
+    files::FileSystem,
+};
+
+/// Bytes of one call of `append` at most; above every request that the contract lets through.
+const APPEND_BYTES_MAX: u64 = 1 << 30;
+const _: () = assert!(2 * APPEND_BYTES_MAX < FILE_BYTES_MAX);
+
+/// A durable log in the files of one directory.
+pub struct EmbeddedLog {
+    store: Arc<Store>,
+    queue: Arc<Queue>,
+    partitions: u32,
+    id: AppenderId,
+    recovery: Recovery,
+    ended: watch::Receiver<bool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl EmbeddedLog {
+    /// Opens the log of `config.dir`, or makes it, and starts its thread. Reads the last file: blocks for up to a
+    /// tenth of a second or so.
+    ///
+    /// # Errors
+    /// Another process has it open, the disk failed, or what it holds contradicts itself.
+    pub fn open(config: EmbeddedConfig, files: Arc<dyn FileSystem>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        check(&config)?;
+        let dir = config.dir.clone();
+        files.create_dir_all(&dir).map_err(OpenError::at(&dir))?;
+        let lock = files.lock(&dir.join("lock")).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => OpenError::InUse(dir.clone()),
+            _ => OpenError::at(&dir)(error),
+        })?;
+        let mut inventory = Inventory::of(&files.list(&dir).map_err(OpenError::at(&dir))?);
+        let manifest = manifest::begin_epoch(&*files, &dir, config.partitions, !inventory.logs.is_empty())?;
+        let partitions = manifest.partitions as usize;
+        let caches = (config.tail_bytes_max, config.index_bytes_max);
+        let store = Arc::new(Store::new(files, dir.clone(), caches, vec![Stand::EMPTY; partitions]));
+        let recovery = recover(&store, &inventory.logs, partitions)?;
+        inventory.sweep(&store);
+        let Recovery { files, cut_bytes, damaged_records } = recovery;
+        tracing::info!(files, cut_bytes, damaged_records, epoch = manifest.epoch, "event log: open");
+
+        let queue = Arc::new(Queue::new(config.queue_bytes_max));
+        let (stands, newest_sealed) = {
+            let state = store.lock();
+            (state.ends.clone(), state.files.back().map_or((0, 0), |file| (file.number, file.end)))
+        };
+        let appender = Appender {
+            store: store.clone(),
+            queue: queue.clone(),
+            clock,
+            config,
+            id: manifest.appender(),
+            stands,
+            rows: RowCounts::new(),
+            active: None,
+            newest_sealed,
+            spares: inventory.spares,
+        };
+        let (thread, ended) = start(appender, lock).map_err(OpenError::at(dir))?;
+        let thread = Mutex::new(Some(thread));
+        Ok(Self { store, queue, partitions: manifest.partitions, id: manifest.appender(), recovery, ended, thread })
+    }
+
+    /// Opens a log on the real file system, by the machine's clock.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on_disk(config: EmbeddedConfig) -> Result<Self, OpenError> {
+        Self::open(config, Arc::new(DiskFiles), Arc::new(SystemClock))
+    }
+
+    /// The id under which this life of the log appends.
+    #[must_use]
+    pub fn appender(&self) -> AppenderId {
+        self.id
+    }
+
+    /// What the start found and mended.
+    #[must_use]
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
+    }
+
+    fn knows(&self, partition: PartitionId) -> bool {
+        partition.0 < self.partitions
+    }
+
+    /// Applies `ask` to the index of the file at a place.
+    fn ask_index<T>(&self, state: MutexGuard<'_, State>, place: Place, ask: impl FnOnce(&FileIndex) -> T) -> Option<T> {
+        let open = match place {
+            Place::Active => return state.active.as_ref().map(|active| ask(&active.index)),
+            Place::Open(open) => open,
+            Place::Sealed(file) => {
+                drop(state); // the disk is not waited for under the lock
+                let opened = reader::open(&self.store, &file);
+                opened
+                    .inspect_err(|error| tracing::warn!(%error, file = file.number, "event log: read an index"))
+                    .ok()?
+            }
+        };
+        Some(ask(&open.index))
+    }
+
+    fn check_blocks(&self, blocks: &[Append]) -> Result<(), AppendError> {
+        let fits = |block: &Append| {
+            self.knows(block.header.partition) && u64::from(block.header.body_len) == block.body.len() as u64
+        };
+        let bytes: u64 = blocks.iter().map(|block| frame::stored_bytes(block.header.body_len)).sum();
+        if blocks.iter().all(fits) && bytes <= APPEND_BYTES_MAX {
+            return Ok(());
+        }
+        let what = "a block for no partition of the log, with another body than its header says, or too large a call";
+        Err(AppendError::Unavailable(Arc::new(io::Error::new(io::ErrorKind::InvalidInput, what))))
+    }
+}
+
+impl Drop for EmbeddedLog {
+    fn drop(&mut self) {
+        self.queue.close();
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        // A panic there has been reported by its own thread.
+        let _ = thread.map(JoinHandle::join);
+    }
+}
+
+#[async_trait]
+impl EventLog for EmbeddedLog {
+    fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Synced
+    }
+
+    async fn append(&self, blocks: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        if blocks.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.check_blocks(&blocks)?;
+        let (ack, acked) = oneshot::channel();
+        self.queue.push(Request { blocks, ack })?;
+        let died = |_| AppendError::Unavailable(Arc::new(io::Error::other("the log's appender has ended")));
+        acked.await.map_err(died)?
+    }
+
+    fn reader(&self, partition: PartitionId, from: Offset) -> Result<Box<dyn LogReader>, ReadError> {
+        let bounds = self.bounds(partition);
+        if !self.knows(partition) || from > bounds.end {
+            return Err(ReadError::NoSuchOffset { partition, wanted: from });
+        }
+        if from < bounds.start {
+            return Err(ReadError::Gap { partition, wanted: from, start: bounds.start });
+        }
+        Ok(Box::new(Reader { store: self.store.clone(), partition, next: from }))
+    }
+
+    fn bounds(&self, partition: PartitionId) -> Bounds {
+        if !self.knows(partition) {
+            return Bounds { start: Offset::ZERO, end: Offset::ZERO, last_append_time: Timestamp::MIN };
+        }
+        self.store.lock().bounds(partition)
+    }
+
+    fn append_time_of(&self, partition: PartitionId, offset: Offset) -> Option<Timestamp> {
+        if !self.knows(partition) {
+            return None;
+        }
+        let at = partition.0 as usize;
+        let state = self.store.lock();
+        let bounds = state.bounds(partition);
+        if offset < bounds.start || bounds.end <= offset {
+            return None;
+        }
+        let place = state.place(partition, offset);
+        let entry = self.ask_index(state, place, |index| index.from(at, offset).first().copied())?;
+        entry.map(|entry| entry.append_time)
+    }
+
+    fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Offset {
+        if !self.knows(partition) {
+            return Offset::ZERO;
+        }
+        let state = self.store.lock();
+        let bounds = state.bounds(partition);
+        if bounds.start == bounds.end || bounds.last_append_time < time {
+            return bounds.end;
+        }
+        let place = state.place_of_time(partition, time);
+        let found = self.ask_index(state, place, |index| index.offset_at(partition.0 as usize, time));
+        // Where an index cannot be read the start is the safe answer: too early, never too late.
+        found.unwrap_or(bounds.start).max(bounds.start)
+    }
+
+    fn load(&self) -> Load {
+        self.queue.load()
+    }
+
+    fn release_before(&self, partition: PartitionId, offset: Offset) {
+        if !self.knows(partition) {
+            return;
+        }
+        let mut state = self.store.lock();
+        let released = &mut state.released[partition.0 as usize];
+        if *released < offset {
+            *released = offset;
+            let free = state.has_released();
+            drop(state);
+            if free {
+                self.queue.release();
+            }
+        }
+    }
+
+    async fn close(&self) {
+        self.queue.close();
+        // An error means that the thread is gone, which is what is waited for.
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+    }
+}
+
+fn check(config: &EmbeddedConfig) -> Result<(), OpenError> {
+    let refuse = |field, value, must| Err(OpenError::Config { field, value, must });
+    if !(1..=PARTITIONS_MAX).contains(&config.partitions) {
+        return refuse("partitions", u64::from(config.partitions), "1 to 1024");
+    }
+    let header = records_at(config.partitions as usize);
+    if !(2 * header..=APPEND_BYTES_MAX).contains(&config.segment_bytes) {
+        return refuse("segment_bytes", config.segment_bytes, "at least twice a file's header, at most 1 GiB");
+    }
+    if config.group_bytes_max > APPEND_BYTES_MAX {
+        return refuse("group_bytes_max", config.group_bytes_max, "at most 1 GiB");
+    }
+    Ok(())
+}
+
+/// Starts the thread; the lock on the directory lives as long as it does.
+fn start(appender: Appender, lock: Box<dyn Any + Send + Sync>) -> io::Result<(JoinHandle<()>, watch::Receiver<bool>)> {
+    let (tell, ended) = watch::channel(false);
+    let run = move || {
+        appender.run();
+        drop(lock);
+        tell.send_replace(true);
+    };
+    Ok((thread::Builder::new().name("event-log".into()).spawn(run)?, ended))
+}

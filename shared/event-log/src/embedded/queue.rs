@@ -1,0 +1,158 @@
+//! The way into the log: a queue of appends, bounded by bytes, between any number of callers and the appender.
+//!
+//! 1. An append is queued whole or refused whole; it is refused once the queue holds its bound, unless it is empty.
+//! 2. Bytes count until their group is durable or failed.
+//! 3. After `close` nothing is queued; what was before is still taken.
+
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::frame::stored_bytes;
+use crate::api::{Append, AppendError, Appended, Load};
+
+/// When to try again after a refusal: about what the largest group takes on a slow disk.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// One call of `append`.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) blocks: Vec<Append>,
+    pub(crate) ack: oneshot::Sender<Result<Vec<Appended>, AppendError>>,
+}
+
+impl Request {
+    /// Bytes that its records take in a file.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.blocks.iter().map(|block| stored_bytes(block.header.body_len)).sum()
+    }
+}
+
+/// What there is to do for the appender.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Make these durable.
+    Group(Vec<Request>),
+    /// Look after released files.
+    Release,
+    /// Nothing any more: closed and empty.
+    Closed,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    bytes_max: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    requests: VecDeque<Request>,
+    /// Of `requests`.
+    waiting_bytes: u64,
+    /// Of the group taken last.
+    taken_bytes: u64,
+    released: bool,
+    closed: bool,
+}
+
+impl Queue {
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        Self { inner: Mutex::default(), changed: Condvar::new(), bytes_max }
+    }
+
+    /// Queues a call.
+    ///
+    /// # Errors
+    /// The queue is full or closed.
+    pub(crate) fn push(&self, request: Request) -> Result<(), AppendError> {
+        let bytes = request.stored_bytes();
+        let mut inner = self.lock();
+        if inner.closed {
+            return Err(AppendError::Closed);
+        }
+        let queued = inner.waiting_bytes + inner.taken_bytes;
+        if queued > 0 && queued + bytes > self.bytes_max {
+            return Err(AppendError::Overloaded { retry_after: RETRY_AFTER });
+        }
+        inner.waiting_bytes += bytes;
+        inner.requests.push_back(request);
+        drop(inner);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// The next thing to do; waits for it. A group is at least one call and at
+    /// most `bytes_max`; one that is smaller waits `linger` for more.
+    pub(crate) fn take(&self, bytes_max: u64, linger: Duration) -> Work {
+        let mut inner = self.lock();
+        while inner.requests.is_empty() && !inner.closed && !inner.released {
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        if std::mem::take(&mut inner.released) {
+            return Work::Release;
+        }
+        if !linger.is_zero() && !inner.requests.is_empty() {
+            inner = self.linger(inner, bytes_max, linger);
+        }
+        let mut group = Vec::new();
+        while let Some(next) = inner.requests.front().map(Request::stored_bytes) {
+            if !group.is_empty() && inner.taken_bytes + next > bytes_max {
+                break;
+            }
+            inner.waiting_bytes -= next;
+            inner.taken_bytes += next;
+            group.extend(inner.requests.pop_front());
+        }
+        if group.is_empty() { Work::Closed } else { Work::Group(group) }
+    }
+
+    fn linger<'a>(&self, inner: MutexGuard<'a, Inner>, bytes_max: u64, linger: Duration) -> MutexGuard<'a, Inner> {
+        let until = Instant::now() + linger;
+        let more = |inner: &mut Inner| inner.waiting_bytes < bytes_max && !inner.closed && Instant::now() < until;
+        let waited = self.changed.wait_timeout_while(inner, linger, more);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// The group taken last is durable or failed.
+    pub(crate) fn done(&self) {
+        self.lock().taken_bytes = 0;
+    }
+
+    /// Tells the appender that files may have become free.
+    pub(crate) fn release(&self) {
+        self.lock().released = true;
+        self.changed.notify_one();
+    }
+
+    /// Refuses all that comes from now on.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    /// Drops what waits; its callers see that the log is closed. For an appender that ends.
+    pub(crate) fn abandon(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.waiting_bytes = 0;
+        inner.requests.clear();
+    }
+
+    /// How full it is.
+    pub(crate) fn load(&self) -> Load {
+        let inner = self.lock();
+        Load { queued_bytes: inner.waiting_bytes + inner.taken_bytes, queued_bytes_max: self.bytes_max }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change of `Inner` is complete before anything can panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

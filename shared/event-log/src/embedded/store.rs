@@ -1,0 +1,275 @@
+//! What readers see: the files, where the partitions stand, the newest records. One lock over all of it, taken once a
+//! group by the appender and once a poll by a reader, never while a disk is waited for.
+//!
+//! 1. Only what is durable is ever in here; the appender publishes a group whole.
+//! 2. A partition's records are `[start, end)`: those of `files`, oldest first, then those of the active file.
+//! 3. `tail` holds the newest records of a partition without a gap; the oldest of all partitions leave first.
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use types::{Offset, PartitionId, Timestamp};
+
+use super::{
+    frame::stored_bytes,
+    index::{Entry, FileIndex},
+    segment::Stand,
+};
+use crate::{
+    api::{Bounds, Record},
+    files::{FileSystem, LogFile},
+};
+
+/// A file that gets no more records.
+#[derive(Debug)]
+pub(crate) struct SealedFile {
+    pub(crate) number: u64,
+    /// Where its records end.
+    pub(crate) end: u64,
+    /// Where the partitions stand before it.
+    pub(crate) base: Vec<Stand>,
+    /// Where they stand after it.
+    pub(crate) ends: Vec<Stand>,
+}
+
+/// The file that is written.
+pub(crate) struct ActiveFile {
+    pub(crate) number: u64,
+    pub(crate) file: Arc<dyn LogFile>,
+    pub(crate) index: FileIndex,
+}
+
+/// A sealed file that is open for reading.
+#[derive(Clone)]
+pub(crate) struct OpenFile {
+    pub(crate) number: u64,
+    pub(crate) file: Arc<dyn LogFile>,
+    pub(crate) index: Arc<FileIndex>,
+}
+
+/// Where records lie: entries of consecutive records in one file.
+pub(crate) struct Located {
+    pub(crate) number: u64,
+    pub(crate) file: Arc<dyn LogFile>,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// Where to look for a record.
+pub(crate) enum Place {
+    /// In the file that is written.
+    Active,
+    /// In a sealed file that is open.
+    Open(OpenFile),
+    /// In a sealed file that must be opened first.
+    Sealed(Arc<SealedFile>),
+}
+
+/// The part that the lock guards.
+pub(crate) struct State {
+    pub(crate) files: VecDeque<Arc<SealedFile>>,
+    pub(crate) active: Option<ActiveFile>,
+    pub(crate) ends: Vec<Stand>,
+    pub(crate) released: Vec<Offset>,
+    pub(crate) closed: bool,
+    tails: Vec<VecDeque<Record>>,
+    tail_order: VecDeque<PartitionId>,
+    tail_bytes: u64,
+    open: VecDeque<OpenFile>,
+    open_bytes: u64,
+}
+
+/// What the appender, the readers and the log itself share.
+pub(crate) struct Store {
+    state: Mutex<State>,
+    /// One per partition: its end moved, or the log is closed.
+    grown: Vec<Condvar>,
+    pub(crate) files: Arc<dyn FileSystem>,
+    pub(crate) dir: PathBuf,
+    tail_bytes_max: u64,
+    index_bytes_max: u64,
+}
+
+impl Store {
+    pub(crate) fn new(
+        files: Arc<dyn FileSystem>,
+        dir: PathBuf,
+        (tail_bytes_max, index_bytes_max): (u64, u64),
+        ends: Vec<Stand>,
+    ) -> Self {
+        let partitions = ends.len();
+        let state = State {
+            files: VecDeque::new(),
+            active: None,
+            ends,
+            released: vec![Offset::ZERO; partitions],
+            closed: false,
+            tails: vec![VecDeque::new(); partitions],
+            tail_order: VecDeque::new(),
+            tail_bytes: 0,
+            open: VecDeque::new(),
+            open_bytes: 0,
+        };
+        let grown = (0..partitions).map(|_| Condvar::new()).collect();
+        Self { state: Mutex::new(state), grown, files, dir, tail_bytes_max, index_bytes_max }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change of `State` is complete before anything can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What tells that a partition has grown.
+    pub(crate) fn grown(&self, partition: PartitionId) -> &Condvar {
+        &self.grown[partition.0 as usize]
+    }
+
+    /// Shows a group that is durable, in the order in which it was written to the active file.
+    pub(crate) fn publish(&self, group: Vec<(PartitionId, Entry, Record)>) {
+        let mut touched: Vec<PartitionId> = group.iter().map(|(partition, ..)| *partition).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        let mut state = self.lock();
+        for (partition, entry, record) in group {
+            state.add(partition, entry, record);
+        }
+        state.trim_tail(self.tail_bytes_max);
+        drop(state);
+        for partition in touched {
+            self.grown(partition).notify_all();
+        }
+    }
+
+    /// Ends the log for readers.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        for grown in &self.grown {
+            grown.notify_all();
+        }
+    }
+
+    /// Keeps a file open that was just opened, and the bound on those that are.
+    pub(crate) fn keep_open(&self, opened: OpenFile) {
+        let mut state = self.lock();
+        if state.open.iter().any(|open| open.number == opened.number) {
+            return;
+        }
+        state.open_bytes += opened.index.memory_bytes();
+        state.open.push_back(opened);
+        while state.open.len() > 1 && (state.open_bytes > self.index_bytes_max || state.open.len() > OPEN_FILES_MAX) {
+            let oldest = state.open.pop_front().expect("more than one");
+            state.open_bytes -= oldest.index.memory_bytes();
+        }
+    }
+}
+
+/// Sealed files that are open at one time.
+const OPEN_FILES_MAX: usize = 128;
+
+impl State {
+    /// What is durable in a partition.
+    pub(crate) fn bounds(&self, partition: PartitionId) -> Bounds {
+        let at = partition.0 as usize;
+        let end = self.ends[at];
+        Bounds { start: self.start(at), end: end.next, last_append_time: end.last_time }
+    }
+
+    /// Where a record lies that is in the partition's bounds.
+    pub(crate) fn place(&self, partition: PartitionId, offset: Offset) -> Place {
+        let at = partition.0 as usize;
+        let before = self.files.partition_point(|file| file.ends[at].next <= offset);
+        let Some(sealed) = self.files.get(before) else {
+            return Place::Active;
+        };
+        let open = self.open.iter().find(|open| open.number == sealed.number);
+        open.map_or_else(|| Place::Sealed(sealed.clone()), |open| Place::Open(open.clone()))
+    }
+
+    /// Like [`Self::place`], for the first record with an append time of at least `time`, which there must be.
+    pub(crate) fn place_of_time(&self, partition: PartitionId, time: Timestamp) -> Place {
+        let at = partition.0 as usize;
+        let before = self.files.partition_point(|file| file.ends[at].last_time < time);
+        match self.files.get(before) {
+            // The file before has only older records, so the first offset of this one is at or before the wanted.
+            Some(file) => self.place(partition, file.base[at].next),
+            None => Place::Active,
+        }
+    }
+
+    /// Copies what the tail holds from `offset` on, about `bytes_max` of it; returns how many records.
+    pub(crate) fn copy_tail(
+        &self,
+        partition: PartitionId,
+        offset: Offset,
+        bytes_max: usize,
+        into: &mut Vec<Record>,
+    ) -> usize {
+        let tail = &self.tails[partition.0 as usize];
+        let first = self.ends[partition.0 as usize].next.0 - tail.len() as u64;
+        let Some(skip) = offset.0.checked_sub(first) else {
+            return 0;
+        };
+        let (mut count, mut bytes) = (0, 0);
+        for record in tail.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)) {
+            bytes += record.body.len();
+            if count > 0 && bytes > bytes_max {
+                break;
+            }
+            into.push(record.clone());
+            count += 1;
+        }
+        count
+    }
+
+    /// Removes the oldest sealed file from sight if all of it is released and at least `bytes_min` stay without it.
+    pub(crate) fn take_released(&mut self, bytes_min: u64) -> Option<Arc<SealedFile>> {
+        let staying: u64 = self.files.iter().skip(1).map(|file| file.end).sum();
+        if !self.has_released() || staying < bytes_min {
+            return None;
+        }
+        let taken = self.files.pop_front();
+        if let Some(at) = self.open.iter().position(|open| Some(open.number) == taken.as_ref().map(|file| file.number))
+        {
+            let open = self.open.remove(at).expect("just found");
+            self.open_bytes -= open.index.memory_bytes();
+        }
+        taken
+    }
+
+    /// Whether all of the oldest sealed file is released. The newest file never is: it says where the partitions stand.
+    pub(crate) fn has_released(&self) -> bool {
+        let newest = self.active.is_none() && self.files.len() == 1;
+        let free = |file: &Arc<SealedFile>| file.ends.iter().zip(&self.released).all(|(end, to)| end.next <= *to);
+        !newest && self.files.front().is_some_and(free)
+    }
+
+    fn start(&self, at: usize) -> Offset {
+        let oldest = self.files.front().map(|file| file.base[at]);
+        let oldest = oldest.or_else(|| self.active.as_ref().map(|active| active.index.base(at)));
+        oldest.unwrap_or(self.ends[at]).next
+    }
+
+    fn add(&mut self, partition: PartitionId, entry: Entry, record: Record) {
+        let at = partition.0 as usize;
+        self.ends[at] = Stand { next: record.offset.next(), last_time: record.append_time };
+        self.tail_bytes += tail_cost(&record);
+        self.tails[at].push_back(record);
+        self.tail_order.push_back(partition);
+        let active = self.active.as_mut().expect("a group is written to the active file");
+        active.index.push(at, entry);
+    }
+
+    fn trim_tail(&mut self, bytes_max: u64) {
+        while self.tail_bytes > bytes_max {
+            let oldest = self.tail_order.pop_front().expect("every record of a tail is in the order");
+            let record = self.tails[oldest.0 as usize].pop_front().expect("every record in the order is in a tail");
+            self.tail_bytes -= tail_cost(&record);
+        }
+    }
+}
+
+fn tail_cost(record: &Record) -> u64 {
+    stored_bytes(record.header.body_len) + size_of::<Record>() as u64
+}
