@@ -37,6 +37,9 @@ use crate::{
 /// Batches of one stream that are under way at a time.
 const STREAM_BATCHES_MAX: usize = 16;
 
+/// What gRPC puts before each message.
+const FRAME_BYTES: u64 = 5;
+
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type ReplyStream = Pin<Box<dyn Stream<Item = Result<IngestReply, Status>> + Send>>;
 
@@ -129,7 +132,7 @@ impl IngestService {
             let (ingest, share) = (Arc::clone(&ingest), share.clone());
             async move {
                 let message = message.map_err(|error| framing_status(&error, &share))?;
-                let bytes = message.len() as u64;
+                let bytes = message.len() as u64 + FRAME_BYTES;
                 let ack = ingest.protobuf_rows(tenant, message, share.clone()).await;
                 share.give_back(bytes);
                 ack.map(reply).map_err(status)

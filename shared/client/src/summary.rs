@@ -1,0 +1,55 @@
+//! What became of all that a writer sent.
+
+/// A row that the server rejected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectedRow {
+    /// Which of the rows that the writer took: the first is 0.
+    pub row: u64,
+    /// The code, `INVALID_ARGUMENT` and the like.
+    pub code: String,
+    /// Why.
+    pub message: String,
+}
+
+/// What became of all that a writer sent, as far as it is acked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Rows appended, duplicates included.
+    pub accepted: u64,
+    /// Rows rejected.
+    pub rejected: u64,
+    /// The first of them, in no order between batches.
+    pub rejects: Vec<RejectedRow>,
+    /// Batches acked.
+    pub batches: u64,
+    /// Attempts that failed and were repeated.
+    pub retries: u64,
+    /// What the acks mean: `synced`, `replicated` or `broker`; empty before the first.
+    pub durability: String,
+    /// The newest token: a query that presents it as `after` sees all rows of this summary. (One gateway's newest token
+    /// covers its earlier ones.)
+    pub token: Option<String>,
+}
+
+impl Summary {
+    /// Adds an ack; `rows` are the batch's rows by their index in the request.
+    pub(crate) fn add(&mut self, reply: proto::v1::IngestReply, rows: &[u64], listed_max: usize) {
+        self.accepted += reply.accepted;
+        self.rejected += reply.rejected.len() as u64;
+        self.batches += 1;
+        for reject in reply.rejected {
+            if self.rejects.len() >= listed_max {
+                break;
+            }
+            // An index that the batch does not have cannot be; the reason is worth showing all the same.
+            let row = rows.get(reject.index as usize).copied().unwrap_or(u64::MAX);
+            self.rejects.push(RejectedRow { row, code: reject.code, message: reject.message });
+        }
+        if !reply.durability.is_empty() {
+            self.durability = reply.durability;
+        }
+        if !reply.token.is_empty() {
+            self.token = Some(reply.token);
+        }
+    }
+}
