@@ -64,7 +64,7 @@ pub(crate) async fn tables_round_trip(store: Store) {
     let expected = stored(&table, 0, false);
     assert_eq!(store.table(TENANT, &name("a")).await.unwrap(), Some(expected.clone()));
     assert_eq!(store.table_by_key(table.key).await.unwrap(), Some(expected.clone()));
-    assert_eq!(store.tables(Some(TENANT)).await.unwrap(), [expected.clone()]);
+    assert_eq!(store.tables(Some(TENANT)).await.unwrap(), std::slice::from_ref(&expected));
     assert_eq!(store.tables(None).await.unwrap(), [expected]);
     assert_eq!(store.table(TenantId(1), &name("a")).await.unwrap(), None);
     assert_eq!(store.table_by_key(TableKey { tenant: TenantId(1), ..table.key }).await.unwrap(), None);

@@ -1,0 +1,93 @@
+//! `GET /v1/cluster`: nodes with their health and load, and the placement map with its version.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use metadata::NodeRecord;
+use placement::PlacementMap;
+use proto::{catalog::Catalog as _, hot_tier::PartitionStatus};
+use serde::Serialize;
+use service::ApiResult;
+use types::NodeId;
+
+use super::Shared;
+
+#[derive(Serialize)]
+struct ClusterView {
+    nodes: Vec<NodeView>,
+    placement: PlacementView,
+}
+
+#[derive(Serialize)]
+struct NodeView {
+    node: u64,
+    zone: Option<String>,
+    address: String,
+    /// `healthy`, or `unreachable` where its hot tier does not answer.
+    health: &'static str,
+    heartbeat_us: i64,
+    /// Partitions that the map gives it.
+    partitions: usize,
+    /// What they hold; null where it is not known.
+    load: Option<LoadView>,
+}
+
+#[derive(Serialize)]
+struct LoadView {
+    rows: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct PlacementView {
+    version: u64,
+    partitions: Vec<PartitionView>,
+}
+
+#[derive(Serialize)]
+struct PartitionView {
+    partition: u32,
+    /// Nodes that hold it, the primary first.
+    replicas: Vec<u64>,
+}
+
+pub(super) async fn read(State(shared): State<Shared>) -> ApiResult<Response> {
+    let map = shared.plane.placement();
+    // Only this process's node can be asked; one that registered under another id lives elsewhere, or no more.
+    let here = shared.hot_tier.status().await.ok();
+    let nodes = shared.plane.nodes().await?;
+    let nodes = nodes
+        .into_iter()
+        .map(|node| match node.id == shared.plane.node() {
+            true => node_view(node, &map, here.as_deref()),
+            false => node_view(node, &map, None),
+        })
+        .collect();
+    let partitions = map.replicas.iter().map(|(partition, nodes)| PartitionView {
+        partition: partition.0,
+        replicas: nodes.iter().map(|node| node.0).collect(),
+    });
+    let placement = PlacementView { version: map.version, partitions: partitions.collect() };
+    Ok(Json(ClusterView { nodes, placement }).into_response())
+}
+
+fn node_view(node: NodeRecord, map: &PlacementMap, status: Option<&[PartitionStatus]>) -> NodeView {
+    NodeView {
+        partitions: partitions_of(map, node.id),
+        node: node.id.0,
+        zone: node.zone,
+        address: node.address,
+        health: if status.is_some() { "healthy" } else { "unreachable" },
+        heartbeat_us: node.heartbeat_at.0,
+        load: status.map(|status| LoadView {
+            rows: status.iter().map(|partition| partition.rows).sum(),
+            bytes: status.iter().map(|partition| partition.bytes).sum(),
+        }),
+    }
+}
+
+fn partitions_of(map: &PlacementMap, node: NodeId) -> usize {
+    map.replicas.values().filter(|nodes| nodes.contains(&node)).count()
+}
