@@ -1,0 +1,70 @@
+//! Progress of one table: what the hot tier applied, against what the log holds.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use event_log::EventLog;
+use proto::{
+    hot_tier::{HotTier, TablePartitionStatus},
+    progress::{PartitionProgress, Progress, TableProgress},
+};
+use types::{ApiError, Offset, PartitionId, Table};
+
+use crate::{
+    Clock,
+    progress::{EventTimes, lag_of, low_watermark},
+};
+
+/// The [`Progress`] of tables, asked from the hot tier and the log each time.
+pub struct Watermarks {
+    log: Arc<dyn EventLog>,
+    hot_tier: Arc<dyn HotTier>,
+    clock: Clock,
+}
+
+impl Watermarks {
+    /// Progress between this log and this hot tier.
+    pub fn new(log: Arc<dyn EventLog>, hot_tier: Arc<dyn HotTier>, clock: Clock) -> Self {
+        Self { log, hot_tier, clock }
+    }
+
+    /// The next offsets of partitions that know nothing of the table yet.
+    async fn next_offsets(&self) -> Result<BTreeMap<PartitionId, Offset>, ApiError> {
+        let status = self.hot_tier.status().await?;
+        Ok(status.into_iter().map(|status| (status.partition, status.next_offset)).collect())
+    }
+}
+
+#[async_trait]
+impl Progress for Watermarks {
+    async fn table(&self, table: &Table) -> Result<TableProgress, ApiError> {
+        let known: BTreeMap<PartitionId, TablePartitionStatus> =
+            self.hot_tier.table_status(table.key).await?.into_iter().map(|status| (status.partition, status)).collect();
+        let complete = table.partitions.iter().all(|partition| known.contains_key(partition));
+        let others = if complete { BTreeMap::new() } else { self.next_offsets().await? };
+        let now = (self.clock)();
+        let mut partitions = Vec::with_capacity(table.partitions.len());
+        let mut times = Vec::with_capacity(table.partitions.len());
+        for &partition in &table.partitions {
+            let status = known.get(&partition);
+            let next_offset = status
+                .map(|status| status.next_offset)
+                .or_else(|| others.get(&partition).copied())
+                .ok_or_else(|| ApiError::unavailable(format!("partition {partition} is on no node that answers")))?;
+            let event_time_max = status.and_then(|status| status.event_time_max);
+            if let (Some(max), Some(at)) = (event_time_max, status.and_then(|status| status.last_events_at)) {
+                times.push(EventTimes { max, last_events_at: at });
+            }
+            let lag = lag_of(self.log.as_ref(), partition, next_offset, now);
+            partitions.push(PartitionProgress {
+                partition,
+                log_end: lag.log_end,
+                next_offset,
+                event_time_max,
+                freshness_us: lag.freshness_us,
+            });
+        }
+        let freshness_us = partitions.iter().map(|partition| partition.freshness_us).max().unwrap_or(0);
+        Ok(TableProgress { partitions, watermark: low_watermark(&times, now), freshness_us })
+    }
+}
