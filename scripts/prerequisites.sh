@@ -1,0 +1,48 @@
+# Sourced by the other scripts: makes sure that a tool is there, and says what it does about it.
+# shellcheck shell=bash
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+  printf 'error: %s\n' "$1" >&2
+  shift
+  for hint in "$@"; do printf '  %s\n' "$hint" >&2; done
+  exit 1
+}
+
+# as_root COMMAND...: runs it with the rights that installing takes, or fails.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+# require TOOL PACKAGE...: TOOL is on the path afterwards. Only what is missing is installed, and only where apt-get is.
+require() {
+  local tool=$1
+  shift
+  command -v "$tool" >/dev/null 2>&1 && return 0
+  command -v apt-get >/dev/null 2>&1 ||
+    die "$tool is missing" "install it with this system's package manager and try again"
+  say "$tool is missing: installing $*"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >/dev/null ||
+    die "$tool is missing and apt-get update failed" "install $* and try again"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
+    die "$tool is missing and could not be installed" "install $* and try again"
+  command -v "$tool" >/dev/null 2>&1 || die "$tool is still missing after installing $*"
+}
+
+# require_cargo: cargo is on the path afterwards, at a version that the workspace builds with.
+require_cargo() {
+  local cargo_bin=${CARGO_HOME:-$HOME/.cargo}/bin
+  case ":$PATH:" in *":$cargo_bin:"*) ;; *) PATH=$cargo_bin:$PATH ;; esac
+  require cc build-essential
+  if ! command -v cargo >/dev/null 2>&1; then
+    require curl curl ca-certificates
+    say "cargo is missing: installing rustup for $(id -un), as https://rustup.rs describes it"
+    curl --proto '=https' --tlsv1.2 -sSf --retry 3 https://sh.rustup.rs |
+      sh -s -- -y -q --profile minimal --default-toolchain none --no-modify-path >&2 ||
+      die "rustup could not be installed" "install Rust (https://rustup.rs) and try again"
+  fi
+  # rust-toolchain.toml names the version; rustup fetches it at the first call.
+  (cd "$(dirname "${BASH_SOURCE[0]}")/.." && cargo --version >&2) ||
+    die "cargo does not run here" "the version that rust-toolchain.toml names could not be had"
+}

@@ -1,0 +1,164 @@
+//! What came of an ingest: accepted, rejected with lines and reasons, rate. Progress while it runs.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::send_lines::Sent;
+use crate::{outcome::note, table_text::thousands};
+
+/// So many rejected events are shown with line and reason.
+const SHOWN_MAX: usize = 10;
+/// Where stderr is no terminal, a line about progress comes this often.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// An event that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rejected {
+    /// Its line in the file.
+    line: u64,
+    /// Why.
+    why: String,
+}
+
+/// Counts of one ingest.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Events appended.
+    pub(crate) accepted: u64,
+    /// Events refused, here or by the server.
+    pub(crate) rejected: u64,
+    /// Bytes of the file.
+    pub(crate) bytes: u64,
+    /// The durability that the server named last.
+    pub(crate) durability: String,
+    first: Vec<Rejected>,
+    reasons: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    /// Counts what came of a batch.
+    pub(crate) fn count(&mut self, sent: Sent) {
+        self.accepted += sent.accepted;
+        if !sent.durability.is_empty() {
+            self.durability = sent.durability;
+        }
+        sent.rejected.into_iter().for_each(|(line, why)| self.reject(Rejected { line, why }));
+    }
+
+    fn reject(&mut self, rejected: Rejected) {
+        self.rejected += 1;
+        // Reasons are counted without their quoted values, so that a million bad numbers are one line.
+        *self.reasons.entry(without_quoted(&rejected.why)).or_default() += 1;
+        self.first.push(rejected);
+        self.first.sort_by_key(|rejected| rejected.line);
+        self.first.truncate(SHOWN_MAX);
+    }
+
+    /// The summary, line by line.
+    pub(crate) fn lines(&self, took: Duration) -> Vec<String> {
+        let seconds = took.as_secs_f64().max(1e-6);
+        let rate = (self.accepted as f64 / seconds) as u64;
+        let mut lines = vec![format!(
+            "accepted {} events ({}) in {seconds:.2} s: {} events/s, {:.1} MB/s read; rejected {}",
+            thousands(self.accepted),
+            if self.durability.is_empty() { "none sent" } else { &self.durability },
+            thousands(rate),
+            self.bytes as f64 / seconds / 1e6,
+            thousands(self.rejected),
+        )];
+        for rejected in &self.first {
+            lines.push(format!("  line {}: {}", rejected.line, rejected.why));
+        }
+        if self.rejected > self.first.len() as u64 {
+            lines.push(format!("  … {} more; by reason:", thousands(self.rejected - self.first.len() as u64)));
+            let mut reasons: Vec<_> = self.reasons.iter().collect();
+            reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+            for (reason, count) in reasons.into_iter().take(SHOWN_MAX) {
+                lines.push(format!("  {} × {reason}", thousands(*count)));
+            }
+        }
+        lines
+    }
+}
+
+fn without_quoted(text: &str) -> String {
+    let mut quoted = false;
+    text.chars()
+        .filter_map(|c| match (c, quoted) {
+            ('"', _) => {
+                quoted = !quoted;
+                quoted.then_some('…')
+            }
+            (_, true) => None,
+            (c, false) => Some(c),
+        })
+        .collect()
+}
+
+/// Shows how far an ingest is: a bar on a terminal, else a line now and then.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    read: Arc<AtomicU64>,
+    size: Option<u64>,
+    began: Instant,
+    shown: Instant,
+}
+
+impl Progress {
+    /// Progress through a source of `size` bytes, of which `read` counts those read.
+    pub(crate) fn new(size: Option<u64>, read: Arc<AtomicU64>, now: Instant) -> Self {
+        let (bar, template) = match size {
+            Some(size) => (ProgressBar::new(size), "{wide_bar} {percent}% {bytes_per_sec} {msg} eta {eta}"),
+            None => (ProgressBar::no_length(), "{spinner} {bytes} {msg}"),
+        };
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+        bar.set_style(ProgressStyle::with_template(template).expect("the templates above are well formed"));
+        Self { bar, read, size, began: now, shown: now }
+    }
+
+    /// Shows the state, if it is time to.
+    pub(crate) fn show(&mut self, tally: &Tally, now: Instant) {
+        let read = self.read.load(Relaxed);
+        let seconds = now.duration_since(self.began).as_secs_f64().max(1e-6);
+        let rate = thousands((tally.accepted as f64 / seconds) as u64);
+        if !self.bar.is_hidden() {
+            self.bar.set_message(format!("{} events, {rate}/s", thousands(tally.accepted)));
+            self.bar.set_position(read);
+        } else if now.duration_since(self.shown) >= LINE_EVERY {
+            self.shown = now;
+            let part = self.size.map_or(String::new(), |size| format!("{}% of the file, ", read * 100 / size.max(1)));
+            note(&format!("{part}{} events accepted, {rate}/s", thousands(tally.accepted)));
+        }
+    }
+
+    /// Clears the bar, so that the summary stands alone.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the first rejects by line are shown whichever came first, the rest are counted by reason.
+    #[test]
+    fn rejects_are_summed_up() {
+        let mut tally =
+            Tally { accepted: 1_500, bytes: 3_000_000, durability: "synced".to_owned(), ..Tally::default() };
+        for line in (1..=30).rev() {
+            tally.reject(Rejected { line, why: format!("q: \"x{line}\" is no number") });
+        }
+        let lines = tally.lines(Duration::from_secs(1));
+        assert_eq!(lines[0], "accepted 1,500 events (synced) in 1.00 s: 1,500 events/s, 3.0 MB/s read; rejected 30");
+        assert_eq!(lines[1], "  line 1: q: \"x1\" is no number");
+        assert_eq!(lines[10], "  line 10: q: \"x10\" is no number");
+        assert_eq!(lines[11], "  … 20 more; by reason:");
+        assert_eq!(lines[12], "  30 × q: … is no number");
+    }
+}
