@@ -251,6 +251,8 @@ mod tests {
         assert_eq!(checker.check(&first, 0, &times()), Ok(()));
         for bad in [
             event(&[("ab", "x"), ("c\0", "x")], &[("m", 1.0)]),
+            event(&[("ab", "x"), ("\0", "x")], &[("m", 1.0)]),
+            event(&[("ab", "x"), ("m", "x")], &[("m", 1.0)]),
             event(&[("a", "x"), ("a", "x")], &[("m", 1.0)]),
             event(&[("ab", "x")], &[("m", 1.0), ("m", 1.0)]),
             EventRef { table: "", ..first },

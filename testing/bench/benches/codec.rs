@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use codec::{BodyBuilder, BodyView, EventChecker, EventRef, JsonForm, ProtobufBatch, TimeLimits, decode_json};
+use codec::{Body, BodyBuilder, BodyView, EventChecker, EventRef, JsonForm, ProtobufBatch, TimeLimits, decode_json};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use types::{Timestamp, limits::REQUEST_EVENTS_MAX};
 
@@ -77,18 +77,27 @@ fn protobuf(event: &EventRef<'_>, out: &mut Vec<u8>) {
     field(out, 1, &message);
 }
 
-fn stages(criterion: &mut Criterion) {
-    let (mut rows, mut lines, mut builder) = (Vec::new(), String::new(), BodyBuilder::default());
+/// The workload in each form.
+struct Inputs {
+    protobuf: Vec<u8>,
+    ndjson: String,
+    body: Body,
+}
+
+fn inputs() -> Inputs {
+    let (mut rows, mut ndjson, mut builder) = (Vec::new(), String::new(), BodyBuilder::default());
     for_each_event(|event| {
         protobuf(event, &mut rows);
-        lines.push_str(&event.to_json());
-        lines.push('\n');
+        ndjson.push_str(&event.to_json());
+        ndjson.push('\n');
         builder.push(event, NOW, 0).expect("far below the limits");
     });
-    let body = builder.finish(false).expect("there are events").bytes;
-    let times = TimeLimits::default_at(NOW);
-    println!("bytes per event: protobuf {}, NDJSON {}, columns {}", rows.len() / 10_000, lines.len() / 10_000, body.len() / 10_000);
+    Inputs { protobuf: rows, ndjson, body: builder.finish(false).expect("there are events") }
+}
 
+fn stages(criterion: &mut Criterion) {
+    let Inputs { protobuf: rows, ndjson: lines, body: Body { bytes: body, .. } } = inputs();
+    let (mut builder, times) = (BodyBuilder::default(), TimeLimits::default_at(NOW));
     let mut group = criterion.benchmark_group("codec");
     group.throughput(Throughput::Elements(EVENTS));
     group.bench_function("protobuf_decode", |bench| {
