@@ -22,6 +22,7 @@ use types::Timestamp;
 
 use super::{
     raw_codec::RawCodec,
+    report::latencies,
     template::{Stamp, Template},
 };
 use crate::{addresses::Addresses, args::Mode, failure::Failure, http::Http};
@@ -63,14 +64,12 @@ pub(crate) struct Measured {
 impl Measured {
     /// Nothing yet.
     pub(crate) fn new(begin: Instant) -> Self {
-        // Three digits, from 1 µs; it grows by itself.
-        let latency_us = Histogram::new(3).expect("three significant digits are allowed");
-        Self { latency_us, events: 0, bytes: 0, refusals: 0, last_ack: begin }
+        Self { latency_us: latencies(), events: 0, bytes: 0, refusals: 0, last_ack: begin }
     }
 
     /// Adds what another worker measured.
     pub(crate) fn add(&mut self, other: &Self) {
-        self.latency_us.add(&other.latency_us).expect("the histogram grows");
+        self.latency_us.add(&other.latency_us).expect("both have the same bounds");
         self.events += other.events;
         self.bytes += other.bytes;
         self.refusals += other.refusals;

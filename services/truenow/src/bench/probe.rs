@@ -8,7 +8,7 @@ use hyper::{Method, StatusCode};
 use serde_json::json;
 use types::Timestamp;
 
-use super::{NAMESPACE, drive::micros};
+use super::{NAMESPACE, drive::micros, report::latencies};
 use crate::{addresses::Addresses, failure::Failure, http::Http};
 
 /// A probe is sent this often.
@@ -28,7 +28,7 @@ pub(crate) struct Freshness {
 /// Probes a table until `end`.
 pub(crate) async fn run(addresses: Addresses, table: String, end: Instant) -> Result<Freshness, Failure> {
     let http = Http::new(&addresses)?;
-    let histogram = Histogram::new(3).expect("three significant digits are allowed");
+    let histogram = latencies();
     let mut found = Freshness { ack_to_answer_us: histogram, misses: 0, failures: 0 };
     let mut number = 0_u64;
     while Instant::now() + EVERY < end {

@@ -106,6 +106,12 @@ impl Report<'_> {
     }
 }
 
+/// Latencies from 1 µs to an hour, to three digits. What saturates must do so there, not at a size that grows.
+pub(crate) fn latencies() -> Histogram<u64> {
+    const HOUR_US: u64 = 3_600_000_000;
+    Histogram::new_with_bounds(1, HOUR_US, 3).expect("the bounds and digits are allowed")
+}
+
 fn quantiles(histogram: &Histogram<u64>) -> Value {
     let at = |q| histogram.value_at_quantile(q);
     json!({"count": histogram.len(), "p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "max": histogram.max()})
