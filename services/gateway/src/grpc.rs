@@ -194,6 +194,7 @@ fn tenant_of(request: &Request<Streaming<Bytes>>) -> Result<TenantId, Status> {
     tenant.ok_or_else(|| Status::unauthenticated("the request has no tenant"))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "stands in map_err")]
 fn status(error: ApiError) -> Status {
     service::to_status(&error)
 }

@@ -76,9 +76,9 @@ async fn nothing_accepted_is_an_error() {
     let deep = "[".repeat(100_000);
     for body in ["{", "", "[]", "{\"events\":[]}", "7", &deep, "\u{1}"] {
         let reply = gateway.post(body.to_owned()).await;
-        assert_eq!(reply.status, 400, "{:.20}", body);
+        assert_eq!(reply.status, 400, "{body:.20}");
         assert_eq!(reply.json["error"]["code"], "INVALID_ARGUMENT");
-        assert!(reply.json["accepted"].is_null(), "{:.20}", body);
+        assert!(reply.json["accepted"].is_null(), "{body:.20}");
     }
     let lines = gateway.post_with(&[("content-type", "application/x-ndjson")], "no\nline\n").await;
     assert_eq!((lines.status, lines.json["accepted"].is_null()), (400, true));
@@ -276,7 +276,7 @@ async fn events_go_where_their_key_says() {
     let table = gateway.catalog.put(&shop(), |table| table.partition_by = Some("user".into()));
     let event = |n: u32| {
         let id = if n % 3 == 1 { format!("\"event_id\":\"i{n}\",") } else { String::new() };
-        let user = if n % 3 == 0 { format!("\"user\":\"u{n}\"") } else { String::new() };
+        let user = if n.is_multiple_of(3) { format!("\"user\":\"u{n}\"") } else { String::new() };
         format!(r#"{{"namespace":"shop","table":"events",{id}"dimensions":{{{user}}},"metrics":{{"n":{n}}}}}"#)
     };
     let body = format!("[{}]", (0..60).map(event).collect::<Vec<_>>().join(","));
