@@ -48,15 +48,14 @@ server_files "$home"
 mkdir -p "$DATA_DIR" "$(dirname "$LOG_FILE")" "$(dirname "$PID_FILE")"
 require curl curl ca-certificates
 
+# Another program to run than the one that build.sh makes; for tests.
+bin=${BIN:-$root/target/release/truenow}
 if pid=$(server_pid); then
   $demo || die "a server runs already (process $pid)" "stop it with ./stop-services.sh${home:+ --home $home}"
 else
-  bin=${TRUENOW_BIN:-$root/target/release/truenow}
   [ -x "$bin" ] || "$root/build.sh"
   args=(serve --data-dir "$DATA_DIR" --port-offset "$offset")
   if [ -f "$root/truenow.toml" ]; then args+=(--config "$root/truenow.toml"); fi
-  # The variable is the scripts' own; the server refuses variables that it does not know.
-  unset TRUENOW_BIN
   if $foreground; then exec "$bin" "${args[@]}"; fi
   rm -f "$EXIT_FILE"
   rm -f "$PID_FILE"
@@ -87,7 +86,7 @@ for service in $SERVICES; do
 done
 
 if $demo; then
-  "$root/demo/run.sh" --port-offset "$offset"
+  BIN=$bin "$root/demo/run.sh" --port-offset "$offset"
 else
   say "data: $DATA_DIR, log: $LOG_FILE, stop: ./stop-services.sh"
 fi

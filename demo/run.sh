@@ -11,7 +11,7 @@ case ${1:-} in
   --port-offset) offset=${2:?--port-offset needs a number} ;;
   *) die "unknown argument $1" "usage: demo/run.sh [--port-offset N]" ;;
 esac
-bin=${TRUENOW_BIN:-$root/target/release/truenow}
+bin=${BIN:-$root/target/release/truenow}
 control=http://127.0.0.1:$((8001 + offset))
 
 # A demo starts from nothing, however often it is shown; a table that is not there is no error.
@@ -20,7 +20,7 @@ curl -s --noproxy '*' --max-time 10 -o /dev/null -X DELETE "$control/v1/tables/d
 say ""
 say "20,282 real edits of Wikipedia, moved in time so that the last one is now:"
 "$bin" ingest "$root/demo/edits.ndjson.zst" --namespace demo --table edits --port-offset "$offset" \
-  --time time --shift-to-now \
+  --time time --shift-to-now --wait \
   --dimensions channel,page,user,namespace,isRobot,isAnonymous,isNew,countryName,cityName \
   --metrics added,deleted,delta
 

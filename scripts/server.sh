@@ -1,5 +1,5 @@
 # Sourced by the other scripts: where a server's files and ports are, and how its health is asked.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 
 # In the order in which they depend on each other; names and HTTP ports as in docs/architecture.md.
 SERVICES="control-plane:8001 hot-tier:9090 stream-ingester:8100 gateway:8088 watermark:8084 query-api:8081 rebalancer:8086"

@@ -55,7 +55,7 @@ FORMATS
   csv, tsv  a header line, then rows (csv: quotes as in RFC 4180; tsv: no quotes). An empty field is absent.
   combined  access log lines as Apache and nginx write them, common the same without the last two fields:
             client_ip, ident, user, time, method, path, protocol, status, bytes, referer, user_agent; `-` is absent.
-            Unless said otherwise: --time time, all others as dimensions but --metrics bytes,requests=1.
+            Unless said otherwise: --time time as these logs write it, all others as dimensions but --metrics bytes,requests=1.
   A name ending in .gz or .zst is unpacked on the way. Without --format the rest of the name decides
   (.ndjson .jsonl .json, .csv, .tsv .tab, .log for combined).
 
@@ -106,6 +106,9 @@ pub(crate) struct IngestArgs {
     /// Move all times by one constant so that the last event is now; for demos. Reads the file twice.
     #[arg(long, requires = "time")]
     pub(crate) shift_to_now: bool,
+    /// After the last ack, wait until queries see all events.
+    #[arg(long, conflicts_with = "print")]
+    pub(crate) wait: bool,
     /// Print the events in TrueNow's form instead of sending them.
     #[arg(long)]
     pub(crate) print: bool,

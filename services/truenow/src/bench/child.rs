@@ -13,8 +13,9 @@ use crate::{addresses::Addresses, failure::Failure, http::Http};
 
 /// The ports of all services, which move together.
 const PORTS: [u16; 14] = [8001, 9080, 8088, 9088, 8100, 9100, 9090, 9091, 8081, 9081, 8084, 9084, 8086, 9086];
-/// Offsets that are tried, in steps that keep any two apart.
-const OFFSETS: std::ops::Range<u16> = 2..50;
+/// Offsets that are tried, in steps that keep any two apart; all ports stay below those that the system gives to outgoing
+/// connections.
+const OFFSETS: std::ops::Range<u16> = 2..21;
 const OFFSET_STEP: u16 = 1_100;
 /// The server has this long to become healthy, and to end.
 const WAIT_MAX: Duration = Duration::from_secs(30);

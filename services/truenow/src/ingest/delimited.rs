@@ -58,7 +58,8 @@ impl Records for Delimited {
             return Ok(Read::End);
         }
         record.begin(self.wanted.len(), self.row.position().map_or(0, csv::Position::line));
-        if self.row.len() > self.fields {
+        // Empty fields beyond the header are the ends of rows that were padded.
+        if self.row.iter().skip(self.fields).any(|field| !field.is_empty()) {
             return Ok(Read::Bad(format!("{} fields, but the header line has {}", self.row.len(), self.fields)));
         }
         for (slot, &at) in self.wanted.iter().enumerate() {
@@ -95,13 +96,14 @@ mod tests {
     /// Goal: columns are found by name, quotes are undone, empty and missing fields are absent, lines are those of the file.
     #[test]
     fn rows_follow_the_header() {
-        let text = "\u{feff}a,b,c\n1,\"x,\"\"y\"\"\nz\",3\n4,,6\n7\n1,2,3,4\n";
+        let text = "\u{feff}a,b,c\n1,\"x,\"\"y\"\"\nz\",3\n4,,6\n7\n1,2,3,4\n8,9,,,\n";
         let cell = |text: &str| Some(text.to_owned());
         let found = rows(text, Delimiter::Comma, &["c", "a", "b"]);
         assert_eq!(found[0], (2, Ok(vec![cell("3"), cell("1"), cell("x,\"y\"\nz")])));
         assert_eq!(found[1], (4, Ok(vec![cell("6"), cell("4"), None])));
         assert_eq!(found[2], (5, Ok(vec![None, cell("7"), None])));
         assert!(found[3].1.is_err(), "more fields than names");
+        assert_eq!(found[4], (7, Ok(vec![None, cell("8"), cell("9")])));
     }
 
     /// Goal: in tab separated values a quote is a character like any other.

@@ -32,7 +32,11 @@ impl EventMaker {
     ///
     /// # Errors
     /// Why the record makes no event: a time or a number that is none, no id.
-    pub(crate) fn make<T>(&mut self, record: &Record, take: impl FnOnce(&EventRef<'_>) -> T) -> Result<T, String> {
+    pub(crate) async fn make<T>(
+        &mut self,
+        record: &Record,
+        take: impl AsyncFnOnce(&EventRef<'_>) -> T,
+    ) -> Result<T, String> {
         let event_time = event_time(&self.mapping, record)?;
         let event_id = match self.mapping.id {
             Id::Batch => None,
@@ -69,14 +73,15 @@ impl EventMaker {
                 metrics_len += 1;
             }
         }
-        Ok(take(&EventRef {
+        let event = EventRef {
             namespace: &self.namespace,
             table: &self.table,
             event_time: event_time.map(|time| time.saturating_add(self.shift_us)),
             event_id: event_id.map(str::as_bytes),
             dimensions: &dimensions[..dimensions_len],
             metrics: &metrics[..metrics_len],
-        }))
+        };
+        Ok(take(&event).await)
     }
 }
 
@@ -142,29 +147,31 @@ mod tests {
     }
 
     /// Goal: a record becomes the event that the mapping describes, and what is absent stays absent.
-    #[test]
-    fn records_become_events() {
+    #[tokio::test]
+    async fn records_become_events() {
         let full = record([Some("1.5"), Some("x"), Some("-3"), Some("2.5")]);
         maker()
-            .make(&full, |event| {
+            .make(&full, async |event| {
                 assert_eq!(event.event_time, Some(1_500_005));
                 assert_eq!(event.event_id, Some(&b"f.csv:7"[..]));
                 assert_eq!(event.dimensions, [("d", "x"), ("c", "eu")]);
                 assert_eq!(event.metrics, [("r", -15.0), ("n", 1.0)]);
             })
+            .await
             .unwrap();
         let sparse = record([Some("1"), None, None, Some("2.5")]);
         maker()
-            .make(&sparse, |event| {
+            .make(&sparse, async |event| {
                 assert_eq!(event.dimensions, [("c", "eu")]);
                 assert_eq!(event.metrics, [("n", 1.0)]);
             })
+            .await
             .unwrap();
     }
 
     /// Goal: a record that makes no event says which column is at fault.
-    #[test]
-    fn faults_are_named() {
+    #[tokio::test]
+    async fn faults_are_named() {
         for (cells, column) in [
             ([None, None, None, None], "at"),
             ([Some("x"), None, None, None], "at"),
@@ -172,7 +179,7 @@ mod tests {
             ([Some("1"), None, Some("1"), Some("NaN")], "q"),
             ([Some("1"), None, Some("1e308"), Some("1e308")], "q"),
         ] {
-            let why = maker().make(&record(cells), |_| ()).unwrap_err();
+            let why = maker().make(&record(cells), async |_| ()).await.unwrap_err();
             assert!(why.contains(column), "{cells:?}: {why}");
         }
     }

@@ -56,6 +56,9 @@ pub(crate) struct Product {
 pub(crate) const ACCESS_FIELDS: [&str; 11] =
     ["client_ip", "ident", "user", "time", "method", "path", "protocol", "status", "bytes", "referer", "user_agent"];
 
+/// How an access log writes its time.
+const ACCESS_TIME: &str = "%d/%b/%Y:%H:%M:%S %z";
+
 impl Mapping {
     /// The mapping of a command line; `None` where the events are in TrueNow's own form.
     ///
@@ -69,7 +72,7 @@ impl Mapping {
         }
         let mut mapping =
             Self { columns: Vec::new(), time: None, id: Id::Batch, dimensions: Vec::new(), metrics: Vec::new() };
-        mapping.read_time(args.time.as_deref().or(access_log.then_some("time")))?;
+        mapping.read_time(args.time.as_deref().or(access_log.then_some("time")), access_log)?;
         mapping.id = match args.id.as_deref() {
             None => Id::Batch,
             Some("line") => Id::Line,
@@ -95,9 +98,10 @@ impl Mapping {
         self.metrics.push(("requests".to_owned(), Product { columns: Vec::new(), factor: 1.0 }));
     }
 
-    fn read_time(&mut self, given: Option<&str>) -> Result<(), Failure> {
+    fn read_time(&mut self, given: Option<&str>, access_log: bool) -> Result<(), Failure> {
         if let Some(given) = given {
-            let (column, form) = given.split_once(':').unwrap_or((given, "rfc3339"));
+            let usual = if access_log { ACCESS_TIME } else { "rfc3339" };
+            let (column, form) = given.split_once(':').unwrap_or((given, usual));
             self.time = Some((self.slot(column), TimeForm::parse(form)?));
         }
         Ok(())
@@ -232,6 +236,7 @@ mod tests {
         assert_eq!(mapping(Format::Ndjson, &[]).unwrap(), None);
         let log = mapping(Format::Common, &[]).unwrap().unwrap();
         assert_eq!((log.dimensions.len(), log.metrics.len()), (7, 2));
+        assert_eq!(log.time.unwrap().1.read("17/May/2015:12:05:03 +0200"), Ok(types::Timestamp(1_431_857_103_000_000)));
         let log = mapping(Format::Combined, &[]).unwrap().unwrap();
         assert_eq!((log.dimensions.len(), log.metrics.len()), (9, 2));
         assert!(mapping(Format::Csv, &["--time", "t"]).is_err(), "nothing to send");

@@ -1,6 +1,7 @@
 //! `truenow ingest`: the events of a file to a table.
 //!
-//! 1. One thread reads, unpacks and maps the file into batches; the runtime sends several of them at a time.
+//! 1. Events in TrueNow's own form go as the lines that they are; a file with a mapping goes as columns. One thread reads,
+//!    unpacks and maps; the runtime sends several batches at a time.
 //! 2. Batches are cut by what is in the file alone, so that the same file gives the same batches with the same numbers,
 //!    which are their identity.
 //! 3. A line that makes no event is reported with its number and its reason and never stops the rest.
@@ -11,6 +12,7 @@ mod event;
 mod identity;
 pub(crate) mod json_event;
 mod json_lines;
+mod line_of_row;
 mod mapped;
 mod mapping;
 mod own_form;
@@ -19,6 +21,7 @@ mod send_lines;
 mod source;
 mod summary;
 mod time;
+mod visible;
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -30,10 +33,10 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use self::{
     event::EventMaker,
-    mapped::MappedBatches,
+    mapped::MappedFile,
     mapping::Mapping,
-    own_form::{BatchSource, LineBatch, LineBatches},
-    send_lines::{LineSender, Sent},
+    own_form::{LineBatch, LineBatches},
+    send_lines::LineSender,
     source::{Lines, Source},
     summary::{Progress, Tally},
 };
@@ -44,9 +47,9 @@ use crate::{
     outcome::{Outcome, answer, note, runtime},
 };
 
-/// Batches under way at a time.
+/// Batches of lines under way at a time.
 const WINDOW: usize = 4;
-/// Batches read ahead of those under way.
+/// Batches of lines read ahead of those under way.
 const AHEAD: usize = 4;
 /// Progress is looked at this often.
 const TICK: Duration = Duration::from_millis(200);
@@ -58,39 +61,58 @@ const TICK: Duration = Duration::from_millis(200);
 pub(crate) fn run(args: IngestArgs) -> Result<Outcome, Failure> {
     let source = source::open(&args.file)?;
     let (size, read) = (source.size, Arc::clone(&source.read));
-    let batches = batches(&args, source)?;
+    let events = events(&args, source)?;
     let began = Instant::now();
+    let mut progress = Progress::new(size, Arc::clone(&read), began);
     let mut tally = Tally::default();
-    let ended = if args.print {
-        print(batches, &mut tally)
-    } else {
-        let mut progress = Progress::new(size, Arc::clone(&read), began);
-        let ended = send_all(&args, batches, &mut tally, &mut progress);
-        progress.finish();
-        ended
-    };
+    let runtime = runtime(1)?;
+    let ended = runtime.block_on(async {
+        match events {
+            Events::Own(batches) if args.print => print_lines(batches, &mut tally),
+            Events::Own(batches) => send_lines(&args, batches, &mut tally, &mut progress).await,
+            Events::Mapped(file) if args.print => file.print(&mut tally).await,
+            Events::Mapped(file) => send_mapped(&args, file, &mut tally, &mut progress).await,
+        }
+    });
+    progress.finish();
     tally.bytes = read.load(Relaxed);
     tally.lines(began.elapsed()).iter().for_each(|line| note(line));
     ended?;
+    if args.wait {
+        runtime.block_on(visible::wait(&args, tally.token.as_deref()))?;
+    }
     Ok(if tally.rejected == 0 { Outcome::Well } else { Outcome::NotAllWell })
 }
 
-/// The batches of a source, as its format and the mapping make them.
-fn batches(args: &IngestArgs, source: Source) -> Result<Box<dyn BatchSource>, Failure> {
+/// The events of a source.
+enum Events {
+    /// In TrueNow's own form.
+    Own(LineBatches),
+    /// Of a form that the mapping explains.
+    Mapped(MappedFile),
+}
+
+/// The events of a source, as its format and the mapping make them.
+fn events(args: &IngestArgs, source: Source) -> Result<Events, Failure> {
     let format = args.format.map_or_else(|| format_of(args), Ok)?;
-    let events_max = args.batch as usize;
     let Some(mapping) = Mapping::from_args(args, format)? else {
-        let lines = Lines::new(source.reader);
-        return Ok(Box::new(LineBatches::new(lines, args.namespace.clone(), args.table.clone(), events_max)));
+        let (namespace, table) = (args.namespace.clone(), args.table.clone());
+        return Ok(Events::Own(LineBatches::new(Lines::new(source.reader), namespace, table, args.batch as usize)));
     };
-    let (Some(namespace), Some(table)) = (&args.namespace, &args.table) else {
-        return Err(Failure::new("where shall the events go?").hint("name the table with --namespace N --table T"));
-    };
+    let (namespace, table) = table_of(args)?;
     let shift_us = if args.shift_to_now { shift_to_now(args, format, &mapping)? } else { 0 };
     let records = mapped::records(format, &mapping, source)?;
     let source_name = args.source.clone().unwrap_or_else(|| source::plain_name(&args.file));
     let maker = EventMaker::new(mapping, namespace, table, &source_name, shift_us);
-    Ok(Box::new(MappedBatches::new(records, maker, events_max)))
+    Ok(Events::Mapped(MappedFile { records, maker }))
+}
+
+/// Namespace and table of the command line.
+fn table_of(args: &IngestArgs) -> Result<(&str, &str), Failure> {
+    match (&args.namespace, &args.table) {
+        (Some(namespace), Some(table)) => Ok((namespace, table)),
+        _ => Err(Failure::new("which table is meant?").hint("name it with --namespace N --table T")),
+    }
 }
 
 /// The format that a file's name tells.
@@ -119,36 +141,46 @@ fn shift_to_now(args: &IngestArgs, format: Format, mapping: &Mapping) -> Result<
     Ok(types::Timestamp::from_epoch(now).micros_since(types::Timestamp(max)))
 }
 
-fn print(mut batches: Box<dyn BatchSource>, tally: &mut Tally) -> Result<(), Failure> {
+fn print_lines(mut batches: LineBatches, tally: &mut Tally) -> Result<(), Failure> {
     while let Some(batch) = batches.next().map_err(read_failed)? {
         answer(&String::from_utf8_lossy(&batch.body))?;
-        tally.count(Sent { accepted: batch.lines.len() as u64, rejected: batch.rejected, durability: String::new() });
+        tally.accepted += batch.lines.len() as u64;
+        batch.rejected.into_iter().for_each(|(line, why)| tally.reject(line, why));
     }
     Ok(())
 }
 
-fn send_all(
+async fn send_mapped(
     args: &IngestArgs,
-    batches: Box<dyn BatchSource>,
+    file: MappedFile,
+    tally: &mut Tally,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    let (namespace, table) = table_of(args)?;
+    let writer = mapped::writer(args, namespace, table, identity::producer_id(args)?).await?;
+    file.send(writer, tally, progress).await
+}
+
+async fn send_lines(
+    args: &IngestArgs,
+    batches: LineBatches,
     tally: &mut Tally,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
     let producer = identity::producer_id(args)?;
     let http = Http::new(&args.addresses)?;
     let sender = LineSender { http, url: format!("{}/v1/events", args.addresses.gateway()), producer };
-    runtime(1)?.block_on(async {
-        let (sink, mut source) = mpsc::channel(AHEAD);
-        let reader = thread::spawn(move || read_ahead(batches, &sink));
-        let sent = send(&sender, &mut source, tally, progress).await;
-        // Closed before the reader is waited for: it may be blocked on a full channel after a failure.
-        source.close();
-        while source.recv().await.is_some() {}
-        let read = reader.join().map_err(|_panic| Failure::new("the reader of the file broke off"))?;
-        sent.and(read)
-    })
+    let (sink, mut source) = mpsc::channel(AHEAD);
+    let reader = thread::spawn(move || read_ahead(batches, &sink));
+    let sent = send_batches(&sender, &mut source, tally, progress).await;
+    // Closed before the reader is waited for: it may be blocked on a full channel after a failure.
+    source.close();
+    while source.recv().await.is_some() {}
+    let read = reader.join().map_err(|_panic| Failure::new("the reader of the file broke off"))?;
+    sent.and(read)
 }
 
-fn read_ahead(mut batches: Box<dyn BatchSource>, sink: &mpsc::Sender<LineBatch>) -> Result<(), Failure> {
+fn read_ahead(mut batches: LineBatches, sink: &mpsc::Sender<LineBatch>) -> Result<(), Failure> {
     while let Some(batch) = batches.next().map_err(read_failed)? {
         if sink.blocking_send(batch).is_err() {
             break;
@@ -157,7 +189,7 @@ fn read_ahead(mut batches: Box<dyn BatchSource>, sink: &mpsc::Sender<LineBatch>)
     Ok(())
 }
 
-async fn send(
+async fn send_batches(
     sender: &LineSender,
     source: &mut mpsc::Receiver<LineBatch>,
     tally: &mut Tally,
@@ -178,7 +210,7 @@ async fn send(
             Some(sent) = under_way.join_next() => {
                 tally.count(sent.map_err(|_panic| Failure::new("a sender broke off"))??);
             }
-            _ = tick.tick() => progress.show(tally, Instant::now()),
+            _ = tick.tick() => progress.show(tally.accepted, Instant::now()),
         }
     }
     Ok(())

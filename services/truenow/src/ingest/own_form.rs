@@ -30,23 +30,14 @@ pub(crate) struct LineBatches {
 /// A batch's body is closed when it has this many bytes; half of what a request may have by default.
 const BODY_BYTES: usize = types::limits::REQUEST_BYTES_MAX / 2;
 
-/// Gives a file's batches, one after the other.
-pub(crate) trait BatchSource: Send {
-    /// The next batch; `None` at the end.
-    ///
-    /// # Errors
-    /// The source cannot be read on.
-    fn next(&mut self) -> std::io::Result<Option<LineBatch>>;
-}
-
 impl LineBatch {
     /// Whether the next event belongs to the next batch.
-    pub(crate) fn is_full(&self, events_max: usize) -> bool {
+    fn is_full(&self, events_max: usize) -> bool {
         self.lines.len() >= events_max || self.body.len() >= BODY_BYTES
     }
 
     /// This batch, if there is anything in it.
-    pub(crate) fn into_some(self) -> Option<Self> {
+    fn into_some(self) -> Option<Self> {
         (!self.lines.is_empty() || !self.rejected.is_empty()).then_some(self)
     }
 }
@@ -56,10 +47,12 @@ impl LineBatches {
     pub(crate) fn new(lines: Lines, namespace: Option<String>, table: Option<String>, events_max: usize) -> Self {
         Self { lines, namespace, table, events_max }
     }
-}
 
-impl BatchSource for LineBatches {
-    fn next(&mut self) -> std::io::Result<Option<LineBatch>> {
+    /// The next batch; `None` at the end.
+    ///
+    /// # Errors
+    /// The source cannot be read on.
+    pub(crate) fn next(&mut self) -> std::io::Result<Option<LineBatch>> {
         let mut batch = LineBatch::default();
         while !batch.is_full(self.events_max) {
             let taken = match self.lines.next()? {

@@ -25,6 +25,8 @@ pub(crate) struct Sent {
     pub(crate) rejected: Vec<(u64, String)>,
     /// What the ack stands for.
     pub(crate) durability: String,
+    /// What a query presents to see these events.
+    pub(crate) token: Option<String>,
 }
 
 /// Where batches of lines go.
@@ -96,7 +98,8 @@ fn taken(reply: &Reply, lines: &[u64]) -> Result<Sent, Failure> {
     };
     let rejects = json["rejected"].as_array().map_or(&[][..], Vec::as_slice);
     let rejected = rejects.iter().map(|reject| (line_of(reject, lines), why_of(reject))).collect();
-    Ok(Sent { accepted, rejected, durability: json["durability"].as_str().unwrap_or_default().to_owned() })
+    let text = |key: &str| json[key].as_str().map(str::to_owned);
+    Ok(Sent { accepted, rejected, durability: text("durability").unwrap_or_default(), token: text("token") })
 }
 
 fn line_of(reject: &Value, lines: &[u64]) -> u64 {

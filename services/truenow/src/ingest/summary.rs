@@ -36,6 +36,8 @@ pub(crate) struct Tally {
     pub(crate) bytes: u64,
     /// The durability that the server named last.
     pub(crate) durability: String,
+    /// What a query presents to see all of this.
+    pub(crate) token: Option<String>,
     first: Vec<Rejected>,
     reasons: BTreeMap<String, u64>,
 }
@@ -47,14 +49,16 @@ impl Tally {
         if !sent.durability.is_empty() {
             self.durability = sent.durability;
         }
-        sent.rejected.into_iter().for_each(|(line, why)| self.reject(Rejected { line, why }));
+        self.token = sent.token.or_else(|| self.token.take());
+        sent.rejected.into_iter().for_each(|(line, why)| self.reject(line, why));
     }
 
-    fn reject(&mut self, rejected: Rejected) {
+    /// Counts an event that was not taken.
+    pub(crate) fn reject(&mut self, line: u64, why: String) {
         self.rejected += 1;
         // Reasons are counted without their quoted values, so that a million bad numbers are one line.
-        *self.reasons.entry(without_quoted(&rejected.why)).or_default() += 1;
-        self.first.push(rejected);
+        *self.reasons.entry(without_quoted(&why)).or_default() += 1;
+        self.first.push(Rejected { line, why });
         self.first.sort_by_key(|rejected| rejected.line);
         self.first.truncate(SHOWN_MAX);
     }
@@ -122,17 +126,17 @@ impl Progress {
     }
 
     /// Shows the state, if it is time to.
-    pub(crate) fn show(&mut self, tally: &Tally, now: Instant) {
+    pub(crate) fn show(&mut self, accepted: u64, now: Instant) {
         let read = self.read.load(Relaxed);
         let seconds = now.duration_since(self.began).as_secs_f64().max(1e-6);
-        let rate = thousands((tally.accepted as f64 / seconds) as u64);
+        let rate = thousands((accepted as f64 / seconds) as u64);
         if !self.bar.is_hidden() {
-            self.bar.set_message(format!("{} events, {rate}/s", thousands(tally.accepted)));
+            self.bar.set_message(format!("{} events, {rate}/s", thousands(accepted)));
             self.bar.set_position(read);
         } else if now.duration_since(self.shown) >= LINE_EVERY {
             self.shown = now;
             let part = self.size.map_or(String::new(), |size| format!("{}% of the file, ", read * 100 / size.max(1)));
-            note(&format!("{part}{} events accepted, {rate}/s", thousands(tally.accepted)));
+            note(&format!("{part}{} events accepted, {rate}/s", thousands(accepted)));
         }
     }
 
@@ -152,7 +156,7 @@ mod tests {
         let mut tally =
             Tally { accepted: 1_500, bytes: 3_000_000, durability: "synced".to_owned(), ..Tally::default() };
         for line in (1..=30).rev() {
-            tally.reject(Rejected { line, why: format!("q: \"x{line}\" is no number") });
+            tally.reject(line, format!("q: \"x{line}\" is no number"));
         }
         let lines = tally.lines(Duration::from_secs(1));
         assert_eq!(lines[0], "accepted 1,500 events (synced) in 1.00 s: 1,500 events/s, 3.0 MB/s read; rejected 30");

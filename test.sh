@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# All tests of TrueNow. The last line sums up what really ran.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cd "$root"
+# shellcheck source=scripts/prerequisites.sh
+. scripts/prerequisites.sh
+
+full=false
+case ${1:-} in
+  "") ;;
+  --full) full=true ;;
+  -h | --help)
+    cat <<'HELP'
+usage: ./test.sh [--full]
+
+Runs format and lint checks, the layer check, unit, property and documentation tests, the loom models, then a real server
+against real data, kill -9 and the black-box queries. At most 25 minutes on two cores. What is missing (a compiler,
+cargo, curl, jq, zstd) is installed where apt-get is.
+
+  --full   also the long ones: more crashes, more events, licences and sources of all dependencies (cargo-deny)
+
+The last line is "N passed, M failed", counted over checks and tests; exit code 0 only if nothing failed.
+HELP
+    exit 0
+    ;;
+  *) die "unknown argument $1" "try ./test.sh --help" ;;
+esac
+
+require_cargo
+require curl curl ca-certificates
+require jq jq
+require zstd zstd
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+passed=0
+failed=0
+skipped=0
+failures=()
+
+# step NAME COMMAND...: runs it and counts: the tests that it reports, or else itself.
+step() {
+  local name=$1 began code=0 log n
+  shift
+  log=$out/$(tr -c 'a-zA-Z0-9\n' _ <<<"$name")
+  began=$SECONDS
+  printf '== %s\n' "$name"
+  "$@" 2>&1 | tee "$log" || code=$?
+  # Lines of cargo ("test result: ok. 3 passed; 0 failed; ...") and of our scripts ("3 passed, 0 failed, 1 skipped").
+  read -r p f s < <(awk '
+    /^test result:/ { p += $4; f += $6; next }
+    /^[0-9]+ passed, [0-9]+ failed/ { p += $1; f += $3; if ($6 ~ /^skipped/) s += $5 }
+    END { print p + 0, f + 0, s + 0 }' "$log")
+  if [ "$code" != 0 ] && [ "$f" = 0 ]; then f=1; fi
+  if [ "$code" = 0 ] && [ "$p" = 0 ]; then p=1; fi
+  passed=$((passed + p))
+  failed=$((failed + f))
+  skipped=$((skipped + s))
+  [ "$f" = 0 ] || failures+=("$name")
+  n=$((SECONDS - began))
+  printf '== %s: %s passed, %s failed (%s s)\n' "$name" "$p" "$f" "$n"
+}
+
+# left_out NAME WHY: said loudly, and counted.
+left_out() {
+  skipped=$((skipped + 1))
+  printf '== SKIPPED %s: %s\n' "$1" "$2"
+}
+
+on_a_server() {
+  local home code=0
+  home=$(mktemp -d)
+  ./start-services.sh --home "$home" --port-offset 22400 || code=$?
+  if [ "$code" = 0 ]; then "$@" --port-offset 22400 || code=$?; fi
+  ./stop-services.sh --home "$home" || code=$?
+  rm -rf "$home"
+  return "$code"
+}
+
+if cargo fmt --version >/dev/null 2>&1; then
+  step "format" cargo fmt --all --check
+else
+  left_out "format" "rustfmt is not installed"
+fi
+if cargo clippy --version >/dev/null 2>&1; then
+  step "lints" cargo clippy --locked --workspace --all-targets -- -D warnings
+else
+  left_out "lints" "clippy is not installed"
+fi
+step "unit, property and layer tests" cargo test --locked --workspace
+if [ -x scripts/check-loom.sh ]; then step "loom models" scripts/check-loom.sh; fi
+
+step "build" ./build.sh
+real=(scripts/test_real_data.sh)
+if [ -d ../shared/data ]; then real+=(--data ../shared/data); fi
+step "real data" on_a_server "${real[@]}"
+if $full; then
+  step "crashes" scripts/test_crash.sh --rounds 20
+  step "queries" ./test_queries.sh --events 2000000
+  if cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny; then
+    step "dependencies" cargo deny check
+  else
+    left_out "dependencies" "cargo-deny could not be installed"
+  fi
+else
+  step "crashes" scripts/test_crash.sh --rounds 3
+  step "queries" ./test_queries.sh
+fi
+
+for name in ${failures[@]+"${failures[@]}"}; do printf 'failed: %s\n' "$name"; done
+printf '%s passed, %s failed' "$passed" "$failed"
+[ "$skipped" = 0 ] || printf ', %s skipped' "$skipped"
+printf '\n'
+[ "$failed" = 0 ]
