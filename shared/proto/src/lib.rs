@@ -8,7 +8,7 @@ pub mod hot_tier;
 pub mod progress;
 
 /// Generated from `proto/truenow/v1/*.proto`.
-#[expect(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+#[expect(missing_docs, clippy::all, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("truenow.v1");
 
