@@ -179,10 +179,8 @@ impl<'a> DictionaryView<'a> {
     #[must_use]
     pub fn find(&self, value: &str) -> Option<u32> {
         let lookup = self.dictionary.lookup.load();
-        // SAFETY: codes in the lookup are at least 1, and those beyond the observed count are passed over.
-        lookup.find(hash_of(value, self.dictionary.seed), |code| {
-            code <= self.len && unsafe { self.dictionary.string(code) } == value
-        })
+        // Codes in the lookup are at least 1, and `get` is asked only for those up to the observed count.
+        lookup.find(hash_of(value, self.dictionary.seed), |code| code <= self.len && self.get(code) == Some(value))
     }
 }
 
@@ -350,7 +348,9 @@ mod tests {
         let names: Vec<String> = (0..500).map(|n| format!("later {n}")).collect();
         writer.intern(names.len(), |k| &names[k], &mut Vec::new());
         // SAFETY: the count was observed.
-        let (old, new) = unsafe { (DictionaryView::new(&shared, len), DictionaryView::new(&shared, shared.observe())) };
+        let old = unsafe { DictionaryView::new(&shared, len) };
+        // SAFETY: likewise.
+        let new = unsafe { DictionaryView::new(&shared, shared.observe()) };
         assert_eq!((old.len(), old.find("first"), old.find("later 3")), (1, Some(1), None));
         assert_eq!((new.len(), new.find("later 3")), (501, Some(5)));
     }

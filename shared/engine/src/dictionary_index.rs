@@ -7,7 +7,8 @@
 
 use crate::{MemoryBudget, sync::Arc};
 
-const KEY_BYTES: usize = 22;
+/// Strings up to this length are told apart by their key alone.
+const KEY_BYTES_MAX: usize = 22;
 const FIRST_SLOTS: usize = 64;
 
 /// A string's slot; `code` 0 is free.
@@ -16,9 +17,34 @@ const FIRST_SLOTS: usize = 64;
 struct Slot {
     code: u32,
     hash: u32,
-    len: u16,
-    /// The string if it fits, else its start.
-    key: [u8; KEY_BYTES],
+    key: Key,
+}
+
+/// Length and up to 22 bytes of a string as three words, so that comparing takes no call and no loop: the first eight
+/// bytes, the last eight, and the length with the six bytes from the ninth on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Key([u64; 3]);
+
+impl Key {
+    fn of(value: &str) -> Self {
+        let bytes = value.as_bytes();
+        let len = (bytes.len() as u64) << 48;
+        let word = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes are left"));
+        Self(match bytes.len() {
+            0..8 => [short(bytes), 0, len],
+            // Both ends overlap or meet.
+            8..17 => [word(0), word(bytes.len() - 8), len],
+            _ => [word(0), word(bytes.len() - 8), len | (word(8) & ((1 << 48) - 1))],
+        })
+    }
+}
+
+/// Fewer than eight bytes as one word.
+fn short(bytes: &[u8]) -> u64 {
+    match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        (Some(first), Some(last)) => u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32,
+        _ => bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    }
 }
 
 const _: () = assert!(size_of::<Slot>() == 32);
@@ -66,23 +92,20 @@ impl DictionaryIndex {
         let _ = hash;
     }
 
-    /// The code of a string. `string` gives that of a code, for strings that do not fit into their slot.
+    /// The code of a string. `string` gives that of a code, for strings that their key does not tell apart.
     pub(crate) fn find<'s>(&self, hash: u32, value: &str, string: impl Fn(u32) -> &'s str) -> Option<u32> {
-        let mask = self.slots.len() - 1;
-        let bytes = value.as_bytes();
-        let start = bytes.len().min(KEY_BYTES);
+        let (mask, key) = (self.slots.len() - 1, Key::of(value));
         let mut at = hash as usize & mask;
         loop {
-            let slot = &self.slots[at];
+            let slot = &self.slots[at & mask];
             if slot.code == 0 {
                 return None;
             }
-            let alike =
-                slot.hash == hash && usize::from(slot.len) == bytes.len() && slot.key[..start] == bytes[..start];
-            if alike && (bytes.len() <= KEY_BYTES || string(slot.code) == value) {
+            let alike = slot.hash == hash && slot.key == key;
+            if alike && (value.len() <= KEY_BYTES_MAX || string(slot.code) == value) {
                 return Some(slot.code);
             }
-            at = (at + 1) & mask;
+            at += 1;
         }
     }
 
@@ -91,12 +114,8 @@ impl DictionaryIndex {
         if self.used * 3 >= self.slots.len() * 2 {
             self.grow(self.slots.len() * 2);
         }
-        let bytes = value.as_bytes();
-        let start = bytes.len().min(KEY_BYTES);
-        let mut slot = Slot { code, hash, len: bytes.len() as u16, key: [0; KEY_BYTES] };
-        slot.key[..start].copy_from_slice(&bytes[..start]);
         let free = self.free_slot(hash);
-        self.slots[free] = slot;
+        self.slots[free] = Slot { code, hash, key: Key::of(value) };
         self.used += 1;
     }
 
@@ -123,5 +142,25 @@ impl DictionaryIndex {
 impl Drop for DictionaryIndex {
     fn drop(&mut self) {
         self.budget.sub((self.slots.len() * size_of::<Slot>()) as u64);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Goal: two strings of up to 22 bytes have one key only if they are equal: each byte and the length count.
+    #[test]
+    fn keys_tell_short_strings_apart() {
+        for len in 0..=KEY_BYTES_MAX {
+            let value = "a".repeat(len);
+            assert_ne!(Key::of(&value), Key::of(&format!("{value}a")), "length {len}");
+            for at in 0..len {
+                let mut other = value.clone().into_bytes();
+                other[at] = b'b';
+                let other = String::from_utf8(other).expect("letters");
+                assert_ne!(Key::of(&value), Key::of(&other), "byte {at} of {len}");
+            }
+        }
     }
 }

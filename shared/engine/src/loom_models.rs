@@ -16,18 +16,31 @@ use crate::{
 };
 
 const KEY: TableKey = TableKey { tenant: TenantId(1), table: TableId(1), generation: Generation(1) };
+/// Switch points that a model may have.
+const BRANCHES_MAX: usize = 20_000;
+/// A model with fewer schedules has lost its threads.
+const SCHEDULES_MIN: usize = 20;
 const MEMORY_BYTES: u64 = 1 << 30;
 
 fn limits() -> Limits {
     Limits { segment_rows_first: 2, segment_rows_max: 2, open_slots_max: 2, slot_width_us: 10, ..Limits::default() }
 }
 
-/// Runs a model with few preemptions: each is a schedule that a real machine can take.
+/// Runs a model over all schedules with at most so many preemptions.
 fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
-    builder.max_branches = 20_000;
-    builder.check(body);
+    builder.max_branches = BRANCHES_MAX;
+    // Counted outside of loom's view.
+    let schedules = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&schedules);
+    builder.check(move || {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        body();
+    });
+    let schedules = schedules.load(std::sync::atomic::Ordering::Relaxed);
+    println!("{schedules} schedules");
+    assert!(schedules > SCHEDULES_MIN, "only {schedules} schedules: the model explores nothing");
 }
 
 fn block(rows: &[(i64, &str)]) -> (BlockHeader, Vec<u8>) {
@@ -120,6 +133,22 @@ fn loom_snapshots_are_cut_at_an_offset() {
             let (next, _, rows) = read(&reader);
             let times: Vec<i64> = rows.iter().map(|(time, _)| *time).collect();
             assert_eq!(times, [1, 2, 11][..if next == Offset(1) { 1 } else { 3 }]);
+        });
+        apply(&mut writer, &blocks[1]);
+        reader.join().expect("the reader saw whole records");
+    });
+}
+
+/// Goal: a snapshot's offset covers rows in segments that the list had all along: nothing but the offset says so.
+#[test]
+fn loom_offsets_cover_their_rows() {
+    let blocks = [block(&[(1, "x"), (11, "x")]), block(&[(2, "x"), (12, "x")])];
+    model(2, move || {
+        let (mut writer, reader) = empty_partition();
+        apply(&mut writer, &blocks[0]);
+        let reader = thread::spawn(move || {
+            let (next, _, rows) = read(&reader);
+            assert_eq!(rows.len() as u64, 2 * next.0);
         });
         apply(&mut writer, &blocks[1]);
         reader.join().expect("the reader saw whole records");

@@ -79,7 +79,7 @@ impl Reader {
         if weakened("offset-first") {
             next_offset = self.shared.applied();
         }
-        Some(TableSnapshot::cut(key, next_offset, view))
+        Some(TableSnapshot::cut(key, next_offset, &view))
     }
 
     /// Several tables at one offset, in the order of `keys`: together they are the state there. As [`Reader::snapshot`].
@@ -87,7 +87,7 @@ impl Reader {
     pub fn snapshots(&self, keys: &[TableKey]) -> (Offset, Vec<Option<TableSnapshot>>) {
         let next_offset = self.shared.applied();
         let tables = keys.iter().map(|&key| Some((key, self.table(key)?)));
-        let cut = |(key, table): (TableKey, Arc<TableShared>)| TableSnapshot::cut(key, next_offset, table.view.load());
+        let cut = |(key, table): (TableKey, Arc<TableShared>)| TableSnapshot::cut(key, next_offset, &table.view.load());
         (next_offset, tables.map(|table| table.map(cut)).collect())
     }
 

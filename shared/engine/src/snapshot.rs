@@ -29,7 +29,7 @@ pub struct TableSnapshot {
 
 impl TableSnapshot {
     /// Cuts a view, which was loaded after `next_offset`, at that offset.
-    pub(crate) fn cut(key: TableKey, next_offset: Offset, view: Arc<TableView>) -> Self {
+    pub(crate) fn cut(key: TableKey, next_offset: Offset, view: &TableView) -> Self {
         let segments = view.segments.iter().filter_map(|entry| SegmentView::cut(entry, next_offset)).collect();
         let (columns, evicted_before) = (Arc::clone(&view.columns), view.evicted_before);
         Self { key, next_offset, columns, evicted_before, segments }

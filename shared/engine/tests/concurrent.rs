@@ -1,6 +1,5 @@
 //! A writer and readers at once, on real threads.
 #![cfg(not(loom))]
-#![expect(clippy::disallowed_methods, reason = "tests of threads need threads")]
 
 mod rows;
 

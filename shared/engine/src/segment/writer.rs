@@ -181,7 +181,7 @@ impl SegmentWriter {
             let zone = Zone::of(self.tail(0, &(row..end)));
             let shared = &self.shared.chunk_zones[chunk];
             // Only this writer stores zones, so what it loads is what it stored last.
-            shared.store(if row % CHUNK_ROWS == 0 { zone } else { shared.load().widened(zone) });
+            shared.store(if row.is_multiple_of(CHUNK_ROWS) { zone } else { shared.load().widened(zone) });
             self.zone = self.zone.widened(zone);
             row = end;
         }
