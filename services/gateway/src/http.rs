@@ -142,7 +142,8 @@ fn format_of(headers: &HeaderMap) -> Result<Format, ApiErrorResponse> {
     let Some(kind) = single(headers, &header::CONTENT_TYPE)? else { return Ok(Format::Json) };
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match kind.as_str() {
-        "application/json" => Ok(Format::Json),
+        // What curl says of `-d` unless told otherwise; nobody sends events as a form.
+        "application/json" | "application/x-www-form-urlencoded" => Ok(Format::Json),
         "application/x-ndjson" | "application/ndjson" => Ok(Format::Ndjson),
         _ => {
             let message =
