@@ -1,13 +1,11 @@
 //! The catalog between metadata and the log: what is shown, what is announced, what a crash in between leaves.
 
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
+use crate::support::{Bench, LOG_PARTITIONS, settings};
 use codec::ControlRecord;
 use control_plane::CatalogSettings;
 use proto::catalog::{Catalog as _, NewTable, TablePatch};
-use support::{Bench, LOG_PARTITIONS, settings};
 use types::{ColumnDef, ColumnKind, ErrorCode, Generation, PartitionId, SchemaVersion, TableName, TenantId};
 
 const TENANT: TenantId = TenantId::DEFAULT;
@@ -116,7 +114,7 @@ async fn columns_wait_for_the_log() {
     bench.log.set_away(true);
     assert!(bench.plane.ensure_columns(table.key, &[metric("a")]).await.is_err());
     assert_eq!(bench.plane.cached(TENANT, &name("events")), Some(table.clone()));
-    assert_eq!(bench.plane.tables(TENANT).await.unwrap(), [table.clone()]);
+    assert_eq!(bench.plane.tables(TENANT).await.unwrap(), std::slice::from_ref(&table));
     bench.log.set_away(false);
     let grown = bench.plane.ensure_columns(table.key, &[metric("a")]).await.unwrap();
     assert_eq!(grown.schema.version(), SchemaVersion(2));

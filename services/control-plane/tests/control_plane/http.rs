@@ -1,13 +1,11 @@
 //! The contract of `/v1/tables` and `/v1/cluster` on a started service.
 
-mod support;
-
 use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering::SeqCst, time::Duration};
 
+use crate::support::{Bench, FakeHotTier, LOG_PARTITIONS, NOW, request, settings};
 use control_plane::{Config, Deps};
 use serde_json::{Value, json};
 use service::{Authenticator, Host, HttpLimits, Metrics, Running};
-use support::{Bench, FakeHotTier, LOG_PARTITIONS, NOW, request, settings};
 
 struct Server {
     running: Running,

@@ -1,0 +1,5 @@
+//! The control plane over a log and a hot tier that stand in for the real ones.
+
+mod catalog;
+mod http;
+mod support;
