@@ -38,6 +38,7 @@ async fn append(log: &Arc<dyn EventLog>, table: &Table, record: &ControlRecord) 
             time_min: Timestamp(0),
             time_max: Timestamp(0),
             batch: None,
+            times_given: false,
         },
         body: body.clone(),
     });

@@ -69,6 +69,7 @@ mod tests {
             partitions: vec![PartitionId(0)],
             partition_by: None,
             partition_seed: 1,
+            identity_seed: 0,
             schema: Schema::from_parts(SchemaVersion(version), Vec::new()),
             settings: TableSettings::default(),
         }

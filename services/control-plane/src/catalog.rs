@@ -250,6 +250,7 @@ impl Inner {
             partitions: partitions_of_table(reserved.table, partitions, self.log.partitions()),
             partition_by: new.partition_by,
             partition_seed: draw_seed()?,
+            identity_seed: draw()?,
             schema,
             settings: new.settings,
             name: new.name,
@@ -383,8 +384,12 @@ impl Inner {
 }
 
 fn draw_seed() -> Result<u64, ApiError> {
-    let drawn = getrandom::u64().map_err(|_| ApiError::internal("the system gives no random numbers"))?;
-    Ok(drawn >> (u64::BITS - SEED_BITS))
+    Ok(draw()? >> (u64::BITS - SEED_BITS))
+}
+
+/// A random number.
+fn draw() -> Result<u64, ApiError> {
+    getrandom::u64().map_err(|_| ApiError::internal("the system gives no random numbers"))
 }
 
 #[async_trait]

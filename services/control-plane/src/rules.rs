@@ -211,6 +211,7 @@ mod tests {
             partitions: vec![types::PartitionId(0)],
             partition_by: None,
             partition_seed: 1,
+            identity_seed: 0,
             schema,
             settings: TableSettings { hot_window_us: Some(5), ..TableSettings::default() },
         };

@@ -91,6 +91,7 @@ mod tests {
             partitions: vec![PartitionId(1), PartitionId(3)],
             partition_by: None,
             partition_seed: 0,
+            identity_seed: 0,
             schema: Schema::default(),
             settings: TableSettings::default(),
         }

@@ -177,6 +177,7 @@ impl BlockRows<'_> {
             rows: self.view.rows() as u32,
             time_min: Timestamp(time_min),
             time_max: Timestamp(time_max),
+            times_given: false,
         };
         self.block(body, partition)
     }

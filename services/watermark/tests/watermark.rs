@@ -132,6 +132,7 @@ impl Catalog for World {
             partitions: vec![PartitionId(0), PartitionId(1)],
             partition_by: None,
             partition_seed: 1,
+            identity_seed: 0,
             schema: Schema::default(),
             settings: TableSettings::default(),
         }))

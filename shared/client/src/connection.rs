@@ -133,6 +133,8 @@ fn described(namespace: &str, table: &str, description: &TableDescription) -> Re
         partitions,
         partition_by: description.partition_by.clone(),
         partition_seed: description.partition_seed,
+        // Servers keep it to themselves, and a client has no use for it.
+        identity_seed: 0,
         schema: Schema::from_parts(SchemaVersion(description.schema_version), Vec::new()),
         settings: TableSettings::default(),
     })

@@ -91,6 +91,8 @@ struct WireTable {
     #[serde(default)]
     partition_by: Option<String>,
     partition_seed: u64,
+    #[serde(default)]
+    identity_seed: u64,
     schema_version: u32,
     columns: Vec<WireColumn>,
     #[serde(default)]
@@ -170,6 +172,7 @@ impl From<&Table> for WireTable {
             partitions: table.partitions.iter().map(|partition| partition.0).collect(),
             partition_by: table.partition_by.clone(),
             partition_seed: table.partition_seed,
+            identity_seed: table.identity_seed,
             schema_version: table.schema.version().0,
             columns: table.schema.columns().iter().map(WireColumn::from).collect(),
             settings: WireSettings::from(&table.settings),
@@ -191,6 +194,7 @@ impl TryFrom<WireTable> for Table {
             partitions: table.partitions.into_iter().map(PartitionId).collect(),
             partition_by: table.partition_by,
             partition_seed: table.partition_seed,
+            identity_seed: table.identity_seed,
             schema: Schema::from_parts(SchemaVersion(table.schema_version), columns),
             settings: table.settings.try_into()?,
         })
@@ -286,6 +290,7 @@ mod tests {
             partitions: vec![PartitionId(1), PartitionId(7)],
             partition_by: Some("region".into()),
             partition_seed: u64::MAX - 1,
+            identity_seed: u64::MAX - 2,
             schema: Schema::from_parts(SchemaVersion(9), columns),
             settings: TableSettings {
                 hot_window_us: Some(1),
@@ -320,7 +325,7 @@ mod tests {
         let earlier = br#"{"record":"table_configured","key":{"tenant":1,"table":2,"generation":3},"namespace":"a",
             "table":"b","partitions":[0],"partition_seed":4,"schema_version":1,"columns":[],"settings":{}}"#;
         let ControlRecord::TableConfigured(table) = ControlRecord::decode(earlier).unwrap() else { panic!("a table") };
-        assert_eq!(table.settings, TableSettings::default());
+        assert_eq!((&table.settings, table.identity_seed), (&TableSettings::default(), 0));
         let none = std::str::from_utf8(earlier).unwrap().replace("[0]", "[]");
         assert!(matches!(ControlRecord::decode(none.as_bytes()), Err(ControlError::NoPartitions)));
         assert!(ControlRecord::decode(br#"{"record":"table_painted"}"#).is_err());

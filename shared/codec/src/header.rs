@@ -5,7 +5,7 @@
 //! | 0 | 4 | magic `TNB1` |
 //! | 4 | 2 | format version, [`FORMAT_VERSION`] |
 //! | 6 | 1 | kind: 0 events, 1 control |
-//! | 7 | 1 | flags: bit 0, the batch has an identity |
+//! | 7 | 1 | flags: bit 0, the batch has an identity; bit 1, the gateway gave event times to some rows |
 //! | 8 | 8 | tenant |
 //! | 16 | 8 | table |
 //! | 24 | 4 | generation |
@@ -36,6 +36,7 @@ pub const FORMAT_VERSION: u16 = 1;
 const MAGIC: [u8; 4] = *b"TNB1";
 const CHECKED_BYTES: usize = 120;
 const FLAG_BATCH: u8 = 1;
+const FLAG_TIMES_GIVEN: u8 = 2;
 
 /// What a block's body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,9 @@ pub struct BlockHeader {
     pub time_max: Timestamp,
     /// Identity of the batch, where it has one.
     pub batch: Option<BatchIdentity>,
+    /// Whether the gateway gave event times to some rows that came without: their times are no part of what was sent, and
+    /// differ when the same events are sent again.
+    pub times_given: bool,
 }
 
 /// Why bytes are no header.
@@ -117,6 +121,7 @@ impl BlockHeader {
             BlockKind::Control => 1,
         };
         out[7] = if self.batch.is_some() { FLAG_BATCH } else { 0 };
+        out[7] |= if self.times_given { FLAG_TIMES_GIVEN } else { 0 };
         out[8..16].copy_from_slice(&self.key.tenant.0.to_le_bytes());
         out[16..24].copy_from_slice(&self.key.table.0.to_le_bytes());
         out[24..28].copy_from_slice(&self.key.generation.0.to_le_bytes());
@@ -178,6 +183,7 @@ impl BlockHeader {
             time_min: Timestamp(u64_at(bytes, 64).cast_signed()),
             time_max: Timestamp(u64_at(bytes, 72).cast_signed()),
             batch,
+            times_given: bytes[7] & FLAG_TIMES_GIVEN != 0,
         })
     }
 }
@@ -208,6 +214,7 @@ mod tests {
             time_min: Timestamp(-11),
             time_max: Timestamp(12),
             batch: Some(BatchIdentity { producer: u128::MAX - 13, sequence: 14 }),
+            times_given: true,
         }
     }
 

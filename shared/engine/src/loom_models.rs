@@ -162,6 +162,7 @@ fn with_hot_window(hot_window_us: i64) -> Table {
         partitions: vec![PartitionId(0)],
         partition_by: None,
         partition_seed: 0,
+        identity_seed: 0,
         schema: Schema::default(),
         settings: TableSettings { hot_window_us: Some(hot_window_us), ..TableSettings::default() },
     }

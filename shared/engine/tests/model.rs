@@ -56,6 +56,7 @@ fn described(key: TableKey, hot_window_us: i64) -> Table {
         partitions: vec![PARTITION],
         partition_by: None,
         partition_seed: 0,
+        identity_seed: 0,
         schema: Schema::default(),
         settings: TableSettings { hot_window_us: Some(hot_window_us), ..TableSettings::default() },
     }

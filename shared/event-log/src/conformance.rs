@@ -61,6 +61,7 @@ pub fn block(partition: u32, table: u64, rows: u32, seed: u64, body_bytes: usize
         time_min: Timestamp(0),
         time_max: Timestamp(i64::from(rows)),
         batch: None,
+        times_given: false,
     };
     Append { header, body: Bytes::from(body) }
 }

@@ -62,6 +62,9 @@ pub struct Table {
     pub partition_by: Option<String>,
     /// Seed of the hash that chooses an event's partition; fixed for this life.
     pub partition_seed: u64,
+    /// Seed of the hash by which its partitions know events again; fixed for this life, and never shown to clients: who
+    /// knows it could choose ids that collide. 0 in tables from before there was one.
+    pub identity_seed: u64,
     /// Its columns.
     pub schema: Schema,
     /// Its settings.

@@ -33,6 +33,7 @@ fn block(partition: u32) -> Append {
         time_min: Timestamp(0),
         time_max: Timestamp(1),
         batch: None,
+        times_given: false,
     };
     Append { header, body: body.into() }
 }

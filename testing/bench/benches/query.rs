@@ -31,6 +31,7 @@ fn table() -> Table {
         partitions: vec![PartitionId(0)],
         partition_by: None,
         partition_seed: 0,
+        identity_seed: 0,
         schema: Schema::from_parts(SchemaVersion(1), dimensions.into_iter().chain(metrics).collect()),
         settings: TableSettings::default(),
     }

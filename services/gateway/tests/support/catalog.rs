@@ -51,6 +51,7 @@ impl MemoryCatalog {
             partitions: (0..self.partitions).map(PartitionId).collect(),
             partition_by: None,
             partition_seed: 42,
+            identity_seed: 0,
             schema: Schema::default(),
             settings: TableSettings::default(),
         };

@@ -50,14 +50,14 @@ const SEED: u64 = 42;
 ///
 /// # Errors
 /// There is no server, or it refuses a batch for good.
-pub(crate) fn run(args: BenchArgs) -> Result<Outcome, Failure> {
+pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
     runtime(args.threads as usize)?.block_on(async {
         if !args.serve {
-            return measure(&args, &args.addresses).await;
+            return measure(args, &args.addresses).await;
         }
         let base = args.serve_dir.clone().unwrap_or_else(std::env::temp_dir);
         let server = Server::start(&base).await?;
-        let outcome = measure(&args, &server.addresses()).await;
+        let outcome = measure(args, &server.addresses()).await;
         server.stop()?;
         outcome
     })
@@ -194,6 +194,8 @@ async fn partitioning(addresses: &Addresses, table: &str) -> Result<impl Fn(&str
         partitions: described.partitions.into_iter().map(PartitionId).collect(),
         partition_by: described.partition_by,
         partition_seed: described.partition_seed,
+        // Servers keep it to themselves, and a client has no use for it.
+        identity_seed: 0,
         schema: Schema::default(),
         settings: TableSettings::default(),
     };

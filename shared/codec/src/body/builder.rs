@@ -49,6 +49,8 @@ pub struct Body {
     pub time_min: Timestamp,
     /// The greatest event time.
     pub time_max: Timestamp,
+    /// Whether some events came without a time and were given one.
+    pub times_given: bool,
 }
 
 impl Body {
@@ -74,6 +76,7 @@ impl Body {
             time_min: self.time_min,
             time_max: self.time_max,
             batch,
+            times_given: self.times_given,
         }
     }
 }
@@ -82,6 +85,7 @@ impl Body {
 #[derive(Debug)]
 pub struct BodyBuilder {
     times: Vec<i64>,
+    times_given: bool,
     id_offsets: Vec<u32>,
     id_bytes: Vec<u8>,
     batch_indexes: Vec<u32>,
@@ -114,6 +118,7 @@ impl Default for BodyBuilder {
     fn default() -> Self {
         Self {
             times: Vec::new(),
+            times_given: false,
             id_offsets: vec![0],
             id_bytes: Vec::new(),
             batch_indexes: Vec::new(),
@@ -167,6 +172,7 @@ impl BodyBuilder {
         self.resolve(event)?;
         let row = self.times.len();
         self.times.push(event.event_time.unwrap_or(received.0));
+        self.times_given |= event.event_time.is_none();
         self.batch_indexes.push(batch_index);
         self.id_bytes.extend_from_slice(event.event_id.unwrap_or_default());
         self.id_offsets.push(self.id_bytes.len() as u32);
@@ -197,18 +203,21 @@ impl BodyBuilder {
             dimensions: self.dimensions.iter().filter_map(DimensionBuffer::column).collect(),
             metrics: self.metrics.iter().filter_map(MetricBuffer::column).collect(),
         });
+        let times_given = self.times_given;
         self.clear();
         Some(Body {
             bytes: bytes.into(),
             rows: rows as u32,
             time_min: Timestamp(time_min),
             time_max: Timestamp(time_max),
+            times_given,
         })
     }
 
     /// Forgets all events and columns and keeps the memory.
     pub fn clear(&mut self) {
         self.times.clear();
+        self.times_given = false;
         self.id_offsets.truncate(1);
         self.id_bytes.clear();
         self.batch_indexes.clear();

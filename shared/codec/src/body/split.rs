@@ -62,6 +62,7 @@ impl BodyView<'_> {
             rows: rows.len() as u32,
             time_min: Timestamp(time_min),
             time_max: Timestamp(time_max),
+            times_given: false,
         }
     }
 }

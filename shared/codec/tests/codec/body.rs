@@ -245,3 +245,14 @@ fn headers_describe_their_body() {
     assert_eq!((header.time_min, header.time_max, header.batch), (Timestamp(1), Timestamp(1), batch));
     assert_eq!(codec::BlockHeader::decode(&header.encode()), Ok(header));
 }
+
+/// Goal: a block says whether the gateway gave times to some of its events, and forgets it with them.
+#[test]
+fn given_times_are_noted() {
+    let mut builder = BodyBuilder::default();
+    let without = Plain { time: None, ..plain(None, &[], &[]) };
+    for (events, given) in [(vec![plain(None, &[], &[]), without], true), (vec![plain(None, &[], &[])], false)] {
+        let body = body_of(&mut builder, &events, RECEIVED).unwrap();
+        assert_eq!(body.times_given, given);
+    }
+}

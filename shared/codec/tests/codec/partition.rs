@@ -15,6 +15,7 @@ fn table(partitions: &[u32], by: Option<&str>, seed: u64) -> Table {
         partitions: partitions.iter().copied().map(PartitionId).collect(),
         partition_by: by.map(Into::into),
         partition_seed: seed,
+        identity_seed: 0,
         schema: Schema::default(),
         settings: TableSettings::default(),
     }

@@ -13,7 +13,7 @@ use crate::{MetadataError, Reservation, StoredTable, stored};
 macro_rules! select_tables {
     ($rest:literal) => {
         concat!(
-            "SELECT t.table_id, t.generation, t.partitions, t.partition_by, t.partition_seed, t.schema_version, t.settings, ",
+            "SELECT t.table_id, t.generation, t.partitions, t.partition_by, t.partition_seed, t.identity_seed, t.schema_version, t.settings, ",
             "t.announced, t.ended, n.tenant, n.namespace, n.name FROM tables t JOIN table_names n USING (table_id) ",
             $rest
         )
@@ -67,14 +67,15 @@ pub(super) async fn create(pool: &SqlitePool, table: &Table) -> Result<(), Metad
         return Err(MetadataError::Conflict);
     }
     sqlx::query(
-        "INSERT INTO tables (table_id, generation, partitions, partition_by, partition_seed, schema_version, settings) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO tables (table_id, generation, partitions, partition_by, partition_seed, identity_seed, schema_version, settings) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(to_stored(table.key.table.0))
     .bind(table.key.generation.0)
     .bind(stored::partitions_to_json(&table.partitions))
     .bind(&table.partition_by)
     .bind(to_stored(table.partition_seed))
+    .bind(to_stored(table.identity_seed))
     .bind(table.schema.version().0)
     .bind(stored::settings_to_json(&table.settings))
     .execute(&mut *transaction)
@@ -230,6 +231,7 @@ struct Life {
     partitions: Vec<PartitionId>,
     partition_by: Option<String>,
     partition_seed: u64,
+    identity_seed: u64,
     schema_version: SchemaVersion,
     settings: TableSettings,
     announced: SchemaVersion,
@@ -248,6 +250,7 @@ impl Life {
             partitions: stored::partitions_from_json(row.try_get("partitions")?)?,
             partition_by: row.try_get("partition_by")?,
             partition_seed: from_stored(row.try_get("partition_seed")?),
+            identity_seed: from_stored(row.try_get("identity_seed")?),
             schema_version: SchemaVersion(row.try_get("schema_version")?),
             settings: stored::settings_from_json(row.try_get("settings")?)?,
             announced: SchemaVersion(row.try_get("announced")?),
@@ -263,6 +266,7 @@ impl Life {
                 partitions: self.partitions,
                 partition_by: self.partition_by,
                 partition_seed: self.partition_seed,
+                identity_seed: self.identity_seed,
                 schema: Schema::from_parts(self.schema_version, columns),
                 settings: self.settings,
             },

@@ -30,6 +30,7 @@ pub(crate) async fn new_table(store: &Store, table: &str) -> Table {
         partitions: vec![PartitionId(1), PartitionId(3)],
         partition_by: Some("user id".into()),
         partition_seed: (1 << 53) - 1,
+        identity_seed: u64::MAX - 1,
         schema: Schema::from_parts(SchemaVersion(1), vec![column("user id", ColumnKind::Dimension)]),
         settings: TableSettings {
             hot_window_us: Some(5),

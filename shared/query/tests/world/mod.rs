@@ -228,6 +228,7 @@ fn table(at: u64) -> Table {
         partitions: (0..PARTITIONS).map(PartitionId).collect(),
         partition_by: None,
         partition_seed: 0,
+        identity_seed: 0,
         schema: Schema::from_parts(SchemaVersion(1), columns),
         settings: TableSettings::default(),
     }
