@@ -54,11 +54,11 @@ pub(crate) struct Rows<'a> {
 }
 
 impl Answer {
-    pub(crate) fn new(plan: &Plan, rows: Rows<'_>, truncated: bool, stats: ScanStats) -> Self {
+    pub(crate) fn new(plan: &Plan, rows: &Rows<'_>, truncated: bool, stats: ScanStats) -> Self {
         Self {
             row_count: rows.kept.len(),
             columns: columns(plan, rows.outputs),
-            rows: write_rows(plan, &rows),
+            rows: write_rows(plan, rows),
             truncated,
             stats,
         }

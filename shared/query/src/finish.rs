@@ -31,7 +31,8 @@ pub fn finish(plan: &Plan, mut partials: Vec<Partial>) -> Result<Answer, ApiErro
     let outputs: Vec<OutputColumn> = plan.outputs.iter().map(|output| column(&groups, output.value)).collect();
     let kept = order(plan, &values, &groups, &outputs);
     let truncated = groups.len() > kept.len();
-    Ok(Answer::new(plan, Rows { values: &values, groups: &groups, outputs: &outputs, kept: &kept }, truncated, stats))
+    let rows = Rows { values: &values, groups: &groups, outputs: &outputs, kept: &kept };
+    Ok(Answer::new(plan, &rows, truncated, stats))
 }
 
 fn merge(plan: &Plan, partials: &[Partial]) -> Result<(Vec<Values>, Groups), ApiError> {

@@ -152,7 +152,7 @@ impl MetricTest {
             }
             Condition::NotIn(scalars) => self.none_of.extend(numbers(column, scalars)?),
             Condition::Compare(Comparison::Gt, scalar) => {
-                self.least = self.least.max(number(column, scalar)?.next_up())
+                self.least = self.least.max(number(column, scalar)?.next_up());
             }
             Condition::Compare(Comparison::Gte, scalar) => self.least = self.least.max(number(column, scalar)?),
             Condition::Compare(Comparison::Lt, scalar) => {

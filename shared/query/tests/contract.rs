@@ -72,6 +72,11 @@ fn malformed_queries_are_refused_by_name() {
             "{fields}: {error}"
         );
     }
+}
+
+/// Goal: the same for what every query needs: its tables, its range, and to be JSON at all.
+#[test]
+fn queries_without_tables_or_range_are_refused() {
     let whole = [
         (r#"{"table":"events","start_time":0,"end_time":1}"#, Some("namespace")),
         (r#"{"namespace":"shop","table":"a.b","start_time":0,"end_time":1}"#, Some("table")),

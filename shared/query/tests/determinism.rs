@@ -1,5 +1,4 @@
 //! One plan over one state of the partitions has one answer, to the byte.
-#![expect(clippy::disallowed_methods, reason = "tests of threads need threads")]
 
 mod world;
 
