@@ -55,7 +55,8 @@ check_access_log() {
   same "$t by status" "$(groups web "$t" status 100 | jq -cS 'map({key: .[0], value: .[1]}) | from_entries')" "$(wanted $s .by_status)"
   same "$t paths" "$(groups web "$t" path 5)" "$(wanted $s .top5_paths)"
   same "$t distinct client_ip" "$(groups web "$t" client_ip 100000 | jq length)" "$(wanted $s .distinct_ip)"
-  same "$t distinct user_agent" "$(groups web "$t" user_agent 100000 | jq 'map(select(.[0] != null)) | length')" "$(wanted $s .distinct_user_agent)"
+  # The lines without one count as one there; here they are the group of null.
+  same "$t distinct user_agent" "$(groups web "$t" user_agent 100000 | jq length)" "$(wanted $s .distinct_user_agent)"
 }
 
 check_nasa() {

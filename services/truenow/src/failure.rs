@@ -6,19 +6,19 @@ use std::fmt;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     what: String,
-    hint: Option<String>,
+    hints: Vec<String>,
 }
 
 impl Failure {
     /// A failure; `what` is lower case and without a full stop.
     pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), hint: None }
+        Self { what: what.into(), hints: Vec::new() }
     }
 
-    /// Says what would be right.
+    /// Says what would be right, after what was said of it before.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hints.push(hint.into());
         self
     }
 }
@@ -26,10 +26,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}", self.what)?;
-        match &self.hint {
-            Some(hint) => write!(f, "\n  {hint}"),
-            None => Ok(()),
-        }
+        self.hints.iter().try_for_each(|hint| write!(f, "\n  {hint}"))
     }
 }
 

@@ -28,9 +28,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     match args::Cli::parse().command {
         args::Command::Serve(serve) => serve::run(serve),
-        args::Command::Ingest(ingest) => outcome::exit_code(ingest::run(ingest)),
-        args::Command::Query(query) => outcome::exit_code(ask::run(query)),
-        args::Command::Tail(tail) => outcome::exit_code(tail::run(tail)),
-        args::Command::Bench(bench) => outcome::exit_code(bench::run(bench)),
+        args::Command::Ingest(ingest) => outcome::exit_code(ingest::run(&ingest)),
+        args::Command::Query(query) => outcome::exit_code(ask::run(&query)),
+        args::Command::Tail(tail) => outcome::exit_code(tail::run(&tail)),
+        args::Command::Bench(bench) => outcome::exit_code(bench::run(&bench)),
     }
 }

@@ -26,10 +26,10 @@ const ASKED_US: i64 = 60_000_000;
 ///
 /// # Errors
 /// A service does not answer.
-pub(crate) fn run(args: TailArgs) -> Result<Outcome, Failure> {
+pub(crate) fn run(args: &TailArgs) -> Result<Outcome, Failure> {
     runtime(1)?.block_on(async {
         tokio::select! {
-            result = show(&args) => result.map(|()| Outcome::Well),
+            result = show(args) => result.map(|()| Outcome::Well),
             signal = tokio::signal::ctrl_c() => {
                 signal.map_err(|error| Failure::new(format!("cannot wait for Ctrl-C: {error}")))?;
                 Ok(Outcome::Well)

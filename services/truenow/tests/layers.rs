@@ -24,17 +24,19 @@ enum Layer {
 use Layer::{Adapter, Composition, Contract, Pure, Service, Testing};
 
 /// Every crate of the workspace. One that is missing here fails the test: a new crate needs a layer.
-const LAYERS: [(&str, Layer); 24] = [
+const LAYERS: [(&str, Layer); 26] = [
     ("types", Pure),
     ("codec", Pure),
     ("admission", Pure),
     ("kernels", Pure),
+    ("sketch", Pure),
     ("engine", Pure),
     ("query", Pure),
     ("placement", Pure),
     ("proto", Contract),
     ("truenow-client", Contract),
     ("event-log", Adapter),
+    ("id-store", Adapter),
     ("metadata", Adapter),
     ("config", Adapter),
     ("service", Adapter),

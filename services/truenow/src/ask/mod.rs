@@ -23,7 +23,7 @@ use crate::{
 ///
 /// # Errors
 /// The question is no JSON, nobody answers, or the question is refused.
-pub(crate) fn run(args: QueryArgs) -> Result<Outcome, Failure> {
+pub(crate) fn run(args: &QueryArgs) -> Result<Outcome, Failure> {
     let mut query = read_query(args.query.as_deref())?;
     if let Some(last) = &args.last {
         last::fill(&mut query, last, now())?;

@@ -79,7 +79,9 @@ impl Records for Delimited {
 mod tests {
     use super::*;
 
-    fn rows(text: &str, delimiter: Delimiter, columns: &[&str]) -> Vec<(u64, Result<Vec<Option<String>>, String>)> {
+    type Cells = Vec<Option<String>>;
+
+    fn rows(text: &str, delimiter: Delimiter, columns: &[&str]) -> Vec<(u64, Result<Cells, String>)> {
         let columns: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
         let mut reader = Delimited::new(Box::new(io::Cursor::new(text.to_owned())), delimiter, &columns).unwrap();
         let (mut record, mut rows) = (Record::default(), Vec::new());

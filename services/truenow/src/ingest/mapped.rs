@@ -82,7 +82,7 @@ impl MappedFile {
     pub(crate) async fn print(mut self, tally: &mut Tally) -> Result<(), Failure> {
         let (mut record, mut text) = (Record::default(), String::new());
         loop {
-            let made = match self.records.next(&mut record).map_err(read_failed)? {
+            let made = match self.records.next(&mut record).map_err(|error| read_failed(&error))? {
                 Read::End => return answer(&text),
                 Read::Bad(why) => Err(why),
                 Read::Record => self.maker.make(&record, async |event| text.push_str(&json_event::line(event))).await,
@@ -110,7 +110,7 @@ impl MappedFile {
     ) -> Result<(), Failure> {
         let (mut record, mut lines, mut shown) = (Record::default(), LineOfRow::default(), Instant::now());
         for number in 0_u64.. {
-            match self.records.next(&mut record).map_err(read_failed)? {
+            match self.records.next(&mut record).map_err(|error| read_failed(&error))? {
                 Read::End => break,
                 Read::Bad(why) => tally.reject(record.line, why),
                 Read::Record => match self.maker.make(&record, async |event| push(&mut writer, event).await).await {

@@ -58,10 +58,10 @@ const TICK: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// The file cannot be read, the mapping does not fit it, or nobody takes the events.
-pub(crate) fn run(args: IngestArgs) -> Result<Outcome, Failure> {
+pub(crate) fn run(args: &IngestArgs) -> Result<Outcome, Failure> {
     let source = source::open(&args.file)?;
     let (size, read) = (source.size, Arc::clone(&source.read));
-    let events = events(&args, source)?;
+    let events = events(args, source)?;
     let began = Instant::now();
     let mut progress = Progress::new(size, Arc::clone(&read), began);
     let mut tally = Tally::default();
@@ -69,9 +69,9 @@ pub(crate) fn run(args: IngestArgs) -> Result<Outcome, Failure> {
     let ended = runtime.block_on(async {
         match events {
             Events::Own(batches) if args.print => print_lines(batches, &mut tally),
-            Events::Own(batches) => send_lines(&args, batches, &mut tally, &mut progress).await,
+            Events::Own(batches) => send_lines(args, batches, &mut tally, &mut progress).await,
             Events::Mapped(file) if args.print => file.print(&mut tally).await,
-            Events::Mapped(file) => send_mapped(&args, file, &mut tally, &mut progress).await,
+            Events::Mapped(file) => send_mapped(args, file, &mut tally, &mut progress).await,
         }
     });
     progress.finish();
@@ -79,7 +79,7 @@ pub(crate) fn run(args: IngestArgs) -> Result<Outcome, Failure> {
     tally.lines(began.elapsed()).iter().for_each(|line| note(line));
     ended?;
     if args.wait {
-        runtime.block_on(visible::wait(&args, tally.token.as_deref()))?;
+        runtime.block_on(visible::wait(args, tally.token.as_deref()))?;
     }
     Ok(if tally.rejected == 0 { Outcome::Well } else { Outcome::NotAllWell })
 }
@@ -142,7 +142,7 @@ fn shift_to_now(args: &IngestArgs, format: Format, mapping: &Mapping) -> Result<
 }
 
 fn print_lines(mut batches: LineBatches, tally: &mut Tally) -> Result<(), Failure> {
-    while let Some(batch) = batches.next().map_err(read_failed)? {
+    while let Some(batch) = batches.next().map_err(|error| read_failed(&error))? {
         answer(&String::from_utf8_lossy(&batch.body))?;
         tally.accepted += batch.lines.len() as u64;
         batch.rejected.into_iter().for_each(|(line, why)| tally.reject(line, why));
@@ -181,7 +181,7 @@ async fn send_lines(
 }
 
 fn read_ahead(mut batches: LineBatches, sink: &mpsc::Sender<LineBatch>) -> Result<(), Failure> {
-    while let Some(batch) = batches.next().map_err(read_failed)? {
+    while let Some(batch) = batches.next().map_err(|error| read_failed(&error))? {
         if sink.blocking_send(batch).is_err() {
             break;
         }
@@ -216,6 +216,6 @@ async fn send_batches(
     Ok(())
 }
 
-fn read_failed(error: std::io::Error) -> Failure {
+fn read_failed(error: &std::io::Error) -> Failure {
     Failure::new(format!("cannot read on: {error}"))
 }
