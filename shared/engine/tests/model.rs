@@ -229,6 +229,25 @@ fn outliers_move_nothing() {
     assert_eq!(status.last_events_at, Some(Timestamp(now)));
 }
 
+/// Goal: a row that comes behind the horizon counts as evicted and takes no memory, whether its slot is still open or not.
+#[test]
+fn late_rows_are_evicted_at_once() {
+    let budget = Arc::new(MemoryBudget::new(u64::MAX));
+    let (mut writer, reader) = partition(PARTITION, Offset::ZERO, tiny(), budget);
+    let key = table_key(0, 1);
+    writer.configure(Offset(0), Timestamp(0), &described(key, 20)).unwrap();
+    apply(&mut writer, 100, key, &[plain(1), plain(95)]);
+    writer.housekeep();
+    assert_eq!(reader.snapshot(key).unwrap().evicted_before(), Some(Timestamp(10)), "the slot of 1 has left");
+    // The first finds its slot open, the second one that is opened for it.
+    for late in [2, -7] {
+        let applied = apply(&mut writer, 100, key, &[plain(late)]);
+        assert_eq!((applied.stored, applied.evicted), (0, 1));
+    }
+    let status = reader.table_status(key).unwrap();
+    assert_eq!((status.live, status.evicted, reader.snapshot(key).unwrap().rows()), (1, 3, 1));
+}
+
 /// Goal: a record out of order changes nothing; one that cannot be applied is passed over, counted, and the next comes.
 #[test]
 fn bad_records_are_passed_over() {
