@@ -111,6 +111,10 @@ fn table_status(reader: &Reader, key: TableKey) -> Option<TablePartitionStatus> 
         last_events_at: status.last_events_at,
         live: status.live,
         evicted: status.evicted,
+        duplicate: 0,
+        conflict: 0,
+        erased: 0,
+        late: 0,
     })
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use codec::BlockHeader;
-use types::{Offset, PartitionId, Timestamp};
+use types::{Offset, PartitionId, TableKey, Timestamp};
 
 /// What an ack of a log means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,17 @@ pub struct Bounds {
     pub end: Offset,
     /// Append time of the newest durable record; `Timestamp::MIN` where there is none.
     pub last_append_time: Timestamp,
+}
+
+/// The log's side of a table's ledger in one partition, all of it as of one end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLedger {
+    /// Rows of the table that became durable, ever: over all lives of the appender, released records included.
+    pub acked_rows: u64,
+    /// Rows of the table in the headers of the records from the offset asked for to `end`.
+    pub in_flight_rows: u64,
+    /// The offset after the newest durable record that both counts include.
+    pub end: Offset,
 }
 
 /// How full the way into the log is.
@@ -167,6 +178,14 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// The first offset whose append time is at least `time`; the end where there is none.
     fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Offset;
+
+    /// What became durable of a table in a partition, and how much of it lies at or behind `applied`. The two are counted
+    /// apart: the first as records become durable, the second from the headers of what waits. Blocks, for about a
+    /// microsecond per record that waits and is not in memory any more.
+    ///
+    /// # Errors
+    /// The offset does not exist, or no more; what waits is damaged; the disk failed.
+    fn ledger(&self, partition: PartitionId, key: TableKey, applied: Offset) -> Result<LogLedger, ReadError>;
 
     /// How full the way in is.
     fn load(&self) -> Load;

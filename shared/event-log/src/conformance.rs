@@ -11,7 +11,7 @@ use codec::{BlockHeader, BlockKind};
 use types::{AppenderId, Generation, Offset, PartitionId, SchemaVersion, TableId, TableKey, TenantId, Timestamp};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{Append, AppendError, Appended, EventLog, ReadError, Record};
+use crate::{Append, AppendError, Appended, EventLog, LogLedger, ReadError, Record};
 
 /// Long enough for anything that is bound to come.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,7 +23,7 @@ macro_rules! conformance {
         $crate::conformance!(@cases $name, $open,
             reads_what_was_appended, offsets_are_dense_and_times_monotone, concurrent_appenders_keep_their_order,
             readers_wake_at_an_append, waiting_ends_in_time, a_time_is_found, bounds_are_checked,
-            released_records_become_a_gap, a_burst_is_refused_or_kept, closing_ends_it);
+            released_records_become_a_gap, rows_are_counted, a_burst_is_refused_or_kept, closing_ends_it);
     };
     (@cases $name:ident, $open:expr, $($case:ident),+) => {
         mod $name {
@@ -238,6 +238,49 @@ pub async fn released_records_become_a_gap(log: Arc<dyn EventLog>) {
     assert_eq!(log.offset_at(partition, Timestamp::MIN), log.bounds(partition).start);
     let records = read_all(&*log, 0, released);
     assert!(records.iter().zip(released.0..).all(|(record, offset)| record.offset == Offset(offset)));
+}
+
+/// Rows are counted per table and partition, those that wait from any offset on; counts outlive released records, and
+/// who asks for what is not there is refused.
+pub async fn rows_are_counted(log: Arc<dyn EventLog>) {
+    let key = |table| block(0, table, 0, 0, 0).header.key;
+    let partition = PartitionId(0);
+    let nothing = LogLedger { acked_rows: 0, in_flight_rows: 0, end: Offset::ZERO };
+    assert_eq!(log.ledger(partition, key(1), Offset::ZERO).expect("an empty partition is counted"), nothing);
+    let mut rows = Vec::new();
+    for n in 0..60 {
+        let own = block(0, 1 + n % 2, 1 + n as u32 % 7, n, 20_000);
+        rows.push((own.header.key, u64::from(own.header.rows)));
+        log.append(vec![own, block(1, 1, 1_000, n, 100)]).await.expect("the log takes blocks");
+    }
+    let sum = |table, from: Offset| -> u64 {
+        rows[from.0 as usize..].iter().filter(|(of, _)| *of == key(table)).map(|(_, rows)| rows).sum()
+    };
+    let expected = |table, from| LogLedger {
+        acked_rows: sum(table, Offset::ZERO),
+        in_flight_rows: sum(table, from),
+        end: Offset(60),
+    };
+    for from in (0..=60).map(Offset) {
+        for table in [1, 2] {
+            assert_eq!(log.ledger(partition, key(table), from).expect("within the bounds"), expected(table, from));
+        }
+    }
+    assert_eq!(log.ledger(partition, key(3), Offset::ZERO).expect("a table of no record").acked_rows, 0);
+    let beyond = log.ledger(partition, key(1), Offset(61));
+    assert!(matches!(beyond, Err(ReadError::NoSuchOffset { .. })), "{beyond:?}");
+    let nowhere = log.ledger(PartitionId(log.partitions()), key(1), Offset::ZERO);
+    assert!(matches!(nowhere, Err(ReadError::NoSuchOffset { .. })), "{nowhere:?}");
+
+    log.release_before(partition, Offset(50));
+    log.release_before(PartitionId(1), Offset(50));
+    for n in 0..20 {
+        log.append(vec![block(1, 2, 1, n, 20_000)]).await.expect("the log takes blocks");
+    }
+    assert!(log.bounds(partition).start > Offset::ZERO, "nothing was dropped of what was released");
+    let gone = log.ledger(partition, key(1), Offset::ZERO);
+    assert!(matches!(gone, Err(ReadError::Gap { .. })), "{gone:?}");
+    assert_eq!(log.ledger(partition, key(1), Offset(55)).expect("still there"), expected(1, Offset(55)));
 }
 
 /// Of a burst beyond the queue's bound each append is acked and there, or refused and not there.

@@ -4,6 +4,7 @@
 //! 2. Only what is durable is ever shown to a reader.
 //! 3. Offsets of a partition are dense from 0; append times never fall within a partition.
 //! 4. What cannot be read is reported (a gap, damage), never skipped.
+//! 5. Rows are counted per table and partition as they become durable, and those counts outlive the records.
 //!
 //! [`EmbeddedLog`] keeps it in files of one directory. Its files and its clock are arguments, so that tests can drop
 //! what was not synced and fail any call ([`faults`]). Every log passes the suite in [`conformance`].
@@ -16,7 +17,9 @@ mod embedded;
 pub mod faults;
 mod files;
 
-pub use api::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogReader, ReadError, Record};
+pub use api::{
+    Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogLedger, LogReader, ReadError, Record,
+};
 pub use clock::{Clock, SystemClock};
 pub use disk::DiskFiles;
 pub use embedded::{EmbeddedConfig, EmbeddedLog, OpenError, Recovery};

@@ -1,11 +1,28 @@
 //! The hot tier as other services see it: the stream ingester writes partitions, the query API scans them.
 
-use std::{sync::Arc, time::Instant};
+use std::{fmt, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use codec::BlockHeader;
 use query::{Partial, Plan};
 use types::{ApiError, Offset, PartitionId, TableKey, Timestamp};
+
+/// Why a record was not applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotApplied {
+    /// It is intact but cannot be applied (a defect or a rogue writer): it was passed over and counted, and the next record
+    /// is next.
+    PassedOver(ApiError),
+    /// Something that it needs is away for now. Nothing happened: the same record is still the next one, to be tried again.
+    TryAgain(ApiError),
+}
+
+impl fmt::Display for NotApplied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::PassedOver(error) | Self::TryAgain(error)) = self;
+        error.fmt(f)
+    }
+}
 
 /// A partition's single writer. It is the only authority on what has been applied.
 pub trait PartitionWriter: Send {
@@ -18,14 +35,14 @@ pub trait PartitionWriter: Send {
     /// Applies the record at [`PartitionWriter::next_offset`]; when this returns, readers see it.
     ///
     /// # Errors
-    /// The block is intact but cannot be applied (a defect or a rogue writer); the record is passed over and counted.
+    /// See [`NotApplied`]: the record was passed over, or has to be tried again.
     fn apply(
         &mut self,
         offset: Offset,
         append_time: Timestamp,
         header: &BlockHeader,
         body: &[u8],
-    ) -> Result<(), ApiError>;
+    ) -> Result<(), NotApplied>;
 
     /// Work that waits for no record: eviction by the memory budget, reclaiming what readers have left.
     fn housekeep(&mut self);
@@ -68,6 +85,14 @@ pub struct TablePartitionStatus {
     pub live: u64,
     /// Rows that left, or came too late to stay.
     pub evicted: u64,
+    /// Rows whose identity had been applied before; they are not counted again.
+    pub duplicate: u64,
+    /// Duplicates among them whose content differed from that of the first.
+    pub conflict: u64,
+    /// Rows taken back by an erasure; 0 where nothing erases.
+    pub erased: u64,
+    /// Rows, counted above as well, that came behind the watermark less the table's lateness.
+    pub late: u64,
 }
 
 /// A scan of some partitions of the tables of a plan.

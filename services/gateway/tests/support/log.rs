@@ -8,8 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use codec::{BodyView, EventRef};
-use event_log::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogReader, ReadError};
-use types::{Offset, PartitionId, Timestamp};
+use event_log::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogLedger, LogReader, ReadError};
+use types::{Offset, PartitionId, TableKey, Timestamp};
 
 /// How the log is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -132,6 +132,10 @@ impl EventLog for MemoryLog {
 
     fn offset_at(&self, _: PartitionId, _: Timestamp) -> Offset {
         Offset::ZERO
+    }
+
+    fn ledger(&self, partition: PartitionId, _: TableKey, wanted: Offset) -> Result<LogLedger, ReadError> {
+        Err(ReadError::NoSuchOffset { partition, wanted })
     }
 
     fn load(&self) -> Load {

@@ -16,8 +16,9 @@ use super::{
     group::{Group, RowCounts, Start},
     index::FileIndex,
     queue::{Queue, Request, Work},
-    segment::{SegmentHeader, Stand, index_name, log_name, records_at, spare_name},
+    segment::{SegmentHeader, Stand, index_name, log_name, records_at, spare_name, totals_name},
     store::{ActiveFile, OpenFile, SealedFile, Store},
+    totals::TotalsAt,
 };
 use crate::{
     api::AppendError,
@@ -143,6 +144,10 @@ impl Appender {
 
     /// A new file, durable with its header and name.
     fn create(&mut self, header: &SegmentHeader, len: u64) -> io::Result<Arc<dyn LogFile>> {
+        if header.previous > 0 {
+            let totals = TotalsAt { number: header.number, previous_end: header.previous_end };
+            write_totals(&self.store, totals)?.sync_data()?;
+        }
         let Store { files, dir, .. } = &*self.store;
         let path = dir.join(log_name(header.number));
         let mode = match self.spares.pop() {
@@ -185,6 +190,7 @@ impl Appender {
     /// Moves the active file to the sealed ones and puts `next` in its place.
     fn replace_active(&mut self, next: Option<ActiveFile>) {
         let mut state = self.store.lock();
+        let is_last = next.is_none();
         let sealed = std::mem::replace(&mut state.active, next);
         let (Some(sealed), Some(active)) = (sealed, &self.active) else { return };
         let base = (0..self.stands.len()).map(|partition| sealed.index.base(partition)).collect();
@@ -194,6 +200,9 @@ impl Appender {
         drop(state);
         self.newest_sealed = (active.number, active.end);
         store_index(&self.store, sealed.number, active.end, &sealed.index);
+        if is_last {
+            store_totals(&self.store, TotalsAt { number: active.number + 1, previous_end: active.end });
+        }
         self.store.keep_open(OpenFile { number: sealed.number, file: sealed.file, index: Arc::new(sealed.index) });
         self.drop_released();
     }
@@ -227,8 +236,9 @@ impl Appender {
         } else {
             files.remove(&path)?;
         }
-        // An index without its file would be swept away at the next start.
+        // Without their file they would be swept away at the next start.
         let _ = files.remove(&dir.join(index_name(number)));
+        let _ = files.remove(&dir.join(totals_name(number)));
         Ok(())
     }
 }
@@ -242,6 +252,21 @@ pub(crate) fn store_index(store: &Store, number: u64, end: u64, index: &FileInde
     if let Err(error) = write() {
         tracing::debug!(%error, number, "event log: an index was not stored and will be made again");
     }
+}
+
+/// Stores the row counts as of the end of the last file, which spares the next start a look at that file. A log does
+/// without where that fails.
+pub(crate) fn store_totals(store: &Store, at: TotalsAt) {
+    if let Err(error) = write_totals(store, at) {
+        tracing::debug!(%error, number = at.number, "event log: row counts were not stored and will be made again");
+    }
+}
+
+fn write_totals(store: &Store, at: TotalsAt) -> io::Result<Arc<dyn LogFile>> {
+    let bytes = store.lock().totals.encode(at);
+    let file = store.files.open(&store.dir.join(totals_name(at.number)), OpenMode::Create)?;
+    write_all_at(&*file, &mut [io::IoSlice::new(&bytes)], 0)?;
+    Ok(file)
 }
 
 struct End {

@@ -24,6 +24,8 @@ mod segment;
 mod store;
 #[cfg(test)]
 mod tests;
+mod totals;
+mod waiting;
 
 use std::{
     any::Any,
@@ -34,7 +36,7 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
-use types::{AppenderId, Offset, PartitionId, Timestamp, limits::PARTITIONS_MAX};
+use types::{AppenderId, Offset, PartitionId, TableKey, Timestamp, limits::PARTITIONS_MAX};
 
 pub use self::config::{EmbeddedConfig, OpenError, Recovery};
 use self::{
@@ -46,9 +48,10 @@ use self::{
     recovery::{Inventory, recover},
     segment::{Stand, records_at},
     store::{Place, State, Store},
+    waiting::Waiting,
 };
 use crate::{
-    api::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogReader, ReadError},
+    api::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogLedger, LogReader, ReadError},
     clock::{Clock, SystemClock},
     disk::DiskFiles,
     files::FileSystem,
@@ -139,6 +142,16 @@ impl EmbeddedLog {
         partition.0 < self.partitions
     }
 
+    fn check_offset(&self, partition: PartitionId, wanted: Offset, bounds: Bounds) -> Result<(), ReadError> {
+        if !self.knows(partition) || wanted > bounds.end {
+            return Err(ReadError::NoSuchOffset { partition, wanted });
+        }
+        if wanted < bounds.start {
+            return Err(ReadError::Gap { partition, wanted, start: bounds.start });
+        }
+        Ok(())
+    }
+
     /// Applies `ask` to the index of the file at a place.
     fn ask_index<T>(&self, state: MutexGuard<'_, State>, place: Place, ask: impl FnOnce(&FileIndex) -> T) -> Option<T> {
         let open = match place {
@@ -199,13 +212,7 @@ impl EventLog for EmbeddedLog {
     }
 
     fn reader(&self, partition: PartitionId, from: Offset) -> Result<Box<dyn LogReader>, ReadError> {
-        let bounds = self.bounds(partition);
-        if !self.knows(partition) || from > bounds.end {
-            return Err(ReadError::NoSuchOffset { partition, wanted: from });
-        }
-        if from < bounds.start {
-            return Err(ReadError::Gap { partition, wanted: from, start: bounds.start });
-        }
+        self.check_offset(partition, from, self.bounds(partition))?;
         Ok(Box::new(Reader { store: self.store.clone(), partition, next: from }))
     }
 
@@ -244,6 +251,16 @@ impl EventLog for EmbeddedLog {
         let found = self.ask_index(state, place, |index| index.offset_at(partition.0 as usize, time));
         // Where an index cannot be read the start is the safe answer: too early, never too late.
         found.unwrap_or(bounds.start).max(bounds.start)
+    }
+
+    fn ledger(&self, partition: PartitionId, key: TableKey, applied: Offset) -> Result<LogLedger, ReadError> {
+        self.check_offset(partition, applied, self.bounds(partition))?;
+        let (acked_rows, bounds) = {
+            let state = self.store.lock();
+            (state.totals.rows(key, partition), state.bounds(partition))
+        };
+        let waiting = Waiting { store: &self.store, partition, next: applied, end: bounds.end };
+        Ok(LogLedger { acked_rows, in_flight_rows: waiting.rows_of(key)?, end: bounds.end })
     }
 
     fn load(&self) -> Load {

@@ -13,7 +13,7 @@ use super::{
     frame::{Frame, HEAD_BYTES},
     index::{Entry, FileIndex},
     scan::{ScanOf, scan},
-    segment::{index_name, log_name, records_at},
+    segment::{index_name, log_name},
     store::{Located, OpenFile, Place, SealedFile, Store},
 };
 use crate::{
@@ -211,14 +211,7 @@ pub(crate) fn stored_index(store: &Store, number: u64, base: Vec<super::segment:
 }
 
 fn scanned_index(file: &dyn LogFile, sealed: &SealedFile) -> io::Result<FileIndex> {
-    let of = ScanOf {
-        number: sealed.number,
-        start: records_at(sealed.base.len()),
-        limit: sealed.end.min(file.len()?),
-        sealed: true,
-        base: sealed.base.clone(),
-    };
-    let mut index = scan(file, of)?.index;
+    let mut index = scan(file, ScanOf::sealed(sealed, file.len()?))?.index;
     for (partition, end) in sealed.ends.iter().enumerate() {
         index.push_holes(partition, end.next);
     }

@@ -5,8 +5,9 @@
 //! 2. The last file is read whole, unless it was closed in order. What a crash left torn is cut off; what stays of the
 //!    part that may not have been synced is written once more and synced, for a system that once failed to sync may
 //!    show what its disk does not hold.
-//! 3. A start appends to no old file.
-//! 4. What contradicts itself is an error: a start never guesses an offset.
+//! 3. Row counts are those stored for the newest file, and the rows of the records from there on.
+//! 4. A start appends to no old file.
+//! 5. What contradicts itself is an error: a start never guesses an offset.
 
 use std::{
     collections::VecDeque,
@@ -16,12 +17,13 @@ use std::{
 };
 
 use super::{
-    appender::{SPARES_MAX, store_index},
+    appender::{SPARES_MAX, store_index, store_totals},
     config::{OpenError, Recovery},
     reader::stored_index,
     scan::{Scan, ScanOf, holds_frame, scan},
-    segment::{SegmentHeader, index_name, log_name, number_of, records_at, spare_name},
+    segment::{SegmentHeader, index_name, log_name, number_of, records_at, spare_name, totals_name},
     store::{SealedFile, Store},
+    totals::{FileRows, RowTotals, TotalsAt},
 };
 use crate::files::{LogFile, OpenMode, read_full_at, write_all_at};
 
@@ -33,6 +35,7 @@ pub(crate) struct Inventory {
     /// Numbers of the files of records, ascending.
     pub(crate) logs: Vec<u64>,
     indexes: Vec<u64>,
+    totals: Vec<u64>,
     /// Numbers of files that wait for their next life.
     pub(crate) spares: Vec<u64>,
 }
@@ -45,13 +48,18 @@ impl Inventory {
             numbers.sort_unstable();
             numbers
         };
-        Self { logs: numbers("log"), indexes: numbers("idx"), spares: numbers("spare") }
+        Self { logs: numbers("log"), indexes: numbers("idx"), totals: numbers("rows"), spares: numbers("spare") }
     }
 
-    /// Removes what belongs to nothing: indexes without a file, spares beyond their bound.
+    /// Removes what belongs to nothing: indexes and row counts without a file, spares beyond their bound.
     pub(crate) fn sweep(&mut self, store: &Store) {
         for orphan in self.indexes.iter().filter(|number| !self.logs.contains(number)) {
             let _ = store.files.remove(&store.dir.join(index_name(*orphan)));
+        }
+        // Those of the file that comes next are of use to every start until it is there.
+        let next = self.logs.last().map(|last| last + 1);
+        for orphan in self.totals.iter().filter(|number| !self.logs.contains(number) && Some(**number) != next) {
+            let _ = store.files.remove(&store.dir.join(totals_name(*orphan)));
         }
         for spare in self.spares.split_off(self.spares.len().min(SPARES_MAX)) {
             let _ = store.files.remove(&store.dir.join(spare_name(spare)));
@@ -82,15 +90,69 @@ pub(crate) fn recover(store: &Store, logs: &[u64], partitions: usize) -> Result<
         let SegmentHeader { number, base, .. } = file.clone();
         sealed.push_back(Arc::new(SealedFile { number, end: next.previous_end, base, ends: next.base.clone() }));
     }
+    let mut rows_of_last = None;
     if let Some(last) = headers.last() {
-        sealed.push_back(Arc::new(recover_last(store, last, &mut recovery)?));
+        let (file, rows) = recover_last(store, last, &mut recovery)?;
+        sealed.push_back(Arc::new(file));
+        rows_of_last = rows;
     }
+    let (totals, next) = recover_totals(store, &headers, &sealed, rows_of_last)?;
     let mut state = store.lock();
     if let Some(last) = sealed.back() {
         state.ends.clone_from(&last.ends);
     }
     state.files = sealed;
+    state.totals = totals;
+    drop(state);
+    if let Some(next) = next {
+        store_totals(store, next);
+    }
     Ok(recovery)
+}
+
+/// The row counts at the end of the last file; with the place that they should be stored for, unless they are.
+fn recover_totals(
+    store: &Store,
+    headers: &[SegmentHeader],
+    sealed: &VecDeque<Arc<SealedFile>>,
+    mut rows_of_last: Option<FileRows>,
+) -> Result<(RowTotals, Option<TotalsAt>), OpenError> {
+    let Some(last) = sealed.back() else { return Ok((RowTotals::default(), None)) };
+    let next = TotalsAt { number: last.number + 1, previous_end: last.end };
+    if let Some(totals) = stored_totals(store, next) {
+        return Ok((totals, None));
+    }
+    // Back to the newest file whose counts are known, then on over its records and those of the files after it.
+    let known = headers.iter().enumerate().rev().find_map(|(at, header)| {
+        let first = header.previous == 0;
+        let place = TotalsAt { number: header.number, previous_end: header.previous_end };
+        let totals = if first { Some(RowTotals::default()) } else { stored_totals(store, place) };
+        totals.map(|totals| (at, totals))
+    });
+    let (from, mut totals) = known.unwrap_or_else(|| {
+        tracing::error!("event log: the row counts of released records are lost; ledgers will not balance");
+        (0, RowTotals::default())
+    });
+    for file in sealed.iter().skip(from) {
+        let rows = match rows_of_last.take_if(|_| file.number == last.number) {
+            Some(rows) => rows,
+            None => scanned_rows(store, file).map_err(OpenError::at(path_of(store, file.number)))?,
+        };
+        totals.add_file(&rows);
+    }
+    Ok((totals, Some(next)))
+}
+
+fn stored_totals(store: &Store, at: TotalsAt) -> Option<RowTotals> {
+    let file = store.files.open(&store.dir.join(totals_name(at.number)), OpenMode::Read).ok()?;
+    let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
+    let filled = read_full_at(&*file, &mut bytes, 0).ok()?;
+    RowTotals::decode(&bytes[..filled], at)
+}
+
+fn scanned_rows(store: &Store, sealed: &SealedFile) -> io::Result<FileRows> {
+    let file = store.files.open(&path_of(store, sealed.number), OpenMode::Read)?;
+    Ok(scan(&*file, ScanOf::sealed(sealed, file.len()?))?.rows)
 }
 
 fn header_of(store: &Store, number: u64, partitions: usize) -> Result<Option<SegmentHeader>, OpenError> {
@@ -119,8 +181,12 @@ fn discard_unborn(store: &Store, number: u64, partitions: usize) -> Result<(), O
     store.files.remove(&path).map_err(OpenError::at(path))
 }
 
-/// Reads, mends and seals the file that was written last.
-fn recover_last(store: &Store, header: &SegmentHeader, recovery: &mut Recovery) -> Result<SealedFile, OpenError> {
+/// Reads, mends and seals the file that was written last; with the rows of its records, if it had to be read.
+fn recover_last(
+    store: &Store,
+    header: &SegmentHeader,
+    recovery: &mut Recovery,
+) -> Result<(SealedFile, Option<FileRows>), OpenError> {
     let SegmentHeader { number, base, .. } = header.clone();
     let path = path_of(store, number);
     let open = || {
@@ -130,7 +196,7 @@ fn recover_last(store: &Store, header: &SegmentHeader, recovery: &mut Recovery) 
     };
     let (file, len) = open().map_err(OpenError::at(path.clone()))?;
     if let Some((index, end)) = stored_index(store, number, base.clone()).filter(|(_, end)| *end <= len) {
-        return Ok(SealedFile { number, end, base, ends: index.ends() });
+        return Ok((SealedFile { number, end, base, ends: index.ends() }, None));
     }
     let of = ScanOf { number, start: records_at(base.len()), limit: len, sealed: false, base: base.clone() };
     let found = scan(&*file, of).map_err(OpenError::at(path.clone()))?;
@@ -141,7 +207,7 @@ fn recover_last(store: &Store, header: &SegmentHeader, recovery: &mut Recovery) 
     recovery.cut_bytes = found.cut_bytes;
     recovery.damaged_records = found.damaged;
     store_index(store, number, found.end, &found.index);
-    Ok(SealedFile { number, end: found.end, base, ends: found.index.ends() })
+    Ok((SealedFile { number, end: found.end, base, ends: found.index.ends() }, Some(found.rows)))
 }
 
 /// Cuts off what is torn and makes sure of what is not (rule 2).

@@ -7,10 +7,14 @@
 
 use std::io;
 
+use codec::BlockKind;
+
 use super::{
     frame::{self, ALIGN, Frame, HEAD_BYTES, MAGIC},
     index::{Entry, FileIndex},
-    segment::Stand,
+    segment::{Stand, records_at},
+    store::SealedFile,
+    totals::FileRows,
 };
 use crate::files::{LogFile, read_full_at};
 
@@ -31,11 +35,26 @@ pub(crate) struct ScanOf {
     pub(crate) base: Vec<Stand>,
 }
 
+impl ScanOf {
+    /// All of a file that gets no more records and is `len` bytes long.
+    pub(crate) fn sealed(file: &SealedFile, len: u64) -> Self {
+        Self {
+            number: file.number,
+            start: records_at(file.base.len()),
+            limit: file.end.min(len),
+            sealed: true,
+            base: file.base.clone(),
+        }
+    }
+}
+
 /// What a file holds.
 #[derive(Debug)]
 pub(crate) struct Scan {
     /// Its records.
     pub(crate) index: FileIndex,
+    /// Their rows, of damaged ones as far as others tell.
+    pub(crate) rows: FileRows,
     /// Where its good part ends.
     pub(crate) end: u64,
     /// Up to where it was durable for sure, by its own frames.
@@ -113,6 +132,7 @@ impl Found {
 /// Makes an index of what was found.
 struct Build {
     index: FileIndex,
+    rows: FileRows,
     damaged: u64,
     /// Partitions of which a record may be hidden in damage passed so far.
     suspects: Vec<bool>,
@@ -121,21 +141,25 @@ struct Build {
 impl Build {
     fn new(base: Vec<Stand>) -> Self {
         let suspects = vec![false; base.len()];
-        Self { index: FileIndex::new(base), damaged: 0, suspects }
+        Self { index: FileIndex::new(base), rows: FileRows::default(), damaged: 0, suspects }
     }
 
     fn build<'a>(mut self, window: &mut Window<'_>, found: impl Iterator<Item = &'a Found>) -> io::Result<Scan> {
         for found in found {
             match *found {
-                Found::Frame { position, frame, whole } => self.frame(position, &frame, whole),
+                Found::Frame { position, frame, whole } => {
+                    let body = if whole { control_body(window, position, &frame)? } else { &[] };
+                    self.frame(position, &frame, whole, body);
+                }
                 Found::Damage { position, end } => self.damage(window.get(position, HEAD_BYTES)?, end - position),
             }
         }
         let unattributed = self.suspects.contains(&true);
-        Ok(Scan { index: self.index, end: 0, durable_to: 0, cut_bytes: 0, damaged: self.damaged, unattributed })
+        let Self { index, rows, damaged, .. } = self;
+        Ok(Scan { index, rows, end: 0, durable_to: 0, cut_bytes: 0, damaged, unattributed })
     }
 
-    fn frame(&mut self, position: u64, frame: &Frame, whole: bool) {
+    fn frame(&mut self, position: u64, frame: &Frame, whole: bool, control_body: &[u8]) {
         let partition = frame.partition.0 as usize;
         if partition >= self.suspects.len() || frame.offset < self.index.end(partition).next {
             self.damaged += 1;
@@ -143,6 +167,7 @@ impl Build {
         }
         self.damaged += self.index.push_holes(partition, frame.offset) + u64::from(!whole);
         self.index.push(partition, Entry::at(position, frame.header.body_len, frame.append_time));
+        self.rows.add(&frame.header, control_body);
         self.suspects[partition] = false;
     }
 
@@ -154,9 +179,18 @@ impl Build {
         {
             let next = self.index.end(partition).next.next();
             self.damaged += self.index.push_holes(partition, next);
+            self.rows.add(&header, &[]);
         } else {
             self.suspects.fill(true);
         }
+    }
+}
+
+/// The body of a control record; nothing of other records.
+fn control_body<'a>(window: &'a mut Window<'_>, position: u64, frame: &Frame) -> io::Result<&'a [u8]> {
+    match frame.header.kind {
+        BlockKind::Control => window.get(position + HEAD_BYTES as u64, frame.header.body_len as usize),
+        BlockKind::Events => Ok(&[]),
     }
 }
 

@@ -107,12 +107,17 @@ pub(crate) fn index_name(number: u64) -> String {
     format!("{number:020}.idx")
 }
 
+/// The name of the file with the row counts as of its start.
+pub(crate) fn totals_name(number: u64) -> String {
+    format!("{number:020}.rows")
+}
+
 /// The name of a released file that waits for its next life.
 pub(crate) fn spare_name(number: u64) -> String {
     format!("{number:020}.spare")
 }
 
-/// The number in a name with that ending (`log`, `idx`, `spare`).
+/// The number in a name with that ending (`log`, `idx`, `rows`, `spare`).
 pub(crate) fn number_of(name: &str, ending: &str) -> Option<u64> {
     let (digits, rest) = name.split_once('.')?;
     (rest == ending && digits.len() == 20).then(|| digits.parse().ok())?

@@ -17,6 +17,7 @@ use super::{
     frame::stored_bytes,
     index::{Entry, FileIndex},
     segment::Stand,
+    totals::RowTotals,
 };
 use crate::{
     api::{Bounds, Record},
@@ -72,6 +73,8 @@ pub(crate) struct State {
     pub(crate) files: VecDeque<Arc<SealedFile>>,
     pub(crate) active: Option<ActiveFile>,
     pub(crate) ends: Vec<Stand>,
+    /// Rows of all records before `ends`, since ever.
+    pub(crate) totals: RowTotals,
     pub(crate) released: Vec<Offset>,
     pub(crate) closed: bool,
     tails: Vec<VecDeque<Record>>,
@@ -104,6 +107,7 @@ impl Store {
             files: VecDeque::new(),
             active: None,
             ends,
+            totals: RowTotals::default(),
             released: vec![Offset::ZERO; partitions],
             closed: false,
             tails: vec![VecDeque::new(); partitions],
@@ -198,6 +202,14 @@ impl State {
         }
     }
 
+    /// What the tail holds from `offset` on, oldest first; `None` where it begins behind that.
+    pub(crate) fn tail(&self, partition: PartitionId, offset: Offset) -> Option<impl Iterator<Item = &Record>> {
+        let tail = &self.tails[partition.0 as usize];
+        let first = self.ends[partition.0 as usize].next.0 - tail.len() as u64;
+        let skip = usize::try_from(offset.0.checked_sub(first)?).unwrap_or(usize::MAX);
+        Some(tail.range(skip.min(tail.len())..))
+    }
+
     /// Copies what the tail holds from `offset` on, about `bytes_max` of it; returns how many records.
     pub(crate) fn copy_tail(
         &self,
@@ -206,13 +218,11 @@ impl State {
         bytes_max: usize,
         into: &mut Vec<Record>,
     ) -> usize {
-        let tail = &self.tails[partition.0 as usize];
-        let first = self.ends[partition.0 as usize].next.0 - tail.len() as u64;
-        let Some(skip) = offset.0.checked_sub(first) else {
+        let Some(tail) = self.tail(partition, offset) else {
             return 0;
         };
         let (mut count, mut bytes) = (0, 0);
-        for record in tail.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)) {
+        for record in tail {
             bytes += record.body.len();
             if count > 0 && bytes > bytes_max {
                 break;
@@ -254,6 +264,7 @@ impl State {
     fn add(&mut self, partition: PartitionId, entry: Entry, record: Record) {
         let at = partition.0 as usize;
         self.ends[at] = Stand { next: record.offset.next(), last_time: record.append_time };
+        self.totals.add(&record.header, &record.body);
         self.tail_bytes += tail_cost(&record);
         self.tails[at].push_back(record);
         self.tail_order.push_back(partition);

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use codec::{BlockKind, ControlRecord};
 use control_plane::{CatalogSettings, ControlPlane};
-use event_log::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogReader, ReadError};
+use event_log::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogLedger, LogReader, ReadError};
 use metadata::{MetadataStore, SqliteStore};
 use proto::hot_tier::{HotTier, PartitionScan, PartitionStatus, ScanRequest, TablePartitionStatus};
 use serde_json::Value;
@@ -99,6 +99,10 @@ impl EventLog for FakeLog {
 
     fn offset_at(&self, _: PartitionId, _: Timestamp) -> Offset {
         Offset(0)
+    }
+
+    fn ledger(&self, _: PartitionId, _: TableKey, _: Offset) -> Result<LogLedger, ReadError> {
+        Err(ReadError::Closed)
     }
 
     fn load(&self) -> Load {

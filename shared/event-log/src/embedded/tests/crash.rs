@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;
-use types::{Offset, PartitionId};
+use types::{Offset, PartitionId, TableKey};
 
 use super::{DIR, open};
 use crate::{
-    Append, AppendError, EmbeddedLog, EventLog, ReadError,
+    Append, AppendError, EmbeddedLog, EventLog, LogLedger, ReadError,
     conformance::{block, read_all},
     faults::{Call, MemoryFiles, Outcome, seeded_faults},
 };
@@ -89,6 +89,39 @@ fn check(log: &EmbeddedLog, acked: &Acked, start: &BTreeMap<PartitionId, Offset>
     assert_eq!(found, acked.len(), "acked records are missing");
 }
 
+/// What was ever to be read: of each record its table and its rows.
+type Seen = BTreeMap<(PartitionId, Offset), (TableKey, u64)>;
+
+/// Notes what is to be read now.
+fn look(log: &EmbeddedLog, seen: &mut Seen) {
+    for partition in (0..3).map(PartitionId) {
+        for record in read_all(log, partition.0, log.bounds(partition).start) {
+            let row = (record.header.key, u64::from(record.header.rows));
+            assert_eq!(*seen.entry((partition, record.offset)).or_insert(row), row, "a record changed");
+        }
+    }
+}
+
+/// Every row that was ever to be read is counted once, those that are there still from any offset on.
+fn check_rows(log: &EmbeddedLog, seen: &mut Seen) {
+    look(log, seen);
+    for partition in (0..3).map(PartitionId) {
+        let bounds = log.bounds(partition);
+        for table in 0..2 {
+            let key = block(0, table, 0, 0, 0).header.key;
+            let rows = |from| -> u64 {
+                let records = seen.range((partition, from)..(partition, bounds.end));
+                records.filter(|(_, (of, _))| *of == key).map(|(_, (_, rows))| rows).sum()
+            };
+            for applied in [bounds.start, Offset(bounds.start.0.midpoint(bounds.end.0)), bounds.end] {
+                let expected =
+                    LogLedger { acked_rows: rows(Offset::ZERO), in_flight_rows: rows(applied), end: bounds.end };
+                assert_eq!(log.ledger(partition, key, applied).unwrap(), expected);
+            }
+        }
+    }
+}
+
 /// Goal: the power fails at each call to the disk in turn, whatever part of the unsynced data survives: nothing acked
 /// is lost, nothing is half there, and the log goes on.
 #[test]
@@ -107,11 +140,16 @@ fn power_fails_at_any_call() {
             files.cut_power();
             let log = Arc::new(open(&files).unwrap());
             check(&log, &acked, &BTreeMap::new());
+            let mut seen = Seen::new();
+            check_rows(&log, &mut seen);
             assert_eq!(append_some(&log, 500..504, &mut acked), 4, "the log goes on");
             check(&log, &acked, &BTreeMap::new());
+            check_rows(&log, &mut seen);
             drop(log);
             files.cut_power();
-            check(&open(&files).unwrap(), &acked, &BTreeMap::new());
+            let log = open(&files).unwrap();
+            check(&log, &acked, &BTreeMap::new());
+            check_rows(&log, &mut seen);
         }
     }
 }
@@ -126,16 +164,21 @@ proptest! {
         let mut files = MemoryFiles::new(seed);
         let mut acked = Acked::new();
         let mut released = BTreeMap::new();
+        let mut seen = Seen::new();
         let mut next = 0;
         for (life, (power, rounds, release)) in ends.into_iter().enumerate() {
             let log = Arc::new(open(&files).unwrap());
             check(&log, &acked, &released);
+            check_rows(&log, &mut seen);
             files.set_plan(seeded_faults(seed ^ life as u64, one_in));
             for _ in 0..rounds {
                 append_some(&log, next..next + 3, &mut acked);
                 next += 10;
             }
             if release {
+                files.set_plan(crate::faults::no_faults());
+                look(&log, &mut seen);
+                files.set_plan(seeded_faults(seed ^ !life as u64, one_in));
                 for partition in (0..3).map(PartitionId) {
                     let to = Offset(log.bounds(partition).end.0 * 2 / 3);
                     released.insert(partition, to);
@@ -150,7 +193,9 @@ proptest! {
                 files.kill();
             }
         }
-        check(&open(&files).unwrap(), &acked, &released);
+        let log = open(&files).unwrap();
+        check(&log, &acked, &released);
+        check_rows(&log, &mut seen);
     }
 }
 

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod disk_full;
 mod layout;
+mod ledger;
 
 use std::{
     path::Path,
