@@ -9,7 +9,7 @@ pub mod hot_tier;
 pub mod progress;
 
 /// Generated from `proto/truenow/v1/*.proto`.
-#[expect(missing_docs, clippy::all, reason = "generated code")]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::too_many_lines, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("truenow.v1");
 
