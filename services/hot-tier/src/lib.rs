@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::Router;
 use config::{HotTierConfig, ServiceAddresses};
-use engine::{Limits, MemoryBudget};
+use engine::{IdRuns, Limits, MemoryBudget};
 use metrics::{describe_gauge, gauge};
 pub use node::Node;
 use node::Partition;
@@ -26,6 +26,9 @@ use writer::NodeWriter;
 
 /// The service's name.
 pub const SERVICE: &str = "hot-tier";
+
+/// The name of a lasting failure to write runs of ids.
+const UNWRITTEN_RUNS: &str = "id-runs";
 
 /// How often metrics follow the partitions.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -51,7 +54,8 @@ pub struct Started {
     pub writers: Vec<Box<dyn PartitionWriter>>,
 }
 
-/// Starts the service with empty partitions, which the stream ingester fills from the log.
+/// Starts the service with empty partitions, which the stream ingester fills from the log. Each comes with the place for
+/// its ids that memory does not hold, which is empty.
 ///
 /// # Errors
 /// A port or a thread cannot be had.
@@ -59,14 +63,15 @@ pub async fn start(
     host: &Host,
     addresses: ServiceAddresses,
     config: HotTierConfig,
-    partitions: impl IntoIterator<Item = PartitionId>,
+    partitions: impl IntoIterator<Item = (PartitionId, Box<dyn IdRuns>)>,
 ) -> Result<Started, HotTierError> {
     describe();
     let health = Health::starting(SERVICE, env!("CARGO_PKG_VERSION"));
     let budget = Arc::new(MemoryBudget::new(config.memory_bytes));
     let (mut writers, mut held) = (Vec::<Box<dyn PartitionWriter>>::new(), BTreeMap::new());
-    for partition in partitions {
-        let (engine, reader) = engine::partition(partition, Offset::ZERO, Limits::default(), Arc::clone(&budget));
+    for (partition, runs) in partitions {
+        let (engine, reader) =
+            engine::partition_with_runs(partition, Offset::ZERO, Limits::default(), Arc::clone(&budget), runs);
         let writer = NodeWriter::new(engine);
         held.insert(partition, Partition { reader, recovered: writer.recovered(), applied: writer.applied() });
         writers.push(Box::new(writer));
@@ -85,19 +90,27 @@ pub async fn start(
         })
         .await?;
     health.set_serving();
-    let reporting = tokio::spawn(report(node.clone(), budget));
+    let reporting = tokio::spawn(report(node.clone(), budget, health));
     let running = running.on_stopped(async move { reporting.abort() });
     Ok(Started { running, node, writers })
 }
 
-/// Keeps metrics up to date.
-async fn report(node: Node, budget: Arc<MemoryBudget>) {
+/// Keeps metrics and health up to date.
+async fn report(node: Node, budget: Arc<MemoryBudget>, health: Health) {
     let mut ticks = tokio::time::interval(REPORT_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         gauge!("truenow_hot_tier_memory_bytes").set(budget.used() as f64);
         gauge!("truenow_hot_tier_memory_limit_bytes").set(budget.limit() as f64);
+        let unwritten = node.unwritten_runs();
+        gauge!("truenow_hot_tier_unwritten_id_runs").set(unwritten as f64);
+        if unwritten > 0 {
+            let reason = format!("{unwritten} runs of event ids cannot be written to disk and are kept in memory");
+            health.degrade(UNWRITTEN_RUNS, reason);
+        } else {
+            health.recover(UNWRITTEN_RUNS);
+        }
         for status in node.status().await.unwrap_or_default() {
             let partition = status.partition.to_string();
             gauge!("truenow_hot_tier_rows", "partition" => partition.clone()).set(status.rows as f64);
@@ -107,8 +120,12 @@ async fn report(node: Node, budget: Arc<MemoryBudget>) {
 }
 
 fn describe() {
-    describe_gauge!("truenow_hot_tier_memory_bytes", "Accounted bytes of rows, dictionaries and retired segments.");
+    describe_gauge!(
+        "truenow_hot_tier_memory_bytes",
+        "Accounted bytes of rows, dictionaries, ids and retired segments."
+    );
     describe_gauge!("truenow_hot_tier_memory_limit_bytes", "The memory budget.");
+    describe_gauge!("truenow_hot_tier_unwritten_id_runs", "Runs of event ids that the disk did not take.");
     describe_gauge!("truenow_hot_tier_rows", "Rows resident in a partition.");
     describe_gauge!("truenow_hot_tier_bytes", "Accounted bytes of a partition.");
 }

@@ -38,6 +38,11 @@ impl Node {
         Self { inner: Arc::new(Inner { partitions, pool }) }
     }
 
+    /// Runs of ids that could not be written and stay in memory until they can.
+    pub(crate) fn unwritten_runs(&self) -> u64 {
+        self.inner.partitions.values().map(|partition| partition.reader.status().unwritten_runs).sum()
+    }
+
     fn partition(&self, partition: PartitionId) -> Result<&Partition, ApiError> {
         let away = || ApiError::unavailable(format!("partition {partition} is not on this node"));
         self.inner.partitions.get(&partition).ok_or_else(away)
@@ -111,8 +116,8 @@ fn table_status(reader: &Reader, key: TableKey) -> Option<TablePartitionStatus> 
         last_events_at: status.last_events_at,
         live: status.live,
         evicted: status.evicted,
-        duplicate: 0,
-        conflict: 0,
+        duplicate: status.duplicate,
+        conflict: status.conflict,
         erased: 0,
         late: 0,
     })

@@ -2,7 +2,7 @@
 
 use codec::{BlockError, BlockHeader, BlockKind, BodyView, ControlError, ControlRecord};
 use engine::{ApplyError, Writer};
-use proto::hot_tier::PartitionWriter;
+use proto::hot_tier::{NotApplied, PartitionWriter};
 use tokio::sync::watch;
 use types::{ApiError, Offset, PartitionId, Timestamp};
 
@@ -76,13 +76,16 @@ impl PartitionWriter for NodeWriter {
         append_time: Timestamp,
         header: &BlockHeader,
         body: &[u8],
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), NotApplied> {
         let applied = self.apply_record(offset, append_time, header, body);
+        if let Err(error @ RecordError::Engine(ApplyError::Ids(_))) = &applied {
+            return Err(NotApplied::TryAgain(ApiError::unavailable(error.to_string())));
+        }
         if applied.is_err() && self.engine.next_offset() == offset {
             self.engine.pass_over(offset, append_time).expect("it is the next offset");
         }
         self.applied.send_replace(self.engine.next_offset());
-        applied.map_err(|error| ApiError::internal(error.to_string()))
+        applied.map_err(|error| NotApplied::PassedOver(ApiError::internal(error.to_string())))
     }
 
     fn housekeep(&mut self) {

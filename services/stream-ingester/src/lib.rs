@@ -75,7 +75,8 @@ pub async fn start(
     for writer in deps.writers {
         let progress = Arc::new(PartitionProgress::new(writer.partition()));
         partitions.push(Arc::clone(&progress));
-        let worker = Worker::new(Arc::clone(&deps.log), writer, Arc::clone(&progress), config.batch_size);
+        let worker =
+            Worker::new(Arc::clone(&deps.log), writer, Arc::clone(&progress), health.clone(), config.batch_size);
         threads.push(spawn(worker, progress, health.clone()).map_err(IngesterError::Thread)?);
     }
     let reporting = tokio::spawn(report(health, partitions));

@@ -4,16 +4,19 @@
 //! 2. A record is applied exactly once per life of the writer, in offset order; none is skipped in silence.
 //! 3. A record that cannot be applied is passed over by the writer, counted and logged here (it can only come from a
 //!    defect or a rogue writer: the gateway checks what it appends).
-//! 4. A gap, damage or a panic stops the partition and shows in health and as growing lag; answers that need it say so.
+//! 4. A record that cannot be applied now, as something that it needs is away, is tried again until it can, or the log is
+//!    closed; until then nothing after it is applied, and health and the growing lag say so.
+//! 5. A gap, damage or a panic stops the partition and shows in health and as growing lag; answers that need it say so.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use event_log::{EventLog, LogReader, ReadError, Record};
-use proto::hot_tier::PartitionWriter;
+use proto::hot_tier::{NotApplied, PartitionWriter};
+use service::Health;
 use types::{Offset, PartitionId};
 
 use crate::progress::PartitionProgress;
@@ -25,6 +28,8 @@ const POLL_WAIT: Duration = Duration::from_millis(50);
 /// Waits between tries while the disk fails, doubling.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// The name of a record's waiting in health.
+const WAITING: &str = "partition-waiting";
 
 /// Why a partition's thread ended.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +50,7 @@ pub(crate) struct Worker {
     log: Arc<dyn EventLog>,
     writer: Box<dyn PartitionWriter>,
     progress: Arc<PartitionProgress>,
+    health: Health,
     /// Records between two rounds of housekeeping.
     batch_records: usize,
     /// What was durable when the worker started; `None` once it has been applied.
@@ -56,11 +62,12 @@ impl Worker {
         log: Arc<dyn EventLog>,
         writer: Box<dyn PartitionWriter>,
         progress: Arc<PartitionProgress>,
+        health: Health,
         batch_records: usize,
     ) -> Self {
         let bounds = log.bounds(writer.partition());
         progress.started(writer.next_offset(), bounds.end);
-        Self { log, writer, progress, batch_records: batch_records.max(1), recover_to: Some(bounds.end) }
+        Self { log, writer, progress, health, batch_records: batch_records.max(1), recover_to: Some(bounds.end) }
     }
 
     pub(crate) fn partition(&self) -> PartitionId {
@@ -107,20 +114,52 @@ impl Worker {
     }
 
     fn apply(&mut self, records: &[Record]) -> Result<(), Stopped> {
-        for record in records {
+        records.iter().try_for_each(|record| self.apply_one(record))
+    }
+
+    /// Applies a record, however long that takes.
+    fn apply_one(&mut self, record: &Record) -> Result<(), Stopped> {
+        let mut retry = RETRY_MIN;
+        loop {
             let writer = &mut self.writer;
             let applied = catch_unwind(AssertUnwindSafe(|| {
                 writer.apply(record.offset, record.append_time, &record.header, &record.body)
             }));
+            let (partition, offset) = (self.partition().0, record.offset.0);
             match applied {
                 Ok(Ok(())) => self.progress.applied(record.offset.next(), u64::from(record.header.rows)),
-                Ok(Err(error)) => {
+                Ok(Err(NotApplied::PassedOver(error))) => {
                     self.progress.refused(record.offset.next());
-                    let (partition, offset) = (self.partition().0, record.offset.0);
                     tracing::error!(partition, offset, %error, "a record cannot be applied and is passed over");
+                }
+                Ok(Err(NotApplied::TryAgain(error))) => {
+                    tracing::error!(partition, offset, %error, "a record has to wait; trying again");
+                    self.health.degrade(WAITING, format!("partition {partition} waits: {error}"));
+                    self.wait(retry)?;
+                    retry = (retry * 2).min(RETRY_MAX);
+                    continue;
                 }
                 // The writer may be half-way through the record: nothing may be applied on top of that.
                 Err(_) => return Err(Stopped::Panicked(record.offset)),
+            }
+            if retry > RETRY_MIN {
+                self.health.recover(WAITING);
+            }
+            return Ok(());
+        }
+    }
+
+    /// Waits, but not beyond the closing of the log.
+    fn wait(&self, retry: Duration) -> Result<(), Stopped> {
+        let started = Instant::now();
+        while started.elapsed() < retry {
+            std::thread::sleep(POLL_WAIT);
+            // A reader at the end says at once that the log was closed; the one in use has records before that.
+            let end = self.log.bounds(self.partition()).end;
+            let at_end = self.log.reader(self.partition(), end);
+            let polled = at_end.and_then(|mut reader| reader.poll(1, Duration::ZERO, &mut Vec::new()));
+            if matches!(polled, Err(ReadError::Closed)) {
+                return Err(Stopped::Closed);
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! One memory budget for all partitions of a node.
 //!
-//! 1. Whoever allocates adds to `used` and whoever frees subtracts, whatever the thread: rows, dictionaries, runs, pools.
+//! 1. Whoever allocates adds to `used` and whoever frees subtracts, whatever the thread: rows, dictionaries, runs, pools, what is
+//!    remembered of identities.
 //! 2. What has left the tables but is still pinned by readers counts in `used` and in `retired`. It is already paid for:
 //!    evicting more would free none of it, so eviction looks at `used - retired`.
 //! 3. A small share of the limit is for buffers that wait to be used again (`pooled`), so that the steady state frees and
@@ -20,6 +21,8 @@ const PARTITIONS_MAX: usize = if cfg!(loom) { 2 } else { types::limits::PARTITIO
 const OVERDRAFT_SHARE: u64 = 16;
 /// This share of the limit is for buffers that wait to be used again.
 const RESERVE_SHARE: u64 = 32;
+/// This share of the limit is for tables of newest ids; beyond it they become sorted runs earlier.
+const RECENT_IDS_SHARE: u64 = 8;
 /// Times that lie this close count as equally old.
 const OLDEST_TOLERANCE_US: i64 = 60_000_000;
 
@@ -30,6 +33,8 @@ pub struct MemoryBudget {
     used: CachePadded<AtomicU64>,
     retired: CachePadded<AtomicU64>,
     pooled: CachePadded<AtomicU64>,
+    /// The part of `used` in tables of newest ids.
+    recent_ids: CachePadded<AtomicU64>,
     /// Source of ids that are unique among all that the budget covers.
     ids: AtomicU64,
     /// By partition: event time of its oldest evictable rows, `i64::MAX` where there are none.
@@ -47,6 +52,7 @@ impl MemoryBudget {
             used: CachePadded::new(AtomicU64::new(0)),
             retired: CachePadded::new(AtomicU64::new(0)),
             pooled: CachePadded::new(AtomicU64::new(0)),
+            recent_ids: CachePadded::new(AtomicU64::new(0)),
             ids: AtomicU64::new(1),
             oldest: (0..PARTITIONS_MAX).map(|_| CachePadded::new(AtomicI64::new(i64::MAX))).collect(),
             partitions: AtomicUsize::new(0),
@@ -113,6 +119,12 @@ impl MemoryBudget {
         self.retired.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Whether tables of newest ids may grow by so many bytes. Two writers may pass together: the share is a measure for
+    /// who spills, and not a bound that memory depends on.
+    pub(crate) fn has_room_for_recent_ids(&self, bytes: u64) -> bool {
+        self.recent_ids.load(Ordering::Relaxed) + bytes <= self.limit / RECENT_IDS_SHARE
+    }
+
     /// An id that nothing else under this budget has.
     pub(crate) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
@@ -154,6 +166,43 @@ impl Charge {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Makes it so many bytes.
+    pub(crate) fn set(&mut self, bytes: u64) {
+        if bytes != self.bytes {
+            self.budget.add(bytes);
+            self.budget.sub(self.bytes);
+            self.bytes = bytes;
+        }
+    }
+}
+
+/// Bytes of tables of newest ids, for as long as this lives; a part of what a [`Charge`] counts.
+#[derive(Debug)]
+pub(crate) struct RecentIds {
+    budget: Arc<MemoryBudget>,
+    bytes: u64,
+}
+
+impl RecentIds {
+    pub(crate) fn new(budget: &Arc<MemoryBudget>) -> Self {
+        Self { budget: Arc::clone(budget), bytes: 0 }
+    }
+
+    /// Makes it so many bytes.
+    pub(crate) fn set(&mut self, bytes: u64) {
+        if bytes != self.bytes {
+            self.budget.recent_ids.fetch_add(bytes, Ordering::Relaxed);
+            self.budget.recent_ids.fetch_sub(self.bytes, Ordering::Relaxed);
+            self.bytes = bytes;
+        }
+    }
+}
+
+impl Drop for RecentIds {
+    fn drop(&mut self) {
+        self.budget.recent_ids.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -20,6 +20,9 @@ pub struct Limits {
     pub straggler_rows_max: u64,
     /// Strings of a dictionary before another epoch begins.
     pub dictionary_entries_max: usize,
+    /// Ids that a table remembers in memory, of all its slices together; more become sorted runs. Decides what a verdict
+    /// costs, never what it is.
+    pub recent_ids_max: usize,
     /// Seed of the hashes by which strings are found: random per process, so that nobody can choose colliding strings.
     /// It decides nothing that is visible.
     pub hash_seed: u64,
@@ -39,6 +42,7 @@ impl Default for Limits {
             slot_rows_min: 16_384,
             straggler_rows_max: 1_024,
             dictionary_entries_max: 4 << 20,
+            recent_ids_max: 786_432, // three quarters of 2^20 places, 20 MiB
             hash_seed: 0,
         }
     }

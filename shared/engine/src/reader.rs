@@ -32,6 +32,8 @@ pub struct PartitionStatus {
     pub bytes: u64,
     /// Records that could not be applied, or were of a table that is gone.
     pub passed_over: u64,
+    /// Runs of ids that could not be written and stay in memory until they can, as of the last housekeeping.
+    pub unwritten_runs: u64,
 }
 
 /// What one table has in one partition.
@@ -49,6 +51,11 @@ pub struct TableStatus {
     pub live: u64,
     /// Rows that left, or came too late to stay.
     pub evicted: u64,
+    /// Rows that were left out, as their identity had been applied before. With `live` and `evicted` they are all rows that
+    /// the table was sent here.
+    pub duplicate: u64,
+    /// Rows among `duplicate` whose content was another than the first one's.
+    pub conflict: u64,
 }
 
 impl Reader {
@@ -110,6 +117,7 @@ impl Reader {
             rows: self.shared.tables.load().values().map(|table| live(table)).sum(),
             bytes: self.shared.bytes.load(Ordering::Relaxed),
             passed_over: self.shared.passed_over.load(Ordering::Relaxed),
+            unwritten_runs: self.shared.unwritten_runs.load(Ordering::Relaxed),
         }
     }
 
@@ -140,6 +148,8 @@ impl Reader {
             last_events_at: time_or_none(&table.last_events_at),
             live: stored.saturating_sub(left),
             evicted: left + table.refused.load(Ordering::Relaxed),
+            duplicate: table.duplicate.load(Ordering::Relaxed),
+            conflict: table.conflict.load(Ordering::Relaxed),
         }
     }
 

@@ -5,12 +5,16 @@
 //! 2. Changes of the list are collected, and published once per block before the block's offset is.
 //! 3. A segment that left the list is handed to the pool after the list without it was published.
 
+mod evict;
+
+use codec::{BlockHeader, BodyView};
 use types::{Offset, Table, Timestamp};
 
 use crate::{
-    Limits, MemoryBudget,
+    IdRuns, Limits, MemoryBudget, RunFault,
     block::{Block, Source},
     columns::{ColumnIndex, Width},
+    dedup::{Counts, Dedup, DedupScratch, IdentityKey},
     pool::Pool,
     seal::{SealedSegment, seal},
     segment::{Rows, Segment, SegmentLayout, SegmentWriter, Stored, Zone},
@@ -23,6 +27,8 @@ use crate::{
 
 /// How long stragglers share one segment, µs of append time. Bounds for how long they hold back the log's release.
 const STRAGGLERS_OPEN_US_MAX: i64 = 600_000_000;
+/// The place of rows that are left out; see [`Limits`] for how many others there may be.
+const LEFT_OUT: u8 = u8::MAX;
 
 /// What all tables of a partition work with.
 pub(crate) struct Means {
@@ -30,6 +36,8 @@ pub(crate) struct Means {
     pub(crate) budget: Arc<MemoryBudget>,
     pub(crate) pool: Pool,
     pub(crate) scratch: Scratch,
+    pub(crate) runs: Box<dyn IdRuns>,
+    pub(crate) dedup: DedupScratch,
 }
 
 /// Memory that is used again from block to block.
@@ -71,6 +79,7 @@ pub(crate) struct TableWriter {
     hot_window_us: Option<i64>,
     max_future_us: i64,
     columns: TableColumns,
+    dedup: Dedup,
     /// By column: whether new segments have it, as the last sealed ones had a use for it.
     usual: Vec<bool>,
     slots: Slots,
@@ -87,6 +96,7 @@ pub(crate) struct TableWriter {
     stored: u64,
     left: u64,
     refused: u64,
+    counts: Counts,
 }
 
 impl TableWriter {
@@ -97,6 +107,7 @@ impl TableWriter {
             hot_window_us: None,
             max_future_us: types::limits::MAX_FUTURE_US_DEFAULT,
             columns,
+            dedup: Dedup::new(),
             usual: Vec::new(),
             slots: Slots::new(limits),
             open: (0..limits.open_slots_max).map(|_| None).collect(),
@@ -110,6 +121,7 @@ impl TableWriter {
             stored: 0,
             left: 0,
             refused: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -118,25 +130,51 @@ impl TableWriter {
     }
 
     /// Takes over the settings that concern rows.
-    pub(crate) fn configure(&mut self, table: &Table) {
+    pub(crate) fn configure(&mut self, table: &Table, append_time: Timestamp) {
         self.hot_window_us = table.settings.hot_window_us;
         self.max_future_us = table.settings.max_future_us;
+        let key = IdentityKey { seed: table.identity_seed, partition_by: table.partition_by.clone() };
+        self.dedup.configure(key, table.settings.dedup_window_us, append_time);
     }
 
-    /// Appends a block's rows and publishes them, all but the offset.
+    /// Judges which rows of a block were applied before; what [`TableWriter::apply`] of the same block goes by. Changes
+    /// nothing that shows, and can be done again.
+    pub(crate) fn judge(
+        &mut self,
+        append_time: Timestamp,
+        header: &BlockHeader,
+        body: &BodyView<'_>,
+        means: &mut Means,
+    ) -> Result<(), RunFault> {
+        self.dedup.judge(append_time, header, body, means)
+    }
+
+    /// Forgets ids whose window is over.
+    pub(crate) fn forget_ids(&mut self, append_time: Timestamp, means: &mut Means) {
+        self.dedup.forget(append_time, means.runs.as_mut(), &means.budget);
+    }
+
+    /// Runs of ids that could not be written.
+    pub(crate) fn unwritten_runs(&self) -> usize {
+        self.dedup.unwritten()
+    }
+
+    /// Appends the rows of a block that was just judged and publishes them, all but the offset.
     pub(crate) fn apply(
         &mut self,
         offset: Offset,
         append_time: Timestamp,
-        body: &codec::BodyView<'_>,
+        body: &BodyView<'_>,
         means: &mut Means,
     ) -> Result<Applied, ApplyError> {
-        let mut scratch = std::mem::take(&mut means.scratch);
+        let (mut scratch, mut judged) = (std::mem::take(&mut means.scratch), std::mem::take(&mut means.dedup));
         let (limits, budget) = (means.limits, Arc::clone(&means.budget));
         let translated = self.columns.translate(body, &limits, &budget, &mut scratch.translated);
         let before = (self.stored, self.refused);
         let outcome = translated.map(|added| {
             self.changed |= added;
+            // Only now, as the block will be applied: what is remembered will have been counted.
+            let counts = self.dedup.remember(&budget, &mut judged);
             scratch.times.clear();
             scratch.times.extend(body.times().iter());
             self.close_old_stragglers(append_time, means);
@@ -146,13 +184,16 @@ impl TableWriter {
                 times: &scratch.times,
                 codes: &scratch.translated.codes,
                 sources: &scratch.translated.sources,
+                verdicts: judged.duplicates(counts),
             };
             self.append(&block, append_time, &mut scratch.places, &mut scratch.order, means);
-            self.note_times(&scratch.times, append_time);
+            self.note_times(&block, append_time);
+            self.counts.add(counts);
+            counts.duplicate
         });
-        means.scratch = scratch;
+        (means.scratch, means.dedup) = (scratch, judged);
         self.publish(&mut means.pool);
-        outcome.map(|()| Applied { stored: self.stored - before.0, evicted: self.refused - before.1 })
+        outcome.map(|duplicate| Applied { stored: self.stored - before.0, evicted: self.refused - before.1, duplicate })
     }
 
     /// Sends the rows of a block to their slots.
@@ -167,10 +208,10 @@ impl TableWriter {
         let mut from = 0;
         places.clear();
         while from < block.times.len() {
-            let needs_room = self.place_rows(&block.times[from..], places);
+            let needs_room = self.place_rows(block, from, places);
             let to = places.len();
             self.append_placed(block, append_time, from..to, places, order, means);
-            if self.slots.note_rows((to - from) as u64) {
+            if self.slots.note_rows(block.kept_in(from..to) as u64) {
                 (0..self.open.len()).for_each(|at| self.close(at, means));
             } else if needs_room {
                 let at = self.slots.close_least_used();
@@ -180,12 +221,18 @@ impl TableWriter {
         }
     }
 
-    /// Appends the places of `times` to `places`; stops before a row that needs a slot to be closed, and says so.
-    fn place_rows(&mut self, times: &[i64], places: &mut Vec<u8>) -> bool {
+    /// Appends the places of the rows from `from` on to `places`; stops before a row that needs a slot to be closed, and
+    /// says so.
+    fn place_rows(&mut self, block: &Block<'_>, from: usize, places: &mut Vec<u8>) -> bool {
         let stragglers = self.open.len() as u8;
+        let times = &block.times[from..];
         let zone = Zone::of(times);
-        let alike = self.slots.start_of(zone.min.0) == self.slots.start_of(zone.max.0);
+        let alike = block.verdicts.is_none() && self.slots.start_of(zone.min.0) == self.slots.start_of(zone.max.0);
         for (row, &time) in times.iter().enumerate() {
+            if !block.is_kept(from + row) {
+                places.push(LEFT_OUT);
+                continue;
+            }
             match self.place(time) {
                 Some(place) if alike && row == 0 && place != stragglers => {
                     // All rows lie in one open slot: the common case, without a look at each of them.
@@ -226,7 +273,7 @@ impl TableWriter {
         means: &mut Means,
     ) {
         let Some(&first) = places.get(range.start) else { return };
-        if places[range.clone()].iter().all(|place| *place == first) {
+        if first != LEFT_OUT && places[range.clone()].iter().all(|place| *place == first) {
             self.append_to(first, block, append_time, Rows::Range(range.start, range.end), means);
             return;
         }
@@ -243,7 +290,7 @@ impl TableWriter {
             order[*next] = row as u32;
             *next += 1;
         }
-        // What was a start is an end now, as each slot's rows were counted off.
+        // What was a start is an end now, as each slot's rows were counted off. Those left out come last.
         let mut start = 0;
         for place in 0..=self.open.len() {
             let rows = &order[start..ends[place]];
@@ -373,68 +420,27 @@ impl TableWriter {
         self.changed = true;
     }
 
-    fn note_times(&mut self, times: &[i64], append_time: Timestamp) {
+    fn note_times(&mut self, block: &Block<'_>, append_time: Timestamp) {
         let end = append_time.saturating_add(self.max_future_us);
-        if times.is_empty() {
+        let kept = || (0..block.times.len()).filter(|row| block.is_kept(*row)).map(|row| block.times[row]);
+        if kept().next().is_none() {
             return;
         }
         self.shared.last_events_at.store(append_time.0, Ordering::Relaxed);
         // What is too far in the future is a row like any other, but moves no watermark and no hot window.
-        let newest = match Zone::of(times).max {
-            newest if newest <= end => Some(newest),
-            _ => times.iter().copied().filter(|time| *time <= end.0).max().map(Timestamp),
+        let newest = match Zone::of(block.times).max {
+            newest if newest <= end && block.verdicts.is_none() => Some(newest),
+            _ => kept().filter(|time| *time <= end.0).max().map(Timestamp),
         };
         self.event_time_max = self.event_time_max.max(newest);
-    }
-
-    /// What has to leave as the table keeps only so much event time: everything before this.
-    pub(crate) fn hot_window_start(&self) -> Option<Timestamp> {
-        let (newest, window) = (self.event_time_max?, self.hot_window_us?);
-        Some(newest.saturating_add(window.saturating_neg()))
-    }
-
-    /// The greatest event time that the oldest evictable thing may hold; `None` where nothing can be evicted.
-    pub(crate) fn oldest_evictable(&self, append_time: Timestamp) -> Option<Timestamp> {
-        let sealed = self.segments.iter().filter_map(|entry| entry.sealed.as_ref().map(|sealed| sealed.time_max));
-        let slots = self.open.iter().flatten().filter(|slot| slot.segment.is_some() && slot.end <= append_time);
-        sealed.chain(slots.map(|slot| slot.end.saturating_add(-1))).min()
-    }
-
-    /// Evicts what lies wholly before `cutoff`: sealed segments, and open slots whose time is over. Publishes, and
-    /// returns the bytes that left.
-    pub(crate) fn evict_before(&mut self, cutoff: Timestamp, append_time: Timestamp, pool: &mut Pool) -> u64 {
-        let mut horizon = self.evicted_before;
-        let mut leaving = Vec::new();
-        for slot in self.open.iter_mut().flatten().filter(|slot| slot.end <= cutoff && slot.end <= append_time) {
-            if let Some(open) = slot.segment.take() {
-                self.left += open.writer.rows() as u64;
-                horizon = horizon.max(Some(slot.end));
-                slot.gone = true;
-                leaving.push(open.order);
-            }
-        }
-        let (left, removed) = (&mut self.left, &mut self.removed);
-        self.segments.retain(|entry| {
-            let old = entry.sealed.as_ref().filter(|sealed| sealed.time_max < cutoff);
-            if let Some(sealed) = old {
-                *left += sealed.rows as u64;
-                horizon = horizon.max(Some(sealed.time_max.saturating_add(1)));
-            }
-            let leaves = old.is_some() || leaving.contains(&entry.order);
-            if leaves {
-                removed.push(Arc::clone(&entry.segment));
-            }
-            !leaves
-        });
-        self.changed |= !self.removed.is_empty();
-        self.evicted_before = horizon;
-        self.publish(pool)
     }
 
     /// Publishes list, columns, horizon and counters; then hands over what left. Returns its bytes.
     fn publish(&mut self, pool: &mut Pool) -> u64 {
         self.shared.stored.store(self.stored, Ordering::Relaxed);
         self.shared.refused.store(self.refused, Ordering::Relaxed);
+        self.shared.duplicate.store(self.counts.duplicate, Ordering::Relaxed);
+        self.shared.conflict.store(self.counts.conflict, Ordering::Relaxed);
         if let Some(newest) = self.event_time_max {
             self.shared.event_time_max.store(newest.0, Ordering::Relaxed);
         }
@@ -451,21 +457,14 @@ impl TableWriter {
         self.removed.drain(..).map(|segment| pool.retire(segment)).sum()
     }
 
-    /// Takes all segments out of the list, as the table is gone for readers.
-    pub(crate) fn retire_all(mut self, pool: &mut Pool) {
-        self.removed.extend(self.segments.drain(..).map(|entry| entry.segment));
-        (self.open, self.stragglers) = (Vec::new(), OpenSlot::stragglers());
-        self.changed = true;
-        self.publish(pool);
-    }
-
     /// The first record that resident rows need.
     pub(crate) fn needed_from(&self) -> Option<Offset> {
         self.segments.iter().map(|entry| entry.segment.first_offset()).min()
     }
 
-    /// Bytes of segments and dictionaries.
+    /// Bytes of segments, dictionaries and identities.
     pub(crate) fn bytes(&self) -> u64 {
-        self.segments.iter().map(|entry| entry.segment.bytes()).sum::<u64>() + self.columns.bytes()
+        let segments = self.segments.iter().map(|entry| entry.segment.bytes()).sum::<u64>();
+        segments + self.columns.bytes() + self.dedup.bytes()
     }
 }

@@ -61,6 +61,10 @@ pub(crate) struct TableShared {
     pub(crate) left: AtomicU64,
     /// Rows that came too late to be stored.
     pub(crate) refused: AtomicU64,
+    /// Rows that were left out, as their identity had been applied before.
+    pub(crate) duplicate: AtomicU64,
+    /// Rows among them whose content was another.
+    pub(crate) conflict: AtomicU64,
     /// `i64::MIN` where there was none.
     pub(crate) event_time_max: AtomicI64,
     /// `i64::MIN` where there was none.
@@ -74,6 +78,8 @@ impl TableShared {
             stored: AtomicU64::new(0),
             left: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            duplicate: AtomicU64::new(0),
+            conflict: AtomicU64::new(0),
             event_time_max: AtomicI64::new(i64::MIN),
             last_events_at: AtomicI64::new(i64::MIN),
         }
@@ -94,6 +100,8 @@ pub(crate) struct PartitionShared {
     pub(crate) bytes: AtomicU64,
     /// Records that were passed over.
     pub(crate) passed_over: AtomicU64,
+    /// Runs of ids that could not be written, as of the last housekeeping.
+    pub(crate) unwritten_runs: AtomicU64,
 }
 
 impl PartitionShared {
@@ -105,6 +113,7 @@ impl PartitionShared {
             append_time: AtomicI64::new(i64::MIN),
             bytes: AtomicU64::new(0),
             passed_over: AtomicU64::new(0),
+            unwritten_runs: AtomicU64::new(0),
         }
     }
 

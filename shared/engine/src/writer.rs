@@ -6,7 +6,8 @@ use codec::{BlockHeader, BlockKind, BodyView};
 use types::{Generation, Offset, PartitionId, Table, TableId, TableKey, TenantId, Timestamp};
 
 use crate::{
-    Limits, MemoryBudget, Reader,
+    IdRuns, Limits, MemoryBudget, Reader, RunFault,
+    dedup::{DedupScratch, HeapRuns},
     pool::Pool,
     sync::{Arc, Ordering},
     table::{Means, Scratch, TableWriter},
@@ -20,9 +21,11 @@ pub struct Applied {
     pub stored: u64,
     /// Rows that came too late to stay.
     pub evicted: u64,
+    /// Rows whose identity had been applied before.
+    pub duplicate: u64,
 }
 
-/// Why a record had no effect. All but [`ApplyError::Order`] pass the record over and count it.
+/// Why a record had no effect. All but [`ApplyError::Order`] and [`ApplyError::Ids`] pass the record over and count it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
     /// Not the next record; nothing happened.
@@ -53,6 +56,9 @@ pub enum ApplyError {
     /// A code stands for no entry of the block's dictionary.
     #[error("a code is beyond its dictionary")]
     Code,
+    /// Whether the rows were applied before cannot be told now. Nothing happened: the same record is still the next one.
+    #[error(transparent)]
+    Ids(#[from] RunFault),
 }
 
 /// The one writer of a partition. Not `Clone`; it may move between threads.
@@ -72,6 +78,21 @@ pub struct Writer {
 /// The limits contradict each other.
 #[must_use]
 pub fn partition(partition: PartitionId, start: Offset, limits: Limits, budget: Arc<MemoryBudget>) -> (Writer, Reader) {
+    partition_with_runs(partition, start, limits, budget, Box::new(HeapRuns::default()))
+}
+
+/// As [`partition`], with a place for the ids that memory does not hold. `runs` is empty, and the partition's alone.
+///
+/// # Panics
+/// The limits contradict each other.
+#[must_use]
+pub fn partition_with_runs(
+    partition: PartitionId,
+    start: Offset,
+    limits: Limits,
+    budget: Arc<MemoryBudget>,
+    runs: Box<dyn IdRuns>,
+) -> (Writer, Reader) {
     limits.check();
     let shared = Arc::new(PartitionShared::new(partition));
     shared.publish_applied(start, Timestamp::MIN);
@@ -82,7 +103,7 @@ pub fn partition(partition: PartitionId, start: Offset, limits: Limits, budget: 
         append_time: Timestamp::MIN,
         tables: HashMap::new(),
         dropped: HashMap::new(),
-        means: Means { limits, budget, pool, scratch: Scratch::default() },
+        means: Means { limits, budget, pool, scratch: Scratch::default(), runs, dedup: DedupScratch::default() },
     };
     (writer, Reader::new(shared))
 }
@@ -114,6 +135,9 @@ impl Writer {
         self.begin(offset, append_time)?;
         self.make_room();
         let outcome = self.apply_events(offset, header, body);
+        if matches!(outcome, Err(ApplyError::Ids(_))) {
+            return outcome;
+        }
         if outcome.is_err() {
             self.count_passed_over();
         }
@@ -138,12 +162,13 @@ impl Writer {
         }
         if self.is_dropped(header.key) {
             self.count_passed_over();
-            return Ok(Applied { stored: 0, evicted: 0 });
+            return Ok(Applied { stored: 0, evicted: 0, duplicate: 0 });
         }
         if !self.tables.contains_key(&header.key) {
             self.create(header.key);
         }
         let table = self.tables.get_mut(&header.key).expect("created above");
+        table.judge(self.append_time, header, body, &mut self.means)?;
         table.apply(offset, self.append_time, body, &mut self.means)
     }
 
@@ -159,7 +184,7 @@ impl Writer {
             if !self.tables.contains_key(&table.key) {
                 self.create(table.key);
             }
-            self.tables.get_mut(&table.key).expect("created above").configure(table);
+            self.tables.get_mut(&table.key).expect("created above").configure(table, self.append_time);
         }
         self.end();
         Ok(())
@@ -178,7 +203,7 @@ impl Writer {
         if !gone.is_empty() {
             // Readers to come do not find the tables; only then their segments are handed on.
             self.publish_tables();
-            gone.into_iter().for_each(|table| table.retire_all(&mut self.means.pool));
+            gone.into_iter().for_each(|table| table.retire_all(&mut self.means));
         }
         self.end();
         Ok(())
@@ -199,6 +224,7 @@ impl Writer {
     /// (every 50 ms), also while no record comes: another partition may wait for this one to evict.
     pub fn housekeep(&mut self) {
         for table in self.tables.values_mut() {
+            table.forget_ids(self.append_time, &mut self.means);
             let due = table.hot_window_start().zip(table.oldest_evictable(self.append_time));
             if let Some((start, _)) = due.filter(|(start, oldest)| oldest < start) {
                 table.evict_before(start, self.append_time, &mut self.means.pool);
@@ -209,6 +235,8 @@ impl Writer {
         self.means.budget.publish_oldest(self.shared.partition, self.oldest().map(|(oldest, _)| oldest));
         let bytes = self.tables.values().map(TableWriter::bytes).sum();
         self.shared.bytes.store(bytes, Ordering::Relaxed);
+        let unwritten = self.tables.values().map(TableWriter::unwritten_runs).sum::<usize>();
+        self.shared.unwritten_runs.store(unwritten as u64, Ordering::Relaxed);
     }
 
     /// Nothing before this offset is needed to rebuild what is resident.

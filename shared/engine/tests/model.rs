@@ -21,6 +21,7 @@ fn tiny() -> Limits {
         slot_rows_min: 4,
         straggler_rows_max: 5,
         dictionary_entries_max: 4,
+        recent_ids_max: 4,
         hash_seed: 3,
     }
 }

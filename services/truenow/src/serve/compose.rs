@@ -9,8 +9,10 @@ use std::{
 use codec::TokenKey;
 use config::{Config, ServiceName};
 use control_plane::{CatalogSettings, ControlPlane};
+use engine::IdRuns;
 use event_log::{EmbeddedConfig, EmbeddedLog, EventLog, OpenError};
 use hot_tier::HotTierError;
+use id_store::IdStore;
 use metadata::{MetadataError, MetadataStore, SECRET_BYTES, SqliteStore};
 use proto::{catalog::Catalog, hot_tier::HotTier, progress::Progress};
 use service::{Authenticator, Host, HttpLimits, Metrics, Running, StartError};
@@ -28,6 +30,8 @@ pub(crate) enum ComposeError {
     DataDir(String, #[source] std::io::Error),
     #[error("open the metadata")]
     Metadata(#[from] MetadataError),
+    #[error("open the store of event ids")]
+    Ids(#[from] id_store::OpenError),
     #[error("open the event log")]
     Log(#[from] OpenError),
     #[error("draw a secret")]
@@ -71,7 +75,7 @@ impl Composed {
         let plane = ControlPlane::open(Arc::clone(&store), Arc::clone(&log), catalog_settings(config), now()).await?;
         let catalog: Arc<dyn Catalog> = Arc::new(plane.clone());
 
-        let partitions = (0..log.partitions()).map(PartitionId);
+        let partitions = partitions(config, log.partitions())?;
         let hot = hot_tier::start(&host, config.addresses(ServiceName::HotTier), config.hot_tier, partitions).await?;
         let node: Arc<dyn HotTier> = Arc::new(hot.node);
         let ingester = stream_ingester::start(
@@ -201,6 +205,18 @@ async fn open_log(config: &Config) -> Result<Arc<dyn EventLog>, ComposeError> {
     };
     let opened = tokio::task::spawn_blocking(|| EmbeddedLog::open_on_disk(settings)).await;
     Ok(Arc::new(opened.expect("opening a log does not panic")?))
+}
+
+/// A partition, with the place for its ids that memory does not hold.
+type Held = (PartitionId, Box<dyn IdRuns>);
+
+/// The node's partitions, each with an empty directory for its runs of ids.
+fn partitions(config: &Config, count: u32) -> Result<Vec<Held>, ComposeError> {
+    let open = |partition: u32| -> Result<Held, ComposeError> {
+        let store = IdStore::open_on_disk(&config.data_dir.join("ids").join(partition.to_string()))?;
+        Ok((PartitionId(partition), Box::new(store)))
+    };
+    (0..count).map(open).collect()
 }
 
 fn catalog_settings(config: &Config) -> CatalogSettings {

@@ -1,0 +1,286 @@
+//! The dedup of one table in one partition: judges the rows of a block, then remembers those that are new.
+
+use codec::{BlockHeader, BodyView};
+use types::Timestamp;
+
+use super::{
+    content::{ContentScratch, contents, differ},
+    identity::{IdentityKey, NONE, identities},
+    runs::{IdRuns, RunFault},
+    slice::{Slice, Suspect},
+    window::Window,
+};
+use crate::{
+    Limits, MemoryBudget,
+    budget::{Charge, RecentIds},
+    sync::Arc,
+    table::Means,
+};
+
+/// Rows between asking for memory and looking at it.
+const AHEAD: usize = 16;
+/// A table with fewer ids in memory than this keeps them there although all tables together have too many.
+const SPILL_MIN: usize = 4_096;
+
+/// What a row is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Verdict {
+    /// Applied for the first time, or without an identity.
+    #[default]
+    New,
+    /// Applied before.
+    Duplicate,
+    /// Applied before, with other content.
+    Conflict,
+}
+
+/// Memory that is used again from block to block, and what passes from [`Dedup::judge`] to [`Dedup::remember`].
+#[derive(Default)]
+pub(crate) struct DedupScratch {
+    ids: Vec<u128>,
+    contents: Vec<u32>,
+    verdicts: Vec<Verdict>,
+    suspects: Vec<Suspect>,
+    bytes: Vec<u8>,
+    content: ContentScratch,
+}
+
+/// What a block's rows became: how many are duplicates, and how many of these conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counts {
+    pub(crate) duplicate: u64,
+    pub(crate) conflict: u64,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, more: Self) {
+        self.duplicate += more.duplicate;
+        self.conflict += more.conflict;
+    }
+}
+
+/// What a table in a partition remembers of its events' identities.
+pub(crate) struct Dedup {
+    key: IdentityKey,
+    window: Window,
+    /// Oldest first; the last one is the current one.
+    slices: Vec<Slice>,
+    /// Bytes of all slices, in the budget; `None` before there are any.
+    charge: Option<Charge>,
+    /// The part of them in tables of newest ids, which has a bound of its own.
+    recent: Option<RecentIds>,
+}
+
+impl Dedup {
+    pub(crate) fn new() -> Self {
+        Self {
+            key: IdentityKey::default(),
+            window: Window::of_micros(types::limits::DEDUP_WINDOW_US_DEFAULT),
+            slices: Vec::new(),
+            charge: None,
+            recent: None,
+        }
+    }
+
+    /// Takes over a table's settings. A new window is that of ids from now on; those that are there keep theirs.
+    pub(crate) fn configure(&mut self, key: IdentityKey, window_us: i64, append_time: Timestamp) {
+        self.key = key;
+        let window = Window::of_micros(window_us);
+        if window == self.window {
+            return;
+        }
+        self.window = window;
+        if self.slices.last().is_some_and(Slice::is_empty) {
+            self.slices.pop();
+        } else if let Some(current) = self.slices.last_mut() {
+            current.times.until = current.times.until.min(append_time);
+        }
+    }
+
+    /// Drops the slices whose time is over.
+    pub(crate) fn forget(&mut self, append_time: Timestamp, runs: &mut dyn IdRuns, budget: &Arc<MemoryBudget>) {
+        if !self.slices.iter().any(|slice| slice.is_forgotten_at(append_time)) {
+            return;
+        }
+        self.slices.retain_mut(|slice| {
+            let stays = !slice.is_forgotten_at(append_time);
+            if !stays {
+                slice.drop_runs(runs);
+            }
+            stays
+        });
+        self.account(budget);
+    }
+
+    /// Drops everything, as the table is gone.
+    pub(crate) fn forget_all(&mut self, runs: &mut dyn IdRuns) {
+        self.slices.iter_mut().for_each(|slice| slice.drop_runs(runs));
+        self.slices.clear();
+        (self.charge, self.recent) = (None, None);
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.slices.iter().map(Slice::bytes).sum::<usize>() as u64
+    }
+
+    /// Runs that could not be written and are kept in memory.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.slices.iter().map(Slice::unwritten).sum()
+    }
+
+    /// Judges a block's rows by what came before it. Nothing is remembered yet; the same block can be judged again.
+    pub(crate) fn judge(
+        &mut self,
+        append_time: Timestamp,
+        header: &BlockHeader,
+        body: &BodyView<'_>,
+        means: &mut Means,
+    ) -> Result<(), RunFault> {
+        let Means { limits, budget, runs, dedup: scratch, .. } = means;
+        let runs = runs.as_mut();
+        self.forget(append_time, runs, budget);
+        scratch.verdicts.clear();
+        if !identities(&self.key, header.batch.as_ref(), body, &mut scratch.ids, &mut scratch.bytes) {
+            return Ok(());
+        }
+        contents(body, header.times_given, &mut scratch.content, &mut scratch.contents);
+        scratch.verdicts.resize(body.rows(), Verdict::New);
+        self.begin_slice(append_time);
+        self.make_room(body.rows(), limits, budget, runs);
+        let (current, older) = self.slices.split_last().expect("begun above");
+        judge_by_filters(current, scratch);
+        // Newest first: what is sent again was mostly sent a moment ago.
+        scratch.confirm(current, runs)?;
+        for slice in older.iter().rev().filter(|slice| !slice.is_empty()) {
+            judge_by_table(slice, scratch);
+            judge_by_filters(slice, scratch);
+            scratch.confirm(slice, runs)?;
+        }
+        Ok(())
+    }
+
+    /// Remembers the rows of the block judged last that are new, and finds those that are equal to one before them in the
+    /// block. Returns the counts; which rows are which, [`DedupScratch::duplicates`] says.
+    pub(crate) fn remember(&mut self, budget: &Arc<MemoryBudget>, scratch: &mut DedupScratch) -> Counts {
+        if scratch.verdicts.is_empty() {
+            return Counts::default();
+        }
+        let recent = &mut self.slices.last_mut().expect("the block was judged").recent;
+        recent.reserve(scratch.verdicts.iter().filter(|verdict| **verdict == Verdict::New).count());
+        let mut counts = Counts::default();
+        scratch.ids.iter().take(AHEAD).for_each(|id| recent.prefetch(*id));
+        for row in 0..scratch.ids.len() {
+            if let Some(id) = scratch.ids.get(row + AHEAD) {
+                recent.prefetch(*id);
+            }
+            let (id, content) = (scratch.ids[row], scratch.contents[row]);
+            if id != NONE
+                && scratch.verdicts[row] == Verdict::New
+                && let Some(first) = recent.find_or_insert(id, content)
+            {
+                scratch.convict(row, first);
+            }
+            counts.duplicate += u64::from(scratch.verdicts[row] != Verdict::New);
+            counts.conflict += u64::from(scratch.verdicts[row] == Verdict::Conflict);
+        }
+        self.account(budget);
+        counts
+    }
+
+    fn begin_slice(&mut self, append_time: Timestamp) {
+        if self.slices.last().is_some_and(|slice| append_time < slice.times.until) {
+            return;
+        }
+        let slice = Slice::new(self.window.slice_at(append_time), self.slices.last());
+        if self.slices.last().is_some_and(Slice::is_empty) {
+            self.slices.pop();
+        }
+        self.slices.push(slice);
+    }
+
+    /// Spills tables of newest ids until `rows` more have room in memory.
+    fn make_room(&mut self, rows: usize, limits: &Limits, budget: &Arc<MemoryBudget>, runs: &mut dyn IdRuns) {
+        let current = self.slices.last().expect("begun before");
+        let growth = current.recent.bytes_with(rows) - current.recent.bytes();
+        let crowded = growth > 0 && !budget.has_room_for_recent_ids(growth as u64);
+        loop {
+            let in_memory: usize = self.slices.iter().map(|slice| slice.recent.len()).sum();
+            let spill_at = if crowded { SPILL_MIN.min(limits.recent_ids_max) } else { limits.recent_ids_max };
+            if in_memory == 0 || in_memory + rows <= spill_at {
+                break;
+            }
+            // Of the largest, the oldest: it is the least likely to be asked for.
+            let largest = self.slices.iter_mut().rev().max_by_key(|slice| slice.recent.len());
+            largest.expect("there is a current slice").spill(runs);
+        }
+        self.account(budget);
+    }
+
+    /// Brings the budget up to date.
+    fn account(&mut self, budget: &Arc<MemoryBudget>) {
+        let bytes = self.bytes();
+        self.charge.get_or_insert_with(|| Charge::new(budget, 0)).set(bytes);
+        let recent = self.slices.iter().map(|slice| slice.recent.bytes()).sum::<usize>() as u64;
+        self.recent.get_or_insert_with(|| RecentIds::new(budget)).set(recent);
+    }
+}
+
+/// Rows that the filters of a slice suspect become suspects.
+fn judge_by_filters(slice: &Slice, scratch: &mut DedupScratch) {
+    scratch.suspects.clear();
+    if slice.filters.is_empty() {
+        return;
+    }
+    let DedupScratch { ids, verdicts, suspects, .. } = scratch;
+    ids.iter().take(AHEAD).for_each(|id| slice.prefetch_filters(*id));
+    for (row, (&id, verdict)) in ids.iter().zip(verdicts.iter()).enumerate() {
+        if let Some(id) = ids.get(row + AHEAD) {
+            slice.prefetch_filters(*id);
+        }
+        if *verdict == Verdict::New && id != NONE && slice.suspects(id) {
+            suspects.push(Suspect { id, row: row as u32 });
+        }
+    }
+}
+
+/// Rows that are in the table of a slice are convicted.
+fn judge_by_table(slice: &Slice, scratch: &mut DedupScratch) {
+    if slice.recent.len() == 0 {
+        return;
+    }
+    scratch.ids.iter().take(AHEAD).for_each(|id| slice.recent.prefetch(*id));
+    for row in 0..scratch.ids.len() {
+        if let Some(id) = scratch.ids.get(row + AHEAD) {
+            slice.recent.prefetch(*id);
+        }
+        if scratch.verdicts[row] == Verdict::New
+            && scratch.ids[row] != NONE
+            && let Some(first) = slice.recent.find(scratch.ids[row])
+        {
+            scratch.convict(row, first);
+        }
+    }
+}
+
+impl DedupScratch {
+    /// By row of the block judged last: what it is. `None`: all are new.
+    pub(crate) fn duplicates(&self, counts: Counts) -> Option<&[Verdict]> {
+        (counts.duplicate > 0).then_some(self.verdicts.as_slice())
+    }
+
+    fn convict(&mut self, row: usize, first: u32) {
+        let conflicts = differ(first, self.contents[row]);
+        self.verdicts[row] = if conflicts { Verdict::Conflict } else { Verdict::Duplicate };
+    }
+
+    /// Convicts the suspects that are in runs of a slice. Those that are in its table are left for [`Dedup::remember`].
+    fn confirm(&mut self, slice: &Slice, runs: &mut dyn IdRuns) -> Result<(), RunFault> {
+        let mut suspects = std::mem::take(&mut self.suspects);
+        suspects.retain(|suspect| slice.recent.find(suspect.id).is_none());
+        suspects.sort_unstable();
+        let outcome = slice.confirm(runs, &mut suspects, |row, first| self.convict(row as usize, first));
+        self.suspects = suspects;
+        outcome
+    }
+}

@@ -1,0 +1,61 @@
+//! What leaves a table: by its hot window, by the memory budget, or as a whole.
+
+use types::Timestamp;
+
+use super::{Means, OpenSlot, TableWriter};
+use crate::{pool::Pool, sync::Arc};
+
+impl TableWriter {
+    /// What has to leave as the table keeps only so much event time: everything before this.
+    pub(crate) fn hot_window_start(&self) -> Option<Timestamp> {
+        let (newest, window) = (self.event_time_max?, self.hot_window_us?);
+        Some(newest.saturating_add(window.saturating_neg()))
+    }
+
+    /// The greatest event time that the oldest evictable thing may hold; `None` where nothing can be evicted.
+    pub(crate) fn oldest_evictable(&self, append_time: Timestamp) -> Option<Timestamp> {
+        let sealed = self.segments.iter().filter_map(|entry| entry.sealed.as_ref().map(|sealed| sealed.time_max));
+        let slots = self.open.iter().flatten().filter(|slot| slot.segment.is_some() && slot.end <= append_time);
+        sealed.chain(slots.map(|slot| slot.end.saturating_add(-1))).min()
+    }
+
+    /// Evicts what lies wholly before `cutoff`: sealed segments, and open slots whose time is over. Publishes, and
+    /// returns the bytes that left.
+    pub(crate) fn evict_before(&mut self, cutoff: Timestamp, append_time: Timestamp, pool: &mut Pool) -> u64 {
+        let mut horizon = self.evicted_before;
+        let mut leaving = Vec::new();
+        for slot in self.open.iter_mut().flatten().filter(|slot| slot.end <= cutoff && slot.end <= append_time) {
+            if let Some(open) = slot.segment.take() {
+                self.left += open.writer.rows() as u64;
+                horizon = horizon.max(Some(slot.end));
+                slot.gone = true;
+                leaving.push(open.order);
+            }
+        }
+        let (left, removed) = (&mut self.left, &mut self.removed);
+        self.segments.retain(|entry| {
+            let old = entry.sealed.as_ref().filter(|sealed| sealed.time_max < cutoff);
+            if let Some(sealed) = old {
+                *left += sealed.rows as u64;
+                horizon = horizon.max(Some(sealed.time_max.saturating_add(1)));
+            }
+            let leaves = old.is_some() || leaving.contains(&entry.order);
+            if leaves {
+                removed.push(Arc::clone(&entry.segment));
+            }
+            !leaves
+        });
+        self.changed |= !self.removed.is_empty();
+        self.evicted_before = horizon;
+        self.publish(pool)
+    }
+
+    /// Takes all segments out of the list, as the table is gone for readers.
+    pub(crate) fn retire_all(mut self, means: &mut Means) {
+        self.dedup.forget_all(means.runs.as_mut());
+        self.removed.extend(self.segments.drain(..).map(|entry| entry.segment));
+        (self.open, self.stragglers) = (Vec::new(), OpenSlot::stragglers());
+        self.changed = true;
+        self.publish(&mut means.pool);
+    }
+}
