@@ -64,6 +64,8 @@ pub struct Deps {
     pub token_key: TokenKey,
     /// Random, drawn anew by each process: spreads tenants over the limiter's shards.
     pub limiter_key: u64,
+    /// Where refused events are kept; see [`open_dead_letters`]. The gateway closes it at its shutdown.
+    pub letters: Arc<DeadLetters>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -91,15 +93,22 @@ pub enum StartError {
     Rate(RateError),
 }
 
+/// Opens the dead letters of the data directory. Reads them: blocks on the disk.
+///
+/// # Errors
+/// Their directory cannot be used, or the system gives no thread.
+pub fn open_dead_letters(config: &Config) -> Result<Arc<DeadLetters>, StartError> {
+    let root = config.data_dir.join("dead-letters");
+    let opened = DeadLetters::open(&root, letter_limits(&config.gateway));
+    opened.map(Arc::new).map_err(|source| StartError::DeadLetters { path: root.display().to_string(), source })
+}
+
 /// Starts the gateway on its two ports. It takes events from here on; at its shutdown it finishes what is under way.
 ///
 /// # Errors
-/// A port is taken, the directory of dead letters cannot be used, or the system gives no thread.
+/// A port is taken, or the system gives no thread.
 pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, StartError> {
-    let letters_root = config.data_dir.join("dead-letters");
-    let letters = DeadLetters::open(&letters_root, letter_limits(&config.gateway))
-        .map_err(|source| StartError::DeadLetters { path: letters_root.display().to_string(), source })?;
-    let letters = Arc::new(letters);
+    let letters = deps.letters;
     let limiter = Limiter::new(limiter_config(&config.gateway).map_err(StartError::Rate)?, deps.limiter_key);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let ingest = Arc::new(Ingest {

@@ -1,7 +1,11 @@
 //! Progress per partition, low watermarks, freshness: measured from the log's side, so that a reader that stands still shows as a
-//! lag that grows.
+//! lag that grows. And the ledger: whether every event that was acked is in one place.
 
+mod after;
+mod audit;
 mod http;
+mod ledger;
+mod ledgers;
 mod monitor;
 mod progress;
 mod table;
@@ -9,14 +13,17 @@ mod upkeep;
 
 use std::{net::SocketAddr, sync::Arc};
 
+use codec::TokenKey;
 use event_log::EventLog;
-use proto::{catalog::Catalog, hot_tier::HotTier};
+use proto::{catalog::Catalog, dead_letters::DeadLetterCounts, hot_tier::HotTier};
 use service::{Health, Host, Parts, Routes, Running, StartError};
-use types::Timestamp;
+use types::{TenantId, Timestamp};
 
 pub use monitor::LAG_AGE_US_MAX;
 pub use progress::{EventTimes, IDLE_AFTER_US, Lag};
 pub use table::Watermarks;
+
+use crate::{audit::Audit, ledgers::Ledgers};
 
 /// The service's name.
 pub const SERVICE: &str = "watermark";
@@ -48,6 +55,12 @@ pub struct Deps {
     pub log: Arc<dyn EventLog>,
     /// What is applied.
     pub hot_tier: Arc<dyn HotTier>,
+    /// What was refused.
+    pub dead_letters: Arc<dyn DeadLetterCounts>,
+    /// The key that authenticates tokens; the same in every gateway and query API.
+    pub token_key: TokenKey,
+    /// The tenants whose ledgers are checked without being asked for.
+    pub audited: Vec<TenantId>,
     /// The time.
     pub clock: Clock,
 }
@@ -58,13 +71,15 @@ pub struct Deps {
 /// A port cannot be opened.
 pub async fn start(host: &Host, config: &Config, deps: Deps) -> Result<Running, StartError> {
     let health = Health::starting(SERVICE, env!("CARGO_PKG_VERSION"));
-    let (log, hot_tier, clock) = (deps.log, deps.hot_tier, deps.clock);
-    let progress = Watermarks::new(Arc::clone(&log), Arc::clone(&hot_tier), Arc::clone(&clock));
+    let Deps { catalog, log, hot_tier, dead_letters, token_key, audited, clock } = deps;
+    let progress = Arc::new(Watermarks::new(Arc::clone(&log), Arc::clone(&hot_tier), Arc::clone(&clock)));
+    let ledgers = Ledgers { log: Arc::clone(&log), hot_tier: Arc::clone(&hot_tier) };
+    let audit = Audit::new(Arc::clone(&catalog), ledgers.clone(), audited);
     let parts = Parts {
         health: health.clone(),
         http: config.http,
         grpc: config.grpc,
-        router: http::routes(http::Shared { catalog: deps.catalog, progress: Arc::new(progress) }),
+        router: http::routes(http::Shared { catalog, progress, ledgers, dead_letters, token_key }),
         grpc_routes: Routes::default(),
         grpc_names: Vec::new(),
         descriptors: Vec::new(),
@@ -74,5 +89,10 @@ pub async fn start(host: &Host, config: &Config, deps: Deps) -> Result<Running, 
     // The first look comes before the first "healthy".
     upkeep::one_round(&mut monitor, &clock, &health).await;
     health.set_serving();
-    Ok(running.on_stopped(upkeep::spawn(monitor, clock, health).stop()))
+    let watching = upkeep::watch_lag(monitor, clock, health.clone());
+    let auditing = upkeep::watch_ledgers(audit, health);
+    Ok(running.on_stopped(async move {
+        watching.stop().await;
+        auditing.stop().await;
+    }))
 }

@@ -38,6 +38,8 @@ const EXTENSION: &str = "letters";
 struct LettersFile {
     /// Bytes that are synced; what lies behind them is not read.
     bytes: u64,
+    /// Lines in them.
+    letters: u64,
     /// No more is appended, because a write failed and the file's end is not known.
     closed: bool,
 }
@@ -83,17 +85,17 @@ impl Files {
             let number =
                 name.strip_suffix(EXTENSION).and_then(|stem| stem.strip_suffix('.')).and_then(|n| n.parse().ok());
             if let Some(number) = number {
-                let bytes = repair(&path)?;
-                self.insert(drawer, number, bytes);
+                let (bytes, letters) = repair(&path)?;
+                self.insert(drawer, number, LettersFile { bytes, letters, closed: false });
             }
         }
         Ok(())
     }
 
-    fn insert(&mut self, drawer: &Drawer, number: u64, bytes: u64) {
-        self.drawers.entry(drawer.clone()).or_default().insert(number, LettersFile { bytes, closed: false });
+    fn insert(&mut self, drawer: &Drawer, number: u64, file: LettersFile) {
+        self.drawers.entry(drawer.clone()).or_default().insert(number, file);
         self.by_age.insert((number, drawer.clone()));
-        self.cost_bytes += bytes.max(FILE_COST_BYTES);
+        self.cost_bytes += file.bytes.max(FILE_COST_BYTES);
         self.next_number = self.next_number.max(number + 1);
     }
 
@@ -107,7 +109,7 @@ impl Files {
         let path = self.path(drawer, number);
         if before == 0 {
             self.create_dirs(&path)?;
-            self.insert(drawer, number, 0);
+            self.insert(drawer, number, LettersFile { bytes: 0, letters: 0, closed: false });
         }
         let written = write_synced(&path, lines, before == 0);
         let file =
@@ -117,6 +119,7 @@ impl Files {
             return Err(error);
         }
         file.bytes = before + lines.len() as u64;
+        file.letters += count_lines(lines);
         self.cost_bytes += file.bytes.max(FILE_COST_BYTES) - before.max(FILE_COST_BYTES);
         self.make_room(drawer)
     }
@@ -140,20 +143,18 @@ impl Files {
 
     fn remove(&mut self, drawer: &Drawer, number: u64) -> io::Result<u64> {
         let path = self.path(drawer, number);
-        let letters = match File::open(&path) {
-            Ok(file) => BufReader::new(file).split(b'\n').count() as u64,
-            // A file whose first write failed may never have come to be.
-            Err(_) => 0,
-        };
+        // A file whose first write failed may never have come to be.
         if let Err(error) = fs::remove_file(&path)
             && error.kind() != io::ErrorKind::NotFound
         {
             return Err(error);
         }
         self.by_age.remove(&(number, drawer.clone()));
+        let mut letters = 0;
         if let Some(files) = self.drawers.get_mut(drawer) {
-            let bytes = files.remove(&number).map_or(0, |file| file.bytes);
-            self.cost_bytes -= bytes.max(FILE_COST_BYTES);
+            let file = files.remove(&number);
+            letters = file.map_or(0, |file| file.letters);
+            self.cost_bytes -= file.map_or(0, |file| file.bytes).max(FILE_COST_BYTES);
             if files.is_empty() {
                 self.drawers.remove(drawer);
                 // The directories are left where others of their kind lie in them; an empty one goes.
@@ -161,6 +162,11 @@ impl Files {
             }
         }
         Ok(letters)
+    }
+
+    /// Letters in a drawer.
+    pub(super) fn letters(&self, drawer: &Drawer) -> u64 {
+        self.drawers.get(drawer).into_iter().flatten().map(|(_, file)| file.letters).sum()
     }
 
     /// Files of a drawer as (number, path, bytes) that hold letters at or after `from`, the oldest first.
@@ -202,12 +208,17 @@ fn entries(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(found.into_iter().filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path()))).collect())
 }
 
-/// Cuts off an unfinished or damaged last line. Returns the file's length after it.
-fn repair(path: &Path) -> io::Result<u64> {
+fn count_lines(lines: &[u8]) -> u64 {
+    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+/// Cuts off an unfinished or damaged last line. Returns the file's length after it, and its letters.
+fn repair(path: &Path) -> io::Result<(u64, u64)> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();
     let mut reader = BufReader::new(&file);
     let (mut good, mut at, mut bytes) = (0, 0, Vec::new());
+    let (mut letters, mut lines) = (0, 0);
     loop {
         bytes.clear();
         let read = reader.read_until(b'\n', &mut bytes)? as u64;
@@ -215,8 +226,9 @@ fn repair(path: &Path) -> io::Result<u64> {
             break;
         }
         at += read;
+        lines += 1;
         if bytes.strip_suffix(b"\n").and_then(line::decode).is_some() {
-            good = at;
+            (good, letters) = (at, lines);
         }
     }
     if good < length {
@@ -224,7 +236,7 @@ fn repair(path: &Path) -> io::Result<u64> {
         file.sync_data()?;
         tracing::warn!(path = %path.display(), bytes = length - good, "removed an unfinished dead letter");
     }
-    Ok(good)
+    Ok((good, letters))
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {

@@ -6,10 +6,12 @@
 //! 3. The store never grows beyond its limits: when a table or the whole store is full its oldest file leaves, counted.
 //! 4. One thread owns the files; letters that arrive while it syncs go along with its next sync.
 
+mod counts;
 mod files;
 mod line;
 mod store;
 
+pub use counts::Counts;
 pub use files::Limits;
 pub use store::{DeadLetterError, DeadLetters, Page};
 

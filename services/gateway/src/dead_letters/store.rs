@@ -106,6 +106,12 @@ impl DeadLetters {
         done.await.unwrap_or(Err(DeadLetterError::Closed))
     }
 
+    /// How many letters of a table there are. Blocks while letters are being synced.
+    #[must_use]
+    pub fn count(&self, drawer: &Drawer) -> u64 {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).letters(drawer)
+    }
+
     /// At most `limit` letters of a table from `cursor` on, the oldest first. Blocks on the disk.
     ///
     /// # Errors
@@ -284,9 +290,11 @@ mod tests {
         file.set_len(file.metadata().unwrap().len() - 5).unwrap();
         let store = DeadLetters::open(dir.path(), limits).unwrap();
         assert_eq!(read_all(&store, &drawer("events"), 3), expected[..19]);
+        assert_eq!(store.count(&drawer("events")), 19);
         store.put([(drawer("events"), letter(20))]).await.unwrap();
         assert_eq!(read_all(&store, &drawer("events"), 1_000).last().unwrap(), "letter 20");
         assert_eq!(read_all(&store, &drawer("other"), 1_000).len(), 20);
+        assert_eq!((store.count(&drawer("events")), store.count(&drawer("other"))), (20, 20));
         let stranger = Drawer { tenant: TenantId(2), ..drawer("events") };
         assert!(read_all(&store, &stranger, 10).is_empty());
     }
@@ -302,6 +310,7 @@ mod tests {
         }
         let kept = read_all(&store, &drawer("events"), 1_000);
         assert!((5..20).contains(&kept.len()), "{}", kept.len());
+        assert_eq!(store.count(&drawer("events")), kept.len() as u64);
         assert_eq!(kept.last().unwrap(), "letter 99");
         for n in 0..50 {
             store.put([(drawer(&format!("t{n}")), letter(n))]).await.unwrap();

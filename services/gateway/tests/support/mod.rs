@@ -101,6 +101,7 @@ impl Gateway {
             log: log.clone(),
             token_key: TokenKey::new(KEY),
             limiter_key: 1,
+            letters: gateway::open_dead_letters(&config).unwrap(),
             clock: clock.clone(),
         };
         let running = gateway::start(&config, &host, deps).await.unwrap();

@@ -11,13 +11,14 @@ use config::{Config, ServiceName};
 use control_plane::{CatalogSettings, ControlPlane};
 use engine::IdRuns;
 use event_log::{EmbeddedConfig, EmbeddedLog, EventLog, OpenError};
+use gateway::dead_letters::{Counts, DeadLetters};
 use hot_tier::HotTierError;
 use id_store::IdStore;
 use metadata::{MetadataError, MetadataStore, SECRET_BYTES, SqliteStore};
 use proto::{catalog::Catalog, hot_tier::HotTier, progress::Progress};
 use service::{Authenticator, Host, HttpLimits, Metrics, Running, StartError};
 use stream_ingester::IngesterError;
-use types::{NodeId, PartitionId, Timestamp};
+use types::{NodeId, PartitionId, TenantId, Timestamp};
 use watermark::Watermarks;
 
 /// This node, on a single machine.
@@ -89,12 +90,13 @@ impl Composed {
 
         let mut before_log = Vec::new();
         let shared = Shared { host: &host, config, catalog: &catalog, log: &log, node: &node };
-        before_log.push(shared.watermark().await?);
+        let letters = gateway::open_dead_letters(config)?;
+        before_log.push(shared.watermark(token_key.clone(), Arc::new(Counts(Arc::clone(&letters)))).await?);
         before_log.push(shared.query_api(token_key.clone()).await?);
         before_log.push(shared.rebalancer().await?);
         let deps = control_plane::Deps { control_plane: plane, hot_tier: Arc::clone(&node), clock: clock() };
         before_log.push(control_plane::start(&host, &config.into(), deps).await?);
-        before_log.push(shared.gateway(token_key).await?);
+        before_log.push(shared.gateway(token_key, letters).await?);
         for running in after_log.iter().chain(&before_log) {
             tracing::info!(service = running.service(), http = %running.http_address(), "started");
         }
@@ -125,11 +127,14 @@ struct Shared<'a> {
 }
 
 impl Shared<'_> {
-    async fn watermark(&self) -> Result<Running, StartError> {
+    async fn watermark(&self, token_key: TokenKey, letters: Arc<Counts>) -> Result<Running, StartError> {
         let deps = watermark::Deps {
             catalog: Arc::clone(self.catalog),
             log: Arc::clone(self.log),
             hot_tier: Arc::clone(self.node),
+            dead_letters: letters,
+            token_key,
+            audited: vec![TenantId::DEFAULT],
             clock: clock(),
         };
         watermark::start(self.host, &self.config.into(), deps).await
@@ -147,12 +152,13 @@ impl Shared<'_> {
         query_api::start(self.host, self.config.addresses(ServiceName::QueryApi), self.config.query_api, deps).await
     }
 
-    async fn gateway(&self, token_key: TokenKey) -> Result<Running, ComposeError> {
+    async fn gateway(&self, token_key: TokenKey, letters: Arc<DeadLetters>) -> Result<Running, ComposeError> {
         let deps = gateway::Deps {
             catalog: Arc::clone(self.catalog),
             log: Arc::clone(self.log),
             token_key,
             limiter_key: getrandom::u64()?,
+            letters,
             clock: Arc::new(gateway::SystemClock::default()),
         };
         Ok(gateway::start(self.config, self.host, deps).await?)

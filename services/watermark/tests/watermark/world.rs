@@ -1,4 +1,4 @@
-//! The watermark service, started, between a log and a hot tier that stand in for the real ones.
+//! What stands in for the log, the hot tier, the catalog and the dead letters, and a plain HTTP client.
 
 use std::{
     collections::BTreeMap,
@@ -11,14 +11,16 @@ use std::{
 };
 
 use async_trait::async_trait;
-use event_log::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogReader, ReadError};
+use codec::TokenKey;
+use event_log::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogLedger, LogReader, ReadError};
 use placement::PlacementMap;
 use proto::{
     catalog::{Catalog, NewTable, TablePatch},
+    dead_letters::DeadLetterCounts,
     hot_tier::{HotTier, PartitionScan, PartitionStatus, ScanRequest, TablePartitionStatus},
 };
-use serde_json::{Value, json};
-use service::{Authenticator, HealthStatus, Host, HttpLimits, Metrics, Running};
+use serde_json::Value;
+use service::{Authenticator, Host, HttpLimits, Metrics, Running};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -27,17 +29,34 @@ use types::{
     ApiError, ColumnDef, ErrorCode, Generation, NodeId, Offset, PartitionId, Schema, Table, TableId, TableKey,
     TableName, TableSettings, TenantId, Timestamp,
 };
-use watermark::{Config, Deps, LAG_AGE_US_MAX};
+use watermark::{Config, Deps};
 
-const NOW: i64 = 1_754_772_362_000_000;
+pub(crate) const NOW: i64 = 1_754_772_362_000_000;
+
+/// The rows that the partitions of the world hold of its table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows {
+    pub(crate) acked: u64,
+    pub(crate) in_flight: u64,
+    pub(crate) live: u64,
+    pub(crate) evicted: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) erased: u64,
+}
+
+/// In balance.
+pub(crate) const ROWS: Rows = Rows { acked: 31, in_flight: 16, live: 1, evicted: 2, duplicate: 4, erased: 8 };
 
 /// Two partitions whose record `n` was appended `n` µs after [`NOW`].
-#[derive(Default)]
-struct World {
-    ends: Mutex<BTreeMap<u32, u64>>,
-    applied: Mutex<BTreeMap<u32, u64>>,
-    is_away: AtomicBool,
-    now: AtomicI64,
+pub(crate) struct World {
+    pub(crate) ends: Mutex<BTreeMap<u32, u64>>,
+    pub(crate) applied: Mutex<BTreeMap<u32, u64>>,
+    /// Of partition 0; of partition 1 one row of the table waits.
+    pub(crate) rows: Mutex<Rows>,
+    pub(crate) is_away: AtomicBool,
+    pub(crate) now: AtomicI64,
+    /// The table, of namespace `shop`.
+    table: &'static str,
 }
 
 #[async_trait]
@@ -69,6 +88,17 @@ impl EventLog for World {
 
     fn offset_at(&self, _: PartitionId, _: Timestamp) -> Offset {
         Offset(0)
+    }
+
+    fn ledger(&self, partition: PartitionId, key: TableKey, applied: Offset) -> Result<LogLedger, ReadError> {
+        assert_eq!(key, self.key());
+        let Bounds { end, .. } = self.bounds(partition);
+        if applied > end {
+            return Err(ReadError::NoSuchOffset { partition, wanted: applied });
+        }
+        let rows = self.rows.lock().unwrap();
+        let (acked_rows, in_flight_rows) = if partition.0 == 0 { (rows.acked, rows.in_flight) } else { (1, 1) };
+        Ok(LogLedger { acked_rows, in_flight_rows, end })
     }
 
     fn load(&self) -> Load {
@@ -105,13 +135,18 @@ impl HotTier for World {
         let status = self.status().await?;
         let next_offset = status[0].next_offset;
         let seen = next_offset > Offset(0);
+        let rows = *self.rows.lock().unwrap();
         Ok(vec![TablePartitionStatus {
             partition: PartitionId(0),
             next_offset,
             event_time_max: seen.then_some(Timestamp(77)),
             last_events_at: seen.then_some(Timestamp(NOW)),
-            live: 1,
-            evicted: 0,
+            live: rows.live,
+            evicted: rows.evicted,
+            duplicate: rows.duplicate,
+            conflict: 2,
+            erased: rows.erased,
+            late: 3,
         }])
     }
 }
@@ -123,11 +158,12 @@ impl Catalog for World {
     }
 
     async fn table(&self, tenant: TenantId, name: &TableName) -> Result<Arc<Table>, ApiError> {
-        if *name != TableName::new("shop", "events") {
+        assert_eq!(tenant, TenantId::DEFAULT);
+        if *name != TableName::new("shop", self.table) {
             return Err(ApiError::new(ErrorCode::NotFound, "there is no such table"));
         }
         Ok(Arc::new(Table {
-            key: TableKey { tenant, table: TableId(1), generation: Generation(3) },
+            key: self.key(),
             name: name.clone(),
             partitions: vec![PartitionId(0), PartitionId(1)],
             partition_by: None,
@@ -138,8 +174,8 @@ impl Catalog for World {
         }))
     }
 
-    async fn tables(&self, _: TenantId) -> Result<Vec<Arc<Table>>, ApiError> {
-        Ok(Vec::new())
+    async fn tables(&self, tenant: TenantId) -> Result<Vec<Arc<Table>>, ApiError> {
+        Ok(vec![self.table(tenant, &TableName::new("shop", self.table)).await?])
     }
 
     async fn create(&self, _: TenantId, _: NewTable) -> Result<Arc<Table>, ApiError> {
@@ -168,25 +204,52 @@ impl Catalog for World {
     }
 }
 
+/// Five of each table.
+#[async_trait]
+impl DeadLetterCounts for World {
+    async fn dead_letters(&self, tenant: TenantId, table: &TableName) -> Result<u64, ApiError> {
+        assert_eq!((tenant, table), (TenantId::DEFAULT, &TableName::new("shop", self.table)));
+        Ok(5)
+    }
+}
+
 impl World {
-    fn new() -> Arc<Self> {
-        let world = Self::default();
-        world.now.store(NOW, SeqCst);
-        Arc::new(world)
+    /// A world with one table. Tests that look at the table's gauges have one of their own.
+    pub(crate) fn new(table: &'static str) -> Arc<Self> {
+        Arc::new(Self {
+            ends: Mutex::default(),
+            applied: Mutex::default(),
+            rows: Mutex::new(ROWS),
+            is_away: AtomicBool::new(false),
+            now: AtomicI64::new(NOW),
+            table,
+        })
     }
 
-    async fn start(self: &Arc<Self>) -> (Running, Metrics) {
+    pub(crate) fn key(&self) -> TableKey {
+        TableKey { tenant: TenantId::DEFAULT, table: TableId(1), generation: Generation(3) }
+    }
+
+    pub(crate) async fn start(self: &Arc<Self>) -> (Running, Metrics) {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let metrics = Metrics::install();
         let host = Host { limits: HttpLimits::default(), authenticator: Authenticator::Open, metrics: metrics.clone() };
         let world = Arc::clone(self);
         let clock = Arc::new(move || Timestamp(world.now.load(SeqCst)));
-        let deps = Deps { catalog: self.clone(), log: self.clone(), hot_tier: self.clone(), clock };
+        let deps = Deps {
+            catalog: self.clone(),
+            log: self.clone(),
+            hot_tier: self.clone(),
+            dead_letters: self.clone(),
+            token_key: TokenKey::new([7; 32]),
+            audited: vec![TenantId::DEFAULT],
+            clock,
+        };
         (watermark::start(&host, &Config { http: any, grpc: any }, deps).await.unwrap(), metrics)
     }
 }
 
-async fn get(address: SocketAddr, path: &str) -> (u16, Value) {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, Value) {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head = format!("GET {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n");
@@ -201,68 +264,8 @@ async fn get(address: SocketAddr, path: &str) -> (u16, Value) {
     (status, serde_json::from_str(body).expect("JSON"))
 }
 
-/// Goal: per partition what the log holds and what is applied, also where a partition has not seen the table yet; lag and
-/// freshness are those of the first record that waits.
-#[tokio::test]
-async fn progress_is_measured_from_the_log() {
-    let world = World::new();
-    let (running, _) = world.start().await;
-    let path = "/v1/watermarks/shop/events";
-    let (status, empty) = get(running.http_address(), path).await;
-    assert_eq!((status, &empty["watermark_us"], &empty["freshness_us"]), (200, &Value::Null, &json!(0)));
-
-    world.ends.lock().unwrap().extend([(0, 10), (1, 4)]);
-    world.applied.lock().unwrap().insert(0, 7);
-    world.now.store(NOW + 100, SeqCst);
-    let (_, progress) = get(running.http_address(), path).await;
-    let expected = json!({
-        "namespace":"shop","table":"events","generation":3,"watermark_us":77,"freshness_us":100,
-        "partitions":[
-            {"partition":0,"log_end":10,"applied":7,"lag_records":3,"event_time_max_us":77,"freshness_us":93,"replicas":[1]},
-            {"partition":1,"log_end":4,"applied":0,"lag_records":4,"event_time_max_us":null,"freshness_us":100,"replicas":[1]},
-        ],
-    });
-    assert_eq!(progress, expected);
-
-    assert_eq!(get(running.http_address(), "/v1/watermarks/shop/other").await.0, 404);
-    world.is_away.store(true, SeqCst);
-    assert_eq!(get(running.http_address(), path).await.0, 503);
-    assert_eq!(running.shutdown().await.connections_cut, 0);
-}
-
-/// Goal: a reader that is dead shows as lag that grows, in the gauges and as degraded health, and is forgotten once it is back.
-#[tokio::test(start_paused = true)]
-async fn a_dead_reader_shows() {
-    let world = World::new();
-    world.ends.lock().unwrap().extend([(0, 5), (1, 0)]);
-    world.applied.lock().unwrap().extend([(0, 5), (1, 0)]);
-    let (running, metrics) = world.start().await;
-    assert_eq!(running.health().status(), HealthStatus::Healthy);
-
-    // The reader dies; the log goes on.
-    world.is_away.store(true, SeqCst);
-    world.ends.lock().unwrap().insert(0, 50);
-    world.now.store(NOW + 5 + LAG_AGE_US_MAX + 1, SeqCst);
-    let reasons = until(|| match running.health().status() {
-        HealthStatus::Degraded { reasons } if reasons[0].contains("45 records") => Some(reasons),
-        _ => None,
-    })
-    .await;
-    assert!(reasons[0].contains("the hot tier does not answer"), "{reasons:?}");
-    assert!(reasons[0].contains("partition 0 is 10 s behind its log, 45 records wait"), "{reasons:?}");
-    let page = metrics.render();
-    assert!(page.contains("truenow_partition_lag_records{partition=\"0\"} 45"), "{page}");
-    assert!(page.contains("truenow_freshness_seconds{partition=\"0\"} 10.0"), "{page}");
-
-    world.is_away.store(false, SeqCst);
-    world.applied.lock().unwrap().insert(0, 50);
-    until(|| (running.health().status() == HealthStatus::Healthy).then_some(())).await;
-    assert!(metrics.render().contains("truenow_partition_lag_records{partition=\"0\"} 0"));
-    let _drained = running.shutdown().await;
-}
-
 /// Waits for something that the service does by itself each second of a clock that runs as fast as all are waiting.
-async fn until<T>(check: impl Fn() -> Option<T>) -> T {
+pub(crate) async fn until<T>(check: impl Fn() -> Option<T>) -> T {
     let wait = async {
         loop {
             if let Some(found) = check() {
