@@ -119,7 +119,7 @@ fn table_status(reader: &Reader, key: TableKey) -> Option<TablePartitionStatus> 
         duplicate: status.duplicate,
         conflict: status.conflict,
         erased: 0,
-        late: 0,
+        late: status.late,
     })
 }
 

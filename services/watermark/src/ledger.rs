@@ -25,7 +25,7 @@ pub(crate) struct Terms {
     pub(crate) erased: u64,
     /// Wait to be applied.
     pub(crate) in_flight: u64,
-    /// Came behind the watermark less the table's lateness; counted above as well.
+    /// Came behind the watermark of their partition less the table's lateness; counted above as well.
     pub(crate) late: u64,
     /// Were duplicates with another content than the first; counted as duplicates as well.
     pub(crate) conflict: u64,

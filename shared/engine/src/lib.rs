@@ -16,6 +16,7 @@ mod columns;
 mod dedup;
 mod dictionary;
 mod dictionary_index;
+mod event_times;
 mod limits;
 #[cfg(all(test, loom))]
 mod loom_models;

@@ -56,6 +56,8 @@ pub struct TableStatus {
     pub duplicate: u64,
     /// Rows among `duplicate` whose content was another than the first one's.
     pub conflict: u64,
+    /// Rows among `live` and `evicted` that came behind the watermark of their partition less the table's lateness.
+    pub late: u64,
 }
 
 impl Reader {
@@ -150,6 +152,7 @@ impl Reader {
             evicted: left + table.refused.load(Ordering::Relaxed),
             duplicate: table.duplicate.load(Ordering::Relaxed),
             conflict: table.conflict.load(Ordering::Relaxed),
+            late: table.late.load(Ordering::Relaxed),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::{
     block::{Block, Source},
     columns::{ColumnIndex, Width},
     dedup::{Counts, Dedup, DedupScratch, IdentityKey},
+    event_times::EventTimes,
     pool::Pool,
     seal::{SealedSegment, seal},
     segment::{Rows, Segment, SegmentLayout, SegmentWriter, Stored, Zone},
@@ -77,7 +78,6 @@ impl OpenSlot {
 pub(crate) struct TableWriter {
     shared: Arc<TableShared>,
     hot_window_us: Option<i64>,
-    max_future_us: i64,
     columns: TableColumns,
     dedup: Dedup,
     /// By column: whether new segments have it, as the last sealed ones had a use for it.
@@ -88,7 +88,7 @@ pub(crate) struct TableWriter {
     segments: Vec<SegmentEntry>,
     sequence: u64,
     evicted_before: Option<Timestamp>,
-    event_time_max: Option<Timestamp>,
+    times: EventTimes,
     /// Whether the list, the columns or the horizon differ from what is published.
     changed: bool,
     /// Segments that are not in the list any more, but may be in the published one.
@@ -105,7 +105,6 @@ impl TableWriter {
         Self {
             shared: Arc::new(TableShared::new(Arc::clone(columns.defs()))),
             hot_window_us: None,
-            max_future_us: types::limits::MAX_FUTURE_US_DEFAULT,
             columns,
             dedup: Dedup::new(),
             usual: Vec::new(),
@@ -115,7 +114,7 @@ impl TableWriter {
             segments: Vec::new(),
             sequence: 0,
             evicted_before: None,
-            event_time_max: None,
+            times: EventTimes::new(),
             changed: false,
             removed: Vec::new(),
             stored: 0,
@@ -132,7 +131,7 @@ impl TableWriter {
     /// Takes over the settings that concern rows.
     pub(crate) fn configure(&mut self, table: &Table, append_time: Timestamp) {
         self.hot_window_us = table.settings.hot_window_us;
-        self.max_future_us = table.settings.max_future_us;
+        self.times.configure(&table.settings);
         let key = IdentityKey { seed: table.identity_seed, partition_by: table.partition_by.clone() };
         self.dedup.configure(key, table.settings.dedup_window_us, append_time);
     }
@@ -187,7 +186,7 @@ impl TableWriter {
                 verdicts: judged.duplicates(counts),
             };
             self.append(&block, append_time, &mut scratch.places, &mut scratch.order, means);
-            self.note_times(&block, append_time);
+            self.times.note(&block, append_time);
             self.counts.add(counts);
             counts.duplicate
         });
@@ -420,29 +419,18 @@ impl TableWriter {
         self.changed = true;
     }
 
-    fn note_times(&mut self, block: &Block<'_>, append_time: Timestamp) {
-        let end = append_time.saturating_add(self.max_future_us);
-        let kept = || (0..block.times.len()).filter(|row| block.is_kept(*row)).map(|row| block.times[row]);
-        if kept().next().is_none() {
-            return;
-        }
-        self.shared.last_events_at.store(append_time.0, Ordering::Relaxed);
-        // What is too far in the future is a row like any other, but moves no watermark and no hot window.
-        let newest = match Zone::of(block.times).max {
-            newest if newest <= end && block.verdicts.is_none() => Some(newest),
-            _ => kept().filter(|time| *time <= end.0).max().map(Timestamp),
-        };
-        self.event_time_max = self.event_time_max.max(newest);
-    }
-
     /// Publishes list, columns, horizon and counters; then hands over what left. Returns its bytes.
     fn publish(&mut self, pool: &mut Pool) -> u64 {
         self.shared.stored.store(self.stored, Ordering::Relaxed);
         self.shared.refused.store(self.refused, Ordering::Relaxed);
         self.shared.duplicate.store(self.counts.duplicate, Ordering::Relaxed);
         self.shared.conflict.store(self.counts.conflict, Ordering::Relaxed);
-        if let Some(newest) = self.event_time_max {
+        self.shared.late.store(self.times.late(), Ordering::Relaxed);
+        if let Some(newest) = self.times.newest() {
             self.shared.event_time_max.store(newest.0, Ordering::Relaxed);
+        }
+        if let Some(at) = self.times.last_events_at() {
+            self.shared.last_events_at.store(at.0, Ordering::Relaxed);
         }
         if !self.changed {
             return 0;

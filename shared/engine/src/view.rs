@@ -65,6 +65,8 @@ pub(crate) struct TableShared {
     pub(crate) duplicate: AtomicU64,
     /// Rows among them whose content was another.
     pub(crate) conflict: AtomicU64,
+    /// Rows, stored or not, that came behind the watermark.
+    pub(crate) late: AtomicU64,
     /// `i64::MIN` where there was none.
     pub(crate) event_time_max: AtomicI64,
     /// `i64::MIN` where there was none.
@@ -80,6 +82,7 @@ impl TableShared {
             refused: AtomicU64::new(0),
             duplicate: AtomicU64::new(0),
             conflict: AtomicU64::new(0),
+            late: AtomicU64::new(0),
             event_time_max: AtomicI64::new(i64::MIN),
             last_events_at: AtomicI64::new(i64::MIN),
         }

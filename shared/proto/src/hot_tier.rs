@@ -91,7 +91,7 @@ pub struct TablePartitionStatus {
     pub conflict: u64,
     /// Rows taken back by an erasure; 0 where nothing erases.
     pub erased: u64,
-    /// Rows, counted above as well, that came behind the watermark less the table's lateness.
+    /// Rows among `live` and `evicted` that came behind the watermark of their partition less the table's lateness.
     pub late: u64,
 }
 

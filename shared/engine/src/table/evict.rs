@@ -8,7 +8,7 @@ use crate::{pool::Pool, sync::Arc};
 impl TableWriter {
     /// What has to leave as the table keeps only so much event time: everything before this.
     pub(crate) fn hot_window_start(&self) -> Option<Timestamp> {
-        let (newest, window) = (self.event_time_max?, self.hot_window_us?);
+        let (newest, window) = (self.times.newest()?, self.hot_window_us?);
         Some(newest.saturating_add(window.saturating_neg()))
     }
 
