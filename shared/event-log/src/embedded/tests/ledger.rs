@@ -12,7 +12,8 @@ use crate::{
     Append, EmbeddedLog, EventLog, FileSystem,
     conformance::block,
     embedded::{
-        segment::{log_name, records_at, totals_name},
+        frame::{HEAD_BYTES, stored_bytes},
+        segment::{index_name, log_name, records_at, totals_name},
         totals::{RowTotals, TotalsAt},
     },
     faults::MemoryFiles,
@@ -120,16 +121,27 @@ fn damaged_rows_stay_counted() {
     let mut files = MemoryFiles::new(1);
     let log = open(&files).unwrap();
     (0..5).for_each(|n| append(&log, block(0, 1, 10 + n, u64::from(n), 100)));
+    // Later records of all partitions: it can be told whose the damaged one was.
+    (1..3).for_each(|partition| append(&log, block(partition, 1, 1, 1, 100)));
     files.kill();
     drop(log);
     let path = Path::new(DIR).join(log_name(1));
-    files.damage(&path, |file| {
-        let second = usize::try_from(records_at(3)).unwrap() + crate::embedded::frame::stored_bytes(100) as usize;
-        file[second + 8] ^= 1;
-    });
-    let log = open(&files).unwrap();
-    assert_eq!(log.recovery().damaged_records, 1);
-    assert_eq!(acked(&log, 1), 10 + 11 + 12 + 13 + 14);
+    let bytes = files.contents(&path).unwrap();
+    let second = usize::try_from(records_at(3)).unwrap() + stored_bytes(100) as usize;
+    for damage in [&[8][..], &[HEAD_BYTES], &[8, 60]] {
+        files.damage(&path, |file| {
+            file.clone_from(&bytes);
+            damage.iter().for_each(|at| file[second + at] ^= 1);
+        });
+        let log = open(&files).unwrap();
+        assert_eq!(log.recovery().damaged_records, 1);
+        assert_eq!(acked(&log, 1), 10 + 11 + 12 + 13 + 14, "damage at {damage:?}");
+        files.kill();
+        drop(log);
+        for name in [index_name(1), totals_name(2)] {
+            files.remove(&Path::new(DIR).join(name)).unwrap();
+        }
+    }
 }
 
 /// Goal: a life of a table that ended is counted no more, neither while it runs nor after a start; others stay.
