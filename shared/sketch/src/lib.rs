@@ -4,5 +4,5 @@
 mod cuckoo;
 mod prefetch;
 
-pub use cuckoo::{CuckooFilter, Full, LOAD_PERCENT_MAX};
+pub use cuckoo::{CuckooFilter, Full, LOAD_PERCENT_MAX, Look};
 pub use prefetch::prefetch;

@@ -1,13 +1,15 @@
 //! The dedup of one table in one partition: judges the rows of a block, then remembers those that are new.
 
 use codec::{BlockHeader, BodyView};
+use sketch::Look;
 use types::Timestamp;
 
 use super::{
     content::{ContentScratch, contents, differ},
     identity::{IdentityKey, NONE, identities},
+    memory_run::MemoryRun,
     runs::{IdRuns, RunFault},
-    slice::{Slice, Suspect},
+    slice::{Slice, Suspect, filter_item},
     window::Window,
 };
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
 };
 
 /// Rows between asking for memory and looking at it.
-const AHEAD: usize = 16;
+const AHEAD: usize = 48;
 /// A table with fewer ids in memory than this keeps them there although all tables together have too many.
 const SPILL_MIN: usize = 4_096;
 
@@ -41,6 +43,8 @@ pub(crate) struct DedupScratch {
     contents: Vec<u32>,
     verdicts: Vec<Verdict>,
     suspects: Vec<Suspect>,
+    /// Rows whose second bucket in a filter is still to be looked at.
+    open: Vec<Suspect>,
     bytes: Vec<u8>,
     content: ContentScratch,
 }
@@ -146,7 +150,7 @@ impl Dedup {
         }
         contents(body, header.times_given, &mut scratch.content, &mut scratch.contents);
         scratch.verdicts.resize(body.rows(), Verdict::New);
-        self.begin_slice(append_time);
+        self.begin_slice(append_time, runs);
         self.make_room(body.rows(), limits, budget, runs);
         let (current, older) = self.slices.split_last().expect("begun above");
         judge_by_filters(current, scratch);
@@ -188,13 +192,20 @@ impl Dedup {
         counts
     }
 
-    fn begin_slice(&mut self, append_time: Timestamp) {
+    /// Sees to it that the last slice is that of `append_time`.
+    fn begin_slice(&mut self, append_time: Timestamp, runs: &mut dyn IdRuns) {
         if self.slices.last().is_some_and(|slice| append_time < slice.times.until) {
             return;
         }
-        let slice = Slice::new(self.window.slice_at(append_time), self.slices.last());
+        let mut slice = Slice::new(self.window.slice_at(append_time), self.slices.last());
         if self.slices.last().is_some_and(Slice::is_empty) {
             self.slices.pop();
+        }
+        if let Some(before) = self.slices.last_mut().filter(|before| before.has_runs()) {
+            // Filters are asked about it anyway: with all of its ids in runs, its table need not be asked as well, and goes
+            // on as that of the new slice.
+            before.spill(runs);
+            slice.recent = std::mem::take(&mut before.recent);
         }
         self.slices.push(slice);
     }
@@ -211,8 +222,12 @@ impl Dedup {
                 break;
             }
             // Of the largest, the oldest: it is the least likely to be asked for.
-            let largest = self.slices.iter_mut().rev().max_by_key(|slice| slice.recent.len());
-            largest.expect("there is a current slice").spill(runs);
+            let largest = (0..self.slices.len()).rev().max_by_key(|at| self.slices[*at].recent.len());
+            let at = largest.expect("there is a current slice");
+            self.slices[at].spill(runs);
+            if at + 1 < self.slices.len() {
+                self.slices[at].recent = MemoryRun::default();
+            }
         }
         self.account(budget);
     }
@@ -228,19 +243,25 @@ impl Dedup {
 
 /// Rows that the filters of a slice suspect become suspects.
 fn judge_by_filters(slice: &Slice, scratch: &mut DedupScratch) {
-    scratch.suspects.clear();
-    if slice.filters.is_empty() {
-        return;
-    }
-    let DedupScratch { ids, verdicts, suspects, .. } = scratch;
-    ids.iter().take(AHEAD).for_each(|id| slice.prefetch_filters(*id));
-    for (row, (&id, verdict)) in ids.iter().zip(verdicts.iter()).enumerate() {
-        if let Some(id) = ids.get(row + AHEAD) {
-            slice.prefetch_filters(*id);
+    let DedupScratch { ids, verdicts, suspects, open, .. } = scratch;
+    suspects.clear();
+    for filter in &slice.filters {
+        open.clear();
+        ids.iter().take(AHEAD).for_each(|id| filter.prefetch(filter_item(*id)));
+        for (row, (&id, verdict)) in ids.iter().zip(verdicts.iter()).enumerate() {
+            if let Some(id) = ids.get(row + AHEAD) {
+                filter.prefetch(filter_item(*id));
+            }
+            if *verdict != Verdict::New || id == NONE {
+                continue;
+            }
+            match filter.look(filter_item(id)) {
+                Look::Absent => {}
+                Look::Perhaps => suspects.push(Suspect { id, row: row as u32 }),
+                Look::Open => open.push(Suspect { id, row: row as u32 }),
+            }
         }
-        if *verdict == Verdict::New && id != NONE && slice.suspects(id) {
-            suspects.push(Suspect { id, row: row as u32 });
-        }
+        suspects.extend(open.iter().filter(|suspect| filter.look_again(filter_item(suspect.id))));
     }
 }
 
@@ -279,6 +300,8 @@ impl DedupScratch {
         let mut suspects = std::mem::take(&mut self.suspects);
         suspects.retain(|suspect| slice.recent.find(suspect.id).is_none());
         suspects.sort_unstable();
+        // Two filters may suspect the same row.
+        suspects.dedup();
         let outcome = slice.confirm(runs, &mut suspects, |row, first| self.convict(row as usize, first));
         self.suspects = suspects;
         outcome

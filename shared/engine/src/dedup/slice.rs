@@ -52,6 +52,10 @@ impl Slice {
         }
     }
 
+    pub(super) fn has_runs(&self) -> bool {
+        self.spilled > 0
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.recent.len() == 0 && self.spilled == 0
     }
@@ -118,18 +122,6 @@ impl Slice {
         }
     }
 
-    /// Whether the id may be in a run; `false` is certain.
-    #[inline]
-    pub(super) fn suspects(&self, id: u128) -> bool {
-        self.filters.iter().fold(false, |suspected, filter| suspected | filter.contains(filter_item(id)))
-    }
-
-    /// Starts to load what a look for `id` touches.
-    #[inline]
-    pub(super) fn prefetch_filters(&self, id: u128) {
-        self.filters.iter().for_each(|filter| filter.prefetch(filter_item(id)));
-    }
-
     /// Confirms sorted suspects against the runs, the newest first; calls `convict` for each that is there, and takes it
     /// out of the list.
     pub(super) fn confirm(
@@ -172,6 +164,6 @@ impl Slice {
 
 /// What filters know of an id: its high half, so that ascending ids lie in ascending buckets.
 #[inline]
-fn filter_item(id: u128) -> u64 {
+pub(super) fn filter_item(id: u128) -> u64 {
     (id >> 64) as u64
 }
