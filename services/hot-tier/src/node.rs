@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use engine::Reader;
-use proto::hot_tier::{HotTier, PartitionScan, PartitionStatus, ScanRequest, TablePartitionStatus};
+use proto::hot_tier::{HotTier, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus, Unavailable};
 use tokio::sync::watch;
 use types::{ApiError, ErrorCode, Offset, PartitionId, TableKey};
 
@@ -43,21 +43,26 @@ impl Node {
         self.inner.partitions.values().map(|partition| partition.reader.status().unwritten_runs).sum()
     }
 
-    fn partition(&self, partition: PartitionId) -> Result<&Partition, ApiError> {
-        let away = || ApiError::unavailable(format!("partition {partition} is not on this node"));
-        self.inner.partitions.get(&partition).ok_or_else(away)
-    }
-
-    /// Waits until each partition has been recovered and holds what must be applied.
-    async fn wait(&self, request: &ScanRequest) -> Result<(), ApiError> {
+    /// The partitions of a request that can be scanned, and those that cannot.
+    fn divide(&self, request: &ScanRequest) -> (Vec<&Partition>, Vec<(PartitionId, Unavailable)>) {
+        let (mut ready, mut unavailable) = (Vec::new(), Vec::new());
         for &partition in &request.partitions {
-            if !*self.partition(partition)?.recovered.borrow() {
-                let message = format!("partition {partition} is being rebuilt from the log; try again");
-                return Err(ApiError::unavailable(message));
+            match self.inner.partitions.get(&partition) {
+                None => unavailable.push((partition, Unavailable::Unreachable)),
+                Some(held) if !*held.recovered.borrow() => unavailable.push((partition, Unavailable::Recovering)),
+                Some(held) => ready.push(held),
             }
         }
-        for &(partition, offset) in &request.after {
-            let mut applied = self.partition(partition)?.applied.clone();
+        (ready, unavailable)
+    }
+}
+
+/// Waits until the partitions hold what must be applied.
+async fn wait(ready: &[&Partition], request: &ScanRequest) -> Result<(), ApiError> {
+    for held in ready {
+        let partition = held.reader.partition();
+        for &(_, offset) in request.after.iter().filter(|(wanted, _)| *wanted == partition) {
+            let mut applied = held.applied.clone();
             let reached = applied.wait_for(|next| *next >= offset);
             match tokio::time::timeout_at(request.deadline.into(), reached).await {
                 Ok(Ok(_)) => {}
@@ -65,8 +70,8 @@ impl Node {
                 Err(_) => return Err(not_covered(partition, offset)),
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 fn not_covered(partition: PartitionId, offset: Offset) -> ApiError {
@@ -76,14 +81,15 @@ fn not_covered(partition: PartitionId, offset: Offset) -> ApiError {
 
 #[async_trait]
 impl HotTier for Node {
-    async fn scan(&self, request: ScanRequest) -> Result<Vec<PartitionScan>, ApiError> {
-        self.wait(&request).await?;
-        let readers = request.partitions.iter().map(|&partition| Ok(self.partition(partition)?.reader.clone()));
-        let readers = readers.collect::<Result<_, ApiError>>()?;
+    async fn scan(&self, request: ScanRequest) -> Result<NodeScan, ApiError> {
+        let (ready, unavailable) = self.divide(&request);
+        wait(&ready, &request).await?;
+        let readers = ready.iter().map(|held| held.reader.clone()).collect();
         let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
         let outcome = Prepare::submit(self.inner.pool.queue(), request.plan, readers, Arc::clone(&stop.0));
         // The reply is dropped unsent only by a panic, which the pool has logged.
-        outcome.await.unwrap_or_else(|_| Err(ApiError::internal("the scan failed; the server's log says why")))
+        let lost = |_| Err(ApiError::internal("the scan failed; the server's log says why"));
+        Ok(NodeScan { scans: outcome.await.unwrap_or_else(lost)?, unavailable })
     }
 
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {

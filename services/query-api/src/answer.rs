@@ -5,18 +5,25 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use codec::{Token, TokenKey};
 use futures_util::future::try_join_all;
 use proto::{catalog::Catalog, progress::Progress};
 use query::{Answer, Query, QueryLimits};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use types::{ApiError, ErrorCode, Offset, PartitionId, Table, TenantId, Timestamp};
+use types::{ApiError, ErrorCode, Offset, PartitionId, Table, TableName, TenantId, Timestamp};
 
 use crate::{
     fanout::{FanOut, Gathered, Nodes},
+    places::Places,
     receipt::{self, Receipt},
 };
+
+/// Queries up to this many bytes are parsed where they arrive.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+/// How long after its deadline a query is ended from outside.
+const DEADLINE_GRACE: Duration = Duration::from_millis(250);
 
 /// Answers questions; shared by HTTP and gRPC.
 pub(crate) struct Answers {
@@ -25,6 +32,7 @@ pub(crate) struct Answers {
     pub(crate) nodes: Nodes,
     pub(crate) token_key: TokenKey,
     pub(crate) limits: QueryLimits,
+    pub(crate) places: Places,
 }
 
 #[derive(Serialize)]
@@ -50,15 +58,25 @@ impl Answers {
     ///
     /// # Errors
     /// Those of the contract.
-    pub(crate) async fn answer(&self, tenant: TenantId, json: &[u8]) -> Result<String, ApiError> {
+    pub(crate) async fn answer(&self, tenant: TenantId, json: Bytes) -> Result<String, ApiError> {
         let began = Instant::now();
-        let query = query::parse(json, &self.limits)?;
+        let query = self.parse(json).await?;
         let deadline = began + query.timeout;
-        let answer = self.answer_query(tenant, &query, began, deadline);
-        match tokio::time::timeout_at(deadline.into(), answer).await {
+        // The steps inside know the deadline and say what they waited for; this one catches what does not.
+        let last = deadline + DEADLINE_GRACE;
+        match tokio::time::timeout_at(last.into(), self.answer_query(tenant, &query, began, deadline)).await {
             Ok(answer) => answer,
             Err(_) => Err(timed_out(query.timeout)),
         }
+    }
+
+    async fn parse(&self, json: Bytes) -> Result<Query, ApiError> {
+        if json.len() <= INLINE_BYTES_MAX {
+            return query::parse(&json, &self.limits);
+        }
+        let limits = self.limits.clone();
+        let parsed = tokio::task::spawn_blocking(move || query::parse(&json, &limits)).await;
+        parsed.map_err(|error| ApiError::internal(format!("reading the query failed: {error}")))?
     }
 
     async fn answer_query(
@@ -68,10 +86,14 @@ impl Answers {
         began: Instant,
         deadline: Instant,
     ) -> Result<String, ApiError> {
-        let after = self.after(tenant, query)?;
-        let tables = try_join_all(query.tables.iter().map(|name| self.catalog.table(tenant, name))).await?;
-        let after = offsets_of(&after, &tables)?;
+        let tokens = self.tokens(tenant, query)?;
+        let tables = try_join_all(query.tables.iter().map(|name| self.table(tenant, name))).await?;
+        let after = offsets_of(&tokens, &tables)?;
         let plan = Arc::new(query::plan(query, &tables)?);
+        let _place = self.places.take(deadline, query.timeout).await?;
+        // Both are of a time before the scan, so that the receipt promises no more than the rows hold.
+        let as_of = now();
+        let watermark = self.progress.watermark(&tables).await?.unwrap_or_default();
         let fan_out = FanOut {
             plan: Arc::clone(&plan),
             partitions: tables.iter().flat_map(|table| table.partitions.iter().copied()).collect(),
@@ -79,12 +101,12 @@ impl Answers {
             deadline,
         };
         let gathered = fan_out.run(&self.nodes, &self.catalog.placement()).await?;
-        let missing = receipt::missing(query.range, &gathered.unreachable, gathered.evicted_before());
+        self.still_there(tenant, &tables).await?;
+        let missing = receipt::missing(query.range, &gathered.unavailable, gathered.evicted_before());
         if !query.allow_partial {
             receipt::refuse_partial(&missing)?;
         }
-        let progress = try_join_all(tables.iter().map(|table| self.progress.table(table))).await?;
-        let (watermark, freshness_us) = receipt::progress(&progress);
+        let freshness_us = self.progress.freshness_us(gathered.covered(), as_of).await?;
         let (covers, offsets) =
             (receipt::covers(tenant, &tables, &gathered, &self.token_key), receipt::offsets(&gathered));
         let answer = merge(plan, gathered).await?;
@@ -92,7 +114,7 @@ impl Answers {
             complete: missing.is_empty(),
             missing,
             truncated: answer.truncated,
-            as_of_us: now().0,
+            as_of_us: as_of.0,
             watermark_us: watermark.0,
             freshness_us,
             covers,
@@ -101,30 +123,52 @@ impl Answers {
         reply(answer, receipt, began)
     }
 
+    /// The table of that name; as this process knows it, if it does.
+    async fn table(&self, tenant: TenantId, name: &TableName) -> Result<Arc<Table>, ApiError> {
+        match self.catalog.cached(tenant, name) {
+            Some(table) => Ok(table),
+            None => self.catalog.table(tenant, name).await,
+        }
+    }
+
+    /// A table that was deleted during the scan may have gone from some partitions before others.
+    async fn still_there(&self, tenant: TenantId, tables: &[Arc<Table>]) -> Result<(), ApiError> {
+        for table in tables {
+            if self.table(tenant, &table.name).await?.key != table.key {
+                let message = format!("table {} was deleted and created again meanwhile; ask again", table.name);
+                return Err(ApiError::new(ErrorCode::NotFound, message).with_field("table"));
+            }
+        }
+        Ok(())
+    }
+
     /// The tokens that the query presents, checked.
-    fn after(&self, tenant: TenantId, query: &Query) -> Result<Vec<Token>, ApiError> {
-        let bad = |why: &str| ApiError::invalid("after", format!("{why}; pass a token as an ingest reply gave it"));
-        query
-            .after
-            .iter()
-            .map(|text| {
-                let token =
-                    Token::decode(&self.token_key, text).map_err(|_| bad("after is not a token of this server"))?;
-                if token.tenant == tenant { Ok(token) } else { Err(bad("after is not a token of this server")) }
-            })
-            .collect()
+    fn tokens(&self, tenant: TenantId, query: &Query) -> Result<Vec<Token>, ApiError> {
+        let decode = |text: &String| Token::decode(&self.token_key, text).ok().filter(|token| token.tenant == tenant);
+        let bad =
+            || ApiError::invalid("after", "after is not a token of this server; pass one as an ingest reply gave it");
+        query.after.iter().map(|text| decode(text).ok_or_else(bad)).collect()
     }
 }
 
-/// What must be applied, by partition, for the tokens to be covered.
+/// What must be applied, by partition, for the tokens to be covered. A batch may go to several tables, of which the query
+/// asks for some; a token of none of them was meant for another query.
 fn offsets_of(tokens: &[Token], tables: &[Arc<Table>]) -> Result<Vec<(PartitionId, Offset)>, ApiError> {
     let mut after = Vec::new();
-    for entry in tokens.iter().flat_map(Token::tables) {
-        match tables.iter().find(|table| table.key.table == entry.table) {
-            Some(table) if table.key.generation == entry.generation => after.extend(entry.offsets.iter().copied()),
-            Some(_) => return Err(ApiError::invalid("after", "after is a token of a table that was deleted")),
-            // A batch may go to several tables, of which the query asks for some.
-            None => {}
+    for token in tokens {
+        let mut of_these = false;
+        for entry in token.tables() {
+            match tables.iter().find(|table| table.key.table == entry.table) {
+                Some(table) if table.key.generation == entry.generation => {
+                    after.extend(entry.offsets.iter().copied());
+                    of_these = true;
+                }
+                Some(_) => return Err(ApiError::invalid("after", "after is a token of a table that was deleted")),
+                None => {}
+            }
+        }
+        if !of_these {
+            return Err(ApiError::invalid("after", "after is a token of other tables than those of the query"));
         }
     }
     Ok(after)
@@ -152,7 +196,7 @@ fn reply(answer: Answer, receipt: Receipt, began: Instant) -> Result<String, Api
     serde_json::to_string(&Reply { rows: &rows, columns: &columns, receipt, stats }).map_err(internal)
 }
 
-fn timed_out(timeout: Duration) -> ApiError {
+pub(crate) fn timed_out(timeout: Duration) -> ApiError {
     let message = format!(
         "the query took longer than its timeout_ms of {}; raise it, or ask for a shorter range or fewer groups",
         timeout.as_millis()

@@ -8,24 +8,29 @@ use std::{
 
 use futures_util::future::join_all;
 use placement::PlacementMap;
-use proto::hot_tier::{HotTier, PartitionScan, ScanRequest};
+use proto::hot_tier::{HotTier, NodeScan, PartitionScan, ScanRequest, Unavailable};
 use query::Plan;
 use types::{ApiError, ErrorCode, NodeId, Offset, PartitionId, Timestamp};
 
 /// The nodes of the hot tier, by id.
 pub type Nodes = BTreeMap<NodeId, Arc<dyn HotTier>>;
 
-/// What came back: results in partition order, and the partitions of which none came.
+/// What came back: results in partition order, and the partitions of which none came, with the reason.
 #[derive(Debug)]
 pub(crate) struct Gathered {
     pub(crate) scans: Vec<PartitionScan>,
-    pub(crate) unreachable: Vec<PartitionId>,
+    pub(crate) unavailable: Vec<(PartitionId, Unavailable)>,
 }
 
 impl Gathered {
     /// Before which event time rows have left memory somewhere, of any table.
     pub(crate) fn evicted_before(&self) -> Option<Timestamp> {
         self.scans.iter().flat_map(|scan| scan.evicted_before.iter().flatten()).max().copied()
+    }
+
+    /// What the results cover: every record before these offsets.
+    pub(crate) fn covered(&self) -> Vec<(PartitionId, Offset)> {
+        self.scans.iter().map(|scan| (scan.partition, scan.next_offset)).collect()
     }
 }
 
@@ -41,9 +46,9 @@ impl FanOut {
     /// Runs the plan on each partition's primary node.
     ///
     /// # Errors
-    /// The first error of a node, by node, that is not its absence: an absent node's partitions come back as unreachable.
+    /// The first error of a node, by node, that is not its absence: an absent node's partitions come back as unavailable.
     pub(crate) async fn run(&self, nodes: &Nodes, placement: &PlacementMap) -> Result<Gathered, ApiError> {
-        let (by_node, mut unreachable) = self.assign(nodes, placement);
+        let (by_node, mut unavailable) = self.assign(nodes, placement);
         let scans = by_node.into_iter().map(|(node, partitions)| async move {
             let request = ScanRequest {
                 plan: Arc::clone(&self.plan),
@@ -56,14 +61,19 @@ impl FanOut {
         let mut found = Vec::new();
         for (partitions, result) in join_all(scans).await {
             match result {
-                Ok(scans) => found.extend(scans),
-                Err(error) if error.code == ErrorCode::Unavailable => unreachable.extend(partitions),
+                Ok(NodeScan { scans, unavailable: not_there }) => {
+                    found.extend(scans);
+                    unavailable.extend(not_there);
+                }
+                Err(error) if error.code == ErrorCode::Unavailable => {
+                    unavailable.extend(partitions.into_iter().map(|p| (p, Unavailable::Unreachable)));
+                }
                 Err(error) => return Err(error),
             }
         }
         found.sort_by_key(|scan| scan.partition);
-        unreachable.sort_unstable();
-        Ok(Gathered { scans: found, unreachable })
+        unavailable.sort_unstable_by_key(|(partition, _)| *partition);
+        Ok(Gathered { scans: found, unavailable })
     }
 
     /// Each partition goes to the first of its replicas that is known here.
@@ -71,15 +81,15 @@ impl FanOut {
         &self,
         nodes: &Nodes,
         placement: &PlacementMap,
-    ) -> (BTreeMap<NodeId, Vec<PartitionId>>, Vec<PartitionId>) {
-        let (mut by_node, mut unreachable) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
+    ) -> (BTreeMap<NodeId, Vec<PartitionId>>, Vec<(PartitionId, Unavailable)>) {
+        let (mut by_node, mut unavailable) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
         for &partition in &self.partitions {
             let replicas = placement.replicas.get(&partition).map(Vec::as_slice).unwrap_or_default();
             match replicas.iter().find(|node| nodes.contains_key(node)) {
                 Some(&node) => by_node.entry(node).or_default().push(partition),
-                None => unreachable.push(partition),
+                None => unavailable.push((partition, Unavailable::Unreachable)),
             }
         }
-        (by_node, unreachable)
+        (by_node, unavailable)
     }
 }

@@ -24,7 +24,7 @@ impl Query for QueryService {
         let tenant = request.extensions().get::<TenantId>().copied();
         let tenant = tenant.ok_or_else(|| Status::internal("the request came without a tenant"))?;
         let query = request.into_inner().query;
-        let answer = self.answers.answer(tenant, query.as_bytes()).await.map_err(|error| service::to_status(&error))?;
+        let answer = self.answers.answer(tenant, query.into()).await.map_err(|error| service::to_status(&error))?;
         Ok(Response::new(QueryReply { answer }))
     }
 }

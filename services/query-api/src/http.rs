@@ -6,17 +6,17 @@ use axum::{
     Extension, Router,
     body::Body,
     extract::State,
-    http::{HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
     routing::post,
 };
 use service::{ApiErrorResponse, read_body};
-use types::TenantId;
+use types::{ApiError, ErrorCode, TenantId};
 
 use crate::answer::Answers;
 
-/// Bytes of a query: lists of values may be long, but a query is no upload.
-const QUERY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a query; lists of values may be long.
+pub(crate) const QUERY_BYTES_MAX: usize = types::limits::REQUEST_BYTES_MAX;
 
 #[derive(Clone)]
 struct Handler {
@@ -31,9 +31,27 @@ pub(crate) fn routes(answers: Arc<Answers>, body_timeout: Duration) -> Router {
 async fn query(
     State(handler): State<Handler>,
     Extension(tenant): Extension<TenantId>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiErrorResponse> {
+    check_form(&headers)?;
     let body = read_body(body, QUERY_BYTES_MAX, handler.body_timeout).await?;
-    let answer = handler.answers.answer(tenant, &body).await?;
+    let answer = handler.answers.answer(tenant, body).await?;
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], answer).into_response())
+}
+
+/// Queries are JSON, not compressed. What plain `curl -d` says of its data is taken as JSON too.
+fn check_form(headers: &HeaderMap) -> Result<(), ApiError> {
+    let text =
+        |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().to_ascii_lowercase());
+    let unspoken = |header: &str, message| Err(ApiError::new(ErrorCode::Unimplemented, message).with_field(header));
+    let kind = text(header::CONTENT_TYPE).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !matches!(kind, "" | "application/json" | "application/x-www-form-urlencoded") {
+        return unspoken("Content-Type", "queries are application/json");
+    }
+    if text(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return unspoken("Content-Encoding", "queries are taken as they are, without an encoding");
+    }
+    Ok(())
 }

@@ -8,6 +8,7 @@ mod answer;
 mod fanout;
 mod grpc;
 mod http;
+mod places;
 mod receipt;
 
 use std::sync::Arc;
@@ -52,8 +53,10 @@ pub async fn start(
         nodes: deps.nodes,
         token_key: deps.token_key,
         limits: limits(&config),
+        places: places::Places::new(),
     });
     let grpc = QueryServer::new(grpc::QueryService::new(Arc::clone(&answers)));
+    let grpc = grpc.max_decoding_message_size(http::QUERY_BYTES_MAX);
     let running = host
         .start(Parts {
             health: health.clone(),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use codec::{TableToken, Token, TokenKey};
-use proto::progress::TableProgress;
+use proto::hot_tier::Unavailable;
 use serde::Serialize;
 use types::{ApiError, ErrorCode, PartitionId, Table, TenantId, TimeRange, Timestamp};
 
@@ -35,14 +35,14 @@ pub(crate) struct Receipt {
 /// What an answer over `range` lacks, most important first.
 pub(crate) fn missing(
     range: TimeRange,
-    unreachable: &[PartitionId],
+    unavailable: &[(PartitionId, Unavailable)],
     evicted_before: Option<Timestamp>,
 ) -> Vec<Missing> {
-    let unreachable = unreachable.iter().map(|p| Missing::Partition { partition: p.0, why: "unreachable" });
+    let away = unavailable.iter().map(|(p, why)| Missing::Partition { partition: p.0, why: why.name() });
     let evicted = evicted_before
         .filter(|&before| range.start() < before)
         .map(|before| Missing::Before { before_us: before.0, why: "evicted" });
-    unreachable.chain(evicted).collect()
+    away.chain(evicted).collect()
 }
 
 /// The error of an answer that may not be partial, if anything is missing.
@@ -50,13 +50,13 @@ pub(crate) fn refuse_partial(missing: &[Missing]) -> Result<(), ApiError> {
     let away: Vec<_> = missing
         .iter()
         .filter_map(|m| match m {
-            Missing::Partition { partition, .. } => Some(partition.to_string()),
+            Missing::Partition { partition, why } => Some(format!("{partition} ({why})")),
             Missing::Before { .. } => None,
         })
         .collect();
     if !away.is_empty() {
         let message = format!(
-            "partitions {} do not answer now; try again, or set allow_partial to get what the others have",
+            "partition {} does not answer now; try again, or set allow_partial to get what the others have",
             away.join(", ")
         );
         return Err(ApiError::unavailable(message));
@@ -93,12 +93,6 @@ pub(crate) fn offsets(gathered: &Gathered) -> BTreeMap<String, u64> {
     gathered.scans.iter().map(|scan| (scan.partition.to_string(), scan.next_offset.0)).collect()
 }
 
-/// Watermark (the least of the tables') and freshness (the greatest), µs; a table without events has the watermark 0.
-pub(crate) fn progress(tables: &[TableProgress]) -> (Timestamp, i64) {
-    let watermark = tables.iter().map(|t| t.watermark.unwrap_or_default()).min().unwrap_or_default();
-    (watermark, tables.iter().map(|t| t.freshness_us).max().unwrap_or(0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,9 +108,10 @@ mod tests {
         let error = refuse_partial(&evicted).unwrap_err();
         assert_eq!((error.code, error.field.as_deref()), (ErrorCode::OutOfRange, Some("start_time")));
         assert!(error.message.contains("101"));
-        let error = refuse_partial(&missing(range, &[PartitionId(3)], Some(Timestamp(101)))).unwrap_err();
+        let error = refuse_partial(&missing(range, &[(PartitionId(3), Unavailable::Recovering)], Some(Timestamp(101))))
+            .unwrap_err();
         assert_eq!(error.code, ErrorCode::Unavailable);
-        assert!(error.message.contains('3'));
+        assert!(error.message.contains("3 (recovering)"));
         assert_eq!(refuse_partial(&[]), Ok(()));
     }
 }

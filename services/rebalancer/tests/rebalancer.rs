@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use placement::PlacementMap;
 use proto::{
     catalog::{Catalog, NewTable, TablePatch},
-    hot_tier::{HotTier, PartitionScan, PartitionStatus, ScanRequest, TablePartitionStatus},
+    hot_tier::{HotTier, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus},
 };
 use rebalancer::{Config, Deps};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ struct World {
 
 #[async_trait]
 impl HotTier for World {
-    async fn scan(&self, _: ScanRequest) -> Result<Vec<PartitionScan>, ApiError> {
+    async fn scan(&self, _: ScanRequest) -> Result<NodeScan, ApiError> {
         Err(ApiError::unavailable("no scans here"))
     }
 

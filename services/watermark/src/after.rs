@@ -61,12 +61,13 @@ pub(crate) async fn wait(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
     use async_trait::async_trait;
     use codec::TableToken;
     use proto::progress::{PartitionProgress, TableProgress};
-    use types::{Generation, Schema, SchemaVersion, TableId, TableKey, TableName, TableSettings};
+    use types::{Generation, Schema, SchemaVersion, TableId, TableKey, TableName, TableSettings, Timestamp};
 
     use super::*;
 
@@ -88,6 +89,14 @@ mod tests {
                 freshness_us: 0,
             };
             Ok(TableProgress { partitions: vec![partition], watermark: None, freshness_us: 0 })
+        }
+
+        async fn watermark(&self, _: &[Arc<Table>]) -> Result<Option<Timestamp>, ApiError> {
+            Ok(None)
+        }
+
+        async fn freshness_us(&self, _: Vec<(PartitionId, Offset)>, _: Timestamp) -> Result<i64, ApiError> {
+            Ok(0)
         }
     }
 

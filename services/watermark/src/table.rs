@@ -8,7 +8,7 @@ use proto::{
     hot_tier::{HotTier, TablePartitionStatus},
     progress::{PartitionProgress, Progress, TableProgress},
 };
-use types::{ApiError, Offset, PartitionId, Table};
+use types::{ApiError, Offset, PartitionId, Table, Timestamp};
 
 use crate::{
     Clock,
@@ -52,9 +52,7 @@ impl Progress for Watermarks {
                 .or_else(|| others.get(&partition).copied())
                 .ok_or_else(|| ApiError::unavailable(format!("partition {partition} is on no node that answers")))?;
             let event_time_max = status.and_then(|status| status.event_time_max);
-            if let (Some(max), Some(at)) = (event_time_max, status.and_then(|status| status.last_events_at)) {
-                times.push(EventTimes { max, last_events_at: at });
-            }
+            times.extend(status.and_then(event_times));
             let lag = lag_of(self.log.as_ref(), partition, next_offset, now);
             partitions.push(PartitionProgress {
                 partition,
@@ -67,4 +65,31 @@ impl Progress for Watermarks {
         let freshness_us = partitions.iter().map(|partition| partition.freshness_us).max().unwrap_or(0);
         Ok(TableProgress { partitions, watermark: low_watermark(&times, now), freshness_us })
     }
+
+    async fn watermark(&self, tables: &[Arc<Table>]) -> Result<Option<Timestamp>, ApiError> {
+        let mut times = Vec::new();
+        for table in tables {
+            times.extend(self.hot_tier.table_status(table.key).await?.iter().filter_map(event_times));
+        }
+        Ok(low_watermark(&times, (self.clock)()))
+    }
+
+    async fn freshness_us(&self, covered: Vec<(PartitionId, Offset)>, as_of: Timestamp) -> Result<i64, ApiError> {
+        let behind: Vec<_> = covered.into_iter().filter(|&(p, next)| next < self.log.bounds(p).end).collect();
+        if behind.is_empty() {
+            return Ok(0);
+        }
+        // A record that left the log's memory is looked up on disk.
+        let log = Arc::clone(&self.log);
+        let ages = move || {
+            let age = |(partition, next)| Some(as_of.micros_since(log.append_time_of(partition, next)?));
+            behind.into_iter().filter_map(age).max().unwrap_or(0).max(0)
+        };
+        let ages = tokio::task::spawn_blocking(ages).await;
+        ages.map_err(|error| ApiError::internal(format!("reading the log's times failed: {error}")))
+    }
+}
+
+fn event_times(status: &TablePartitionStatus) -> Option<EventTimes> {
+    Some(EventTimes { max: status.event_time_max?, last_events_at: status.last_events_at? })
 }

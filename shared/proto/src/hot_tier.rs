@@ -122,15 +122,44 @@ pub struct PartitionScan {
     pub evicted_before: Vec<Option<Timestamp>>,
 }
 
+/// What a node answered to a scan.
+#[derive(Debug)]
+pub struct NodeScan {
+    /// Partitions that were scanned, in the order in which the request has them.
+    pub scans: Vec<PartitionScan>,
+    /// Partitions of the request that were not, and why.
+    pub unavailable: Vec<(PartitionId, Unavailable)>,
+}
+
+/// Why a partition gives no answer now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// No node that answers has it.
+    Unreachable,
+    /// It is being rebuilt from the log, and what was acked before is not all there yet.
+    Recovering,
+}
+
+impl Unavailable {
+    /// The name in receipts.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Recovering => "recovering",
+        }
+    }
+}
+
 /// A node of the hot tier, as the query API and the watermark service see it.
 #[async_trait]
 pub trait HotTier: Send + Sync + 'static {
-    /// Runs a plan over partitions; the results come in the order of `request.partitions`. Dropping the future, or its deadline, stops the work.
+    /// Runs a plan over partitions. Those that cannot be scanned now come back as unavailable. Dropping the future, or its deadline, stops the work.
     ///
     /// # Errors
     /// `DEADLINE_EXCEEDED` (`field` is `after` where the wait for offsets took the time), `UNAVAILABLE` with the partition's
     /// name where it is not here, `RESOURCE_EXHAUSTED` for too many groups.
-    async fn scan(&self, request: ScanRequest) -> Result<Vec<PartitionScan>, ApiError>;
+    async fn scan(&self, request: ScanRequest) -> Result<NodeScan, ApiError>;
 
     /// Progress of all partitions of this node, ascending.
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError>;

@@ -1,5 +1,7 @@
 //! The watermark service as other services see it: how far each partition is, measured from the log's side.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use types::{ApiError, Offset, PartitionId, Table, Timestamp};
 
@@ -38,4 +40,17 @@ pub trait Progress: Send + Sync + 'static {
     /// # Errors
     /// `UNAVAILABLE` where a partition's node or the log cannot be asked.
     async fn table(&self, table: &Table) -> Result<TableProgress, ApiError>;
+
+    /// The low watermark over the partitions of all of these tables together; `None` where there never was an event.
+    ///
+    /// # Errors
+    /// As [`Progress::table`].
+    async fn watermark(&self, tables: &[Arc<Table>]) -> Result<Option<Timestamp>, ApiError>;
+
+    /// Freshness at `as_of` of an answer that covers the records before these offsets: `as_of` minus the append time of
+    /// the first record that was durable by then and is not covered, µs; 0 where there is none.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` where the log cannot be asked.
+    async fn freshness_us(&self, covered: Vec<(PartitionId, Offset)>, as_of: Timestamp) -> Result<i64, ApiError>;
 }

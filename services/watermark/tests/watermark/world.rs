@@ -17,7 +17,7 @@ use placement::PlacementMap;
 use proto::{
     catalog::{Catalog, NewTable, TablePatch},
     dead_letters::DeadLetterCounts,
-    hot_tier::{HotTier, PartitionScan, PartitionStatus, ScanRequest, TablePartitionStatus},
+    hot_tier::{HotTier, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus},
 };
 use serde_json::Value;
 use service::{Authenticator, Host, HttpLimits, Metrics, Running};
@@ -112,7 +112,7 @@ impl EventLog for World {
 
 #[async_trait]
 impl HotTier for World {
-    async fn scan(&self, _: ScanRequest) -> Result<Vec<PartitionScan>, ApiError> {
+    async fn scan(&self, _: ScanRequest) -> Result<NodeScan, ApiError> {
         Err(ApiError::unavailable("no scans here"))
     }
 

@@ -14,7 +14,7 @@ use codec::{BlockKind, ControlRecord};
 use control_plane::{CatalogSettings, ControlPlane};
 use event_log::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogLedger, LogReader, ReadError};
 use metadata::{MetadataStore, SqliteStore};
-use proto::hot_tier::{HotTier, PartitionScan, PartitionStatus, ScanRequest, TablePartitionStatus};
+use proto::hot_tier::{HotTier, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -122,7 +122,7 @@ pub(crate) struct FakeHotTier {
 
 #[async_trait]
 impl HotTier for FakeHotTier {
-    async fn scan(&self, _: ScanRequest) -> Result<Vec<PartitionScan>, ApiError> {
+    async fn scan(&self, _: ScanRequest) -> Result<NodeScan, ApiError> {
         Err(ApiError::unavailable("no scans here"))
     }
 
