@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -309,4 +309,69 @@ proptest! {
         drop(worlds);
         prop_assert_eq!((budget.used(), budget.retired()), (0, 0), "all memory was accounted for");
     }
+}
+
+/// Runs that count what filters suspected.
+struct Counted {
+    inner: HeapRuns,
+    suspects: Arc<AtomicU64>,
+}
+
+impl IdRuns for Counted {
+    fn write_run(&mut self, ids: &[u128], contents: &[u32]) -> Result<RunId, RunFault> {
+        self.inner.write_run(ids, contents)
+    }
+
+    fn confirm(&mut self, run: RunId, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
+        self.suspects.fetch_add(suspects.len() as u64, Relaxed);
+        self.inner.confirm(run, suspects, found)
+    }
+
+    fn drop_run(&mut self, run: RunId) {
+        self.inner.drop_run(run);
+    }
+}
+
+/// A block of 1,000 events with ids from `first` on.
+fn block_of_ids(first: u64) -> (BlockHeader, Vec<u8>) {
+    let mut builder = BodyBuilder::default();
+    for n in first..first + 1_000 {
+        let event = EventRef {
+            namespace: "n",
+            table: "t",
+            event_time: Some(1),
+            event_id: Some(&u128::from(n).to_be_bytes()),
+            dimensions: &[],
+            metrics: &[],
+        };
+        builder.push(&event, Timestamp(0), 0).expect("a small block");
+    }
+    let key = TableKey { tenant: TenantId(1), table: TableId(0), generation: Generation(1) };
+    let body = builder.finish(false).expect("not empty");
+    (body.header(key, SchemaVersion(1), PARTITION, None), body.bytes.to_vec())
+}
+
+/// Goal: filters suspect some of many distinct ids, and not one of these is dropped; sent again, every one is found.
+#[test]
+fn suspicion_convicts_nobody() {
+    const BLOCKS: u64 = 500;
+    let suspects = Arc::<AtomicU64>::default();
+    let runs = Box::new(Counted { inner: HeapRuns::default(), suspects: Arc::clone(&suspects) });
+    let budget = Arc::new(MemoryBudget::new(u64::MAX));
+    let limits = Limits { recent_ids_max: 20_000, ..Limits::default() };
+    let (mut writer, reader) = partition_with_runs(PARTITION, Offset::ZERO, limits, budget, runs);
+    for again in [false, true] {
+        for number in 0..BLOCKS {
+            let (header, body) = block_of_ids(number * 1_000);
+            let view = BodyView::parse_trusted(&body).expect("a good body");
+            let applied = writer.apply(writer.next_offset(), Timestamp(0), &header, &view).expect("in order");
+            assert_eq!((applied.stored, applied.duplicate), if again { (0, 1_000) } else { (1_000, 0) });
+        }
+        if !again {
+            let suspected = suspects.load(Relaxed);
+            assert!((1..10_000).contains(&suspected), "{suspected} looks into runs");
+        }
+    }
+    let status = reader.table_status(block_of_ids(0).0.key).expect("it has events");
+    assert_eq!((status.live, status.duplicate, status.conflict), (BLOCKS * 1_000, BLOCKS * 1_000, 0));
 }
