@@ -227,7 +227,7 @@ impl Writer {
             table.forget_ids(self.append_time, &mut self.means);
             let due = table.hot_window_start().zip(table.oldest_evictable(self.append_time));
             if let Some((start, _)) = due.filter(|(start, oldest)| oldest < start) {
-                table.evict_before(start, self.append_time, &mut self.means.pool);
+                table.evict_through(start.saturating_add(-1), self.append_time, &mut self.means.pool);
             }
         }
         self.make_room();
@@ -256,7 +256,10 @@ impl Writer {
                 return;
             }
             let table = self.tables.get_mut(&key).expect("it was just found");
-            table.evict_before(oldest.saturating_add(1), self.append_time, &mut self.means.pool);
+            if table.evict_through(oldest, self.append_time, &mut self.means.pool) == 0 {
+                // Trying again would find the same: rather over the budget than here for ever.
+                return;
+            }
             excess = self.means.budget.excess();
         }
     }

@@ -249,6 +249,21 @@ fn late_rows_are_evicted_at_once() {
     assert_eq!((status.live, status.evicted, reader.snapshot(key).unwrap().rows()), (1, 3, 1));
 }
 
+/// Goal: rows at the greatest time there is leave like others when memory is short, and making room comes to an end.
+#[test]
+fn the_greatest_time_can_leave() {
+    let (mut writer, reader) = partition(PARTITION, Offset::ZERO, tiny(), Arc::new(MemoryBudget::new(1)));
+    let key = table_key(0, 1);
+    for _ in 0..10 {
+        apply(&mut writer, 0, key, &[plain(i64::MAX), plain(i64::MAX)]);
+    }
+    writer.housekeep();
+    let status = reader.table_status(key).unwrap();
+    assert!(status.evicted > 0, "the sealed segments have left");
+    assert_eq!(status.live + status.evicted, 20);
+    assert_eq!(reader.snapshot(key).unwrap().evicted_before(), Some(Timestamp::MAX));
+}
+
 /// Goal: a record out of order changes nothing; one that cannot be applied is passed over, counted, and the next comes.
 #[test]
 fn bad_records_are_passed_over() {

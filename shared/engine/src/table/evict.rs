@@ -19,12 +19,12 @@ impl TableWriter {
         sealed.chain(slots.map(|slot| slot.end.saturating_add(-1))).min()
     }
 
-    /// Evicts what lies wholly before `cutoff`: sealed segments, and open slots whose time is over. Publishes, and
-    /// returns the bytes that left.
-    pub(crate) fn evict_before(&mut self, cutoff: Timestamp, append_time: Timestamp, pool: &mut Pool) -> u64 {
+    /// Evicts what holds no time after `last`: sealed segments, and open slots whose time is over. Publishes, and returns
+    /// the bytes that left. `last` itself leaves too, so that there is a way out for the greatest time as well.
+    pub(crate) fn evict_through(&mut self, last: Timestamp, append_time: Timestamp, pool: &mut Pool) -> u64 {
         let mut horizon = self.evicted_before;
         let mut leaving = Vec::new();
-        for slot in self.open.iter_mut().flatten().filter(|slot| slot.end <= cutoff && slot.end <= append_time) {
+        for slot in self.open.iter_mut().flatten().filter(|slot| slot.end.saturating_add(-1) <= last && slot.end <= append_time) {
             if let Some(open) = slot.segment.take() {
                 self.left += open.writer.rows() as u64;
                 horizon = horizon.max(Some(slot.end));
@@ -34,7 +34,7 @@ impl TableWriter {
         }
         let (left, removed) = (&mut self.left, &mut self.removed);
         self.segments.retain(|entry| {
-            let old = entry.sealed.as_ref().filter(|sealed| sealed.time_max < cutoff);
+            let old = entry.sealed.as_ref().filter(|sealed| sealed.time_max <= last);
             if let Some(sealed) = old {
                 *left += sealed.rows as u64;
                 horizon = horizon.max(Some(sealed.time_max.saturating_add(1)));
