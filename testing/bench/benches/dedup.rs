@@ -3,6 +3,7 @@
 //! `cargo bench -p bench --bench dedup -- 20` measures over 20 million ids within a window of 10 minutes, after as many to
 //! fill it (2 million where nothing is said). Each line is what applying a block costs per event; the first line's are
 //! events without ids. Time is simulated, so that the ids fill the window's slices evenly.
+#![allow(clippy::print_stdout, reason = "its report")]
 
 use std::{
     sync::{
@@ -38,7 +39,7 @@ fn scatter(n: u64) -> u64 {
 }
 
 fn id(n: u64) -> [u8; ID_BYTES] {
-    (u128::from(scatter(n)) << 64 | u128::from(n)).to_le_bytes()
+    ((u128::from(scatter(n)) << 64) | u128::from(n)).to_le_bytes()
 }
 
 /// A block, and where its ids stand in its body.
