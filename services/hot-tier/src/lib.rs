@@ -55,7 +55,8 @@ pub struct Started {
 }
 
 /// Starts the service with empty partitions, which the stream ingester fills from the log. Each comes with the place for
-/// its ids that memory does not hold, which is empty.
+/// its ids that memory does not hold, which is empty. `hash_seed` is random: whoever knows it can choose strings that
+/// collide.
 ///
 /// # Errors
 /// A port or a thread cannot be had.
@@ -63,15 +64,16 @@ pub async fn start(
     host: &Host,
     addresses: ServiceAddresses,
     config: HotTierConfig,
+    hash_seed: u64,
     partitions: impl IntoIterator<Item = (PartitionId, Box<dyn IdRuns>)>,
 ) -> Result<Started, HotTierError> {
     describe();
     let health = Health::starting(SERVICE, env!("CARGO_PKG_VERSION"));
     let budget = Arc::new(MemoryBudget::new(config.memory_bytes));
+    let limits = limits(hash_seed);
     let (mut writers, mut held) = (Vec::<Box<dyn PartitionWriter>>::new(), BTreeMap::new());
     for (partition, runs) in partitions {
-        let (engine, reader) =
-            engine::partition_with_runs(partition, Offset::ZERO, Limits::default(), Arc::clone(&budget), runs);
+        let (engine, reader) = engine::partition_with_runs(partition, Offset::ZERO, limits, Arc::clone(&budget), runs);
         let writer = NodeWriter::new(engine);
         held.insert(partition, Partition { reader, recovered: writer.recovered(), applied: writer.applied() });
         writers.push(Box::new(writer));
@@ -93,6 +95,11 @@ pub async fn start(
     let reporting = tokio::spawn(report(node.clone(), budget, health));
     let running = running.on_stopped(async move { reporting.abort() });
     Ok(Started { running, node, writers })
+}
+
+/// The sizes by which the node lays out rows.
+fn limits(hash_seed: u64) -> Limits {
+    Limits { hash_seed, ..Limits::default() }
 }
 
 /// Keeps metrics and health up to date.
@@ -128,4 +135,15 @@ fn describe() {
     describe_gauge!("truenow_hot_tier_unwritten_id_runs", "Runs of event ids that the disk did not take.");
     describe_gauge!("truenow_hot_tier_rows", "Rows resident in a partition.");
     describe_gauge!("truenow_hot_tier_bytes", "Accounted bytes of a partition.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: strings are found by the seed that the process drew, and not by one that everybody knows.
+    #[test]
+    fn the_seed_is_that_of_the_process() {
+        assert_eq!(limits(0x5EED).hash_seed, 0x5EED);
+    }
 }

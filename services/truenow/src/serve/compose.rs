@@ -77,7 +77,8 @@ impl Composed {
         let catalog: Arc<dyn Catalog> = Arc::new(plane.clone());
 
         let partitions = partitions(config, log.partitions())?;
-        let hot = hot_tier::start(&host, config.addresses(ServiceName::HotTier), config.hot_tier, partitions).await?;
+        let (addresses, hash_seed) = (config.addresses(ServiceName::HotTier), getrandom::u64()?);
+        let hot = hot_tier::start(&host, addresses, config.hot_tier, hash_seed, partitions).await?;
         let node: Arc<dyn HotTier> = Arc::new(hot.node);
         let ingester = stream_ingester::start(
             &host,
