@@ -19,9 +19,9 @@ use event_log::EventLog;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use progress::{PartitionProgress, recovery};
 use proto::hot_tier::PartitionWriter;
-use service::{Health, Host, Parts, Routes, Running, StartError};
+use service::{Health, Host, Parts, Routes, Running, Shutdown, StartError};
 use tokio::time::MissedTickBehavior;
-use worker::{Stopped, Worker};
+use worker::{Means, Stopped, Worker};
 
 /// The service's name.
 pub const SERVICE: &str = "stream-ingester";
@@ -31,7 +31,7 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What the service needs of others.
 pub struct Deps {
-    /// The log to read. Closing it is what ends the partitions' threads.
+    /// The log to read.
     pub log: Arc<dyn EventLog>,
     /// One writer per partition that this node holds.
     pub writers: Vec<Box<dyn PartitionWriter>>,
@@ -48,7 +48,8 @@ pub enum IngesterError {
     Thread(#[source] std::io::Error),
 }
 
-/// Starts the service. It stops when the log is closed; [`Running::shutdown`] waits for that, so close the log first.
+/// Starts the service. [`Running::shutdown`] ends the partitions' threads between two batches, however much of the log is
+/// still to be read: all of it is durable, and read again at the next start.
 ///
 /// # Errors
 /// A port or a thread cannot be had.
@@ -72,17 +73,24 @@ pub async fn start(
         })
         .await?;
     let (mut threads, mut partitions) = (Vec::new(), Vec::new());
+    let stop = Shutdown::new();
     for writer in deps.writers {
         let progress = Arc::new(PartitionProgress::new(writer.partition()));
         partitions.push(Arc::clone(&progress));
-        let worker =
-            Worker::new(Arc::clone(&deps.log), writer, Arc::clone(&progress), health.clone(), config.batch_size);
+        let means = Means {
+            log: Arc::clone(&deps.log),
+            progress: Arc::clone(&progress),
+            health: health.clone(),
+            stop: stop.clone(),
+        };
+        let worker = Worker::new(means, writer, config.batch_size);
         threads.push(spawn(worker, progress, health.clone()).map_err(IngesterError::Thread)?);
     }
     let reporting = tokio::spawn(report(health, partitions));
     Ok(running.on_stopped(async move {
         reporting.abort();
-        // Joining blocks, and the threads end within one poll of the closed log.
+        stop.trigger();
+        // Joining blocks, and the threads end within one poll or batch.
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await;
         joined.expect("joining threads does not panic");
     }))

@@ -1,0 +1,187 @@
+//! Stops in the middle of work, on a log and a writer that give the signal themselves.
+
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use codec::{BlockHeader, BodyBuilder, EventRef};
+use event_log::{Append, AppendError, Appended, Bounds, Durability, Load, LogLedger};
+use types::{Generation, SchemaVersion, TableId, TableKey, TenantId, Timestamp};
+
+use super::*;
+
+const PARTITION: PartitionId = PartitionId(0);
+/// Records that one poll gives.
+const POLLED: u64 = 6;
+/// What the log holds; its end is behind all that a test should read.
+const RECORDS: u64 = 10 * POLLED;
+
+/// A log of equal records. With `broken` each poll fails, and the first gives the signal.
+#[derive(Clone)]
+struct FakeLog {
+    polls: Arc<AtomicU64>,
+    broken: Option<Shutdown>,
+}
+
+struct FakeReader {
+    log: FakeLog,
+    next: u64,
+}
+
+fn record(offset: u64) -> Record {
+    let event = EventRef {
+        namespace: "n",
+        table: "t",
+        event_time: Some(1),
+        event_id: None,
+        dimensions: &[("d", "x")],
+        metrics: &[],
+    };
+    let mut builder = BodyBuilder::default();
+    builder.push(&event, Timestamp(0), 0).unwrap();
+    let body = builder.finish(false).unwrap();
+    let key = TableKey { tenant: TenantId(1), table: TableId(1), generation: Generation(1) };
+    let header = body.header(key, SchemaVersion(1), PARTITION, None);
+    Record { offset: Offset(offset), append_time: Timestamp(0), header, body: Bytes::from(body.bytes.to_vec()) }
+}
+
+impl LogReader for FakeReader {
+    fn position(&self) -> Offset {
+        Offset(self.next)
+    }
+
+    fn poll(&mut self, _: usize, _: Duration, into: &mut Vec<Record>) -> Result<usize, ReadError> {
+        let polls = self.log.polls.fetch_add(1, Ordering::Relaxed);
+        if let Some(stop) = &self.log.broken {
+            stop.trigger();
+            return Err(if polls == 0 { ReadError::Io(io::Error::other("no disk")) } else { ReadError::Closed });
+        }
+        if self.next == RECORDS {
+            return Err(ReadError::Closed);
+        }
+        into.extend((self.next..self.next + POLLED).map(record));
+        self.next += POLLED;
+        Ok(POLLED as usize)
+    }
+}
+
+#[async_trait]
+impl EventLog for FakeLog {
+    fn partitions(&self) -> u32 {
+        1
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Synced
+    }
+
+    async fn append(&self, _: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        Err(AppendError::Closed)
+    }
+
+    fn reader(&self, _: PartitionId, from: Offset) -> Result<Box<dyn LogReader>, ReadError> {
+        Ok(Box::new(FakeReader { log: self.clone(), next: from.0 }))
+    }
+
+    fn bounds(&self, _: PartitionId) -> Bounds {
+        Bounds { start: Offset::ZERO, end: Offset(RECORDS), last_append_time: Timestamp(0) }
+    }
+
+    fn append_time_of(&self, _: PartitionId, _: Offset) -> Option<Timestamp> {
+        None
+    }
+
+    fn offset_at(&self, _: PartitionId, _: Timestamp) -> Offset {
+        Offset::ZERO
+    }
+
+    fn ledger(&self, partition: PartitionId, _: TableKey, wanted: Offset) -> Result<LogLedger, ReadError> {
+        Err(ReadError::NoSuchOffset { partition, wanted })
+    }
+
+    fn load(&self) -> Load {
+        Load { queued_bytes: 0, queued_bytes_max: 1 }
+    }
+
+    fn release_before(&self, _: PartitionId, _: Offset) {}
+
+    async fn close(&self) {}
+}
+
+/// Counts what it applies, and gives the signal with the first; a stubborn one applies nothing the first time.
+struct FakeWriter {
+    applied: Arc<AtomicU64>,
+    tries: u64,
+    stubborn: bool,
+    stop: Shutdown,
+}
+
+impl PartitionWriter for FakeWriter {
+    fn partition(&self) -> PartitionId {
+        PARTITION
+    }
+
+    fn next_offset(&self) -> Offset {
+        Offset(self.applied.load(Ordering::Relaxed))
+    }
+
+    fn apply(&mut self, _: Offset, _: Timestamp, _: &BlockHeader, _: &[u8]) -> Result<(), NotApplied> {
+        self.stop.trigger();
+        self.tries += 1;
+        if self.stubborn && self.tries == 1 {
+            return Err(NotApplied::TryAgain(types::ApiError::unavailable("away")));
+        }
+        self.applied.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn housekeep(&mut self) {}
+
+    fn needed_from(&self) -> Offset {
+        Offset::ZERO
+    }
+
+    fn recovered(&mut self) {}
+}
+
+/// Runs a worker with batches of two; how it ended, what it applied, how often it asked the log.
+fn run(stubborn: bool, broken: bool) -> (Stopped, u64, u64) {
+    let (stop, applied, polls) = (Shutdown::new(), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let log = FakeLog { polls: Arc::clone(&polls), broken: broken.then(|| stop.clone()) };
+    let writer = FakeWriter { applied: Arc::clone(&applied), tries: 0, stubborn, stop: stop.clone() };
+    let means = Means {
+        log: Arc::new(log),
+        progress: Arc::new(PartitionProgress::new(PARTITION)),
+        health: Health::starting("test", "0"),
+        stop,
+    };
+    let stopped = Worker::new(means, Box::new(writer), 2).run();
+    (stopped, applied.load(Ordering::Relaxed), polls.load(Ordering::Relaxed))
+}
+
+/// Goal: a stop in the middle of a rebuild waits for the batch under way, and for no more of the log.
+#[test]
+fn a_stop_does_not_wait_for_the_rest_of_the_log() {
+    let (stopped, applied, polls) = run(false, false);
+    assert!(matches!(stopped, Stopped::Closed), "{stopped}");
+    assert_eq!((applied, polls), (2, 1));
+}
+
+/// Goal: a log that cannot be read does not hold up a stop.
+#[test]
+fn a_stop_ends_the_wait_for_the_disk() {
+    let (stopped, applied, polls) = run(false, true);
+    assert!(matches!(stopped, Stopped::Closed), "{stopped}");
+    assert_eq!((applied, polls), (0, 1));
+}
+
+/// Goal: a record that cannot be applied now does not hold up a stop.
+#[test]
+fn a_stop_ends_the_wait_for_a_record() {
+    let (stopped, applied, _) = run(true, false);
+    assert!(matches!(stopped, Stopped::Closed), "{stopped}");
+    assert_eq!(applied, 0);
+}
