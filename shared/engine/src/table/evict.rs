@@ -24,7 +24,9 @@ impl TableWriter {
     pub(crate) fn evict_through(&mut self, last: Timestamp, append_time: Timestamp, pool: &mut Pool) -> u64 {
         let mut horizon = self.evicted_before;
         let mut leaving = Vec::new();
-        for slot in self.open.iter_mut().flatten().filter(|slot| slot.end.saturating_add(-1) <= last && slot.end <= append_time) {
+        for slot in
+            self.open.iter_mut().flatten().filter(|slot| slot.end.saturating_add(-1) <= last && slot.end <= append_time)
+        {
             if let Some(open) = slot.segment.take() {
                 self.left += open.writer.rows() as u64;
                 horizon = horizon.max(Some(slot.end));
