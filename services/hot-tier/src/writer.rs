@@ -101,3 +101,77 @@ impl PartitionWriter for NodeWriter {
         self.recovered.send_replace(true);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    };
+
+    use codec::{BodyBuilder, EventRef};
+    use engine::{HeapRuns, IdRuns, Limits, MemoryBudget, RunFault, RunId, partition_with_runs};
+    use types::{Generation, SchemaVersion, TableId, TableKey, TenantId};
+
+    use super::*;
+
+    /// Runs that cannot be read for a while.
+    struct Away(HeapRuns, Arc<AtomicBool>);
+
+    impl IdRuns for Away {
+        fn write_run(&mut self, ids: &[u128], contents: &[u32]) -> Result<RunId, RunFault> {
+            self.0.write_run(ids, contents)
+        }
+
+        fn confirm(&mut self, run: RunId, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
+            if self.1.load(Relaxed) {
+                return Err(RunFault::Io(std::io::ErrorKind::Other));
+            }
+            self.0.confirm(run, suspects, found)
+        }
+
+        fn drop_run(&mut self, run: RunId) {
+            self.0.drop_run(run);
+        }
+    }
+
+    fn block(id: u8) -> (BlockHeader, Vec<u8>) {
+        let (namespace, table) = ("n", "t");
+        let event =
+            EventRef { namespace, table, event_time: Some(1), event_id: Some(&[id]), dimensions: &[], metrics: &[] };
+        let mut builder = BodyBuilder::default();
+        builder.push(&event, Timestamp(0), 0).unwrap();
+        let body = builder.finish(false).unwrap();
+        let key = TableKey { tenant: TenantId(1), table: TableId(1), generation: Generation(1) };
+        (body.header(key, SchemaVersion(1), PartitionId(0), None), body.bytes.to_vec())
+    }
+
+    /// Goal: a record that cannot be judged is not consumed, and is judged right once its ids can be read again.
+    #[test]
+    fn records_wait_for_their_ids() {
+        let away = Arc::new(AtomicBool::new(false));
+        let runs = Box::new(Away(HeapRuns::default(), Arc::clone(&away)));
+        let limits = Limits { recent_ids_max: 1, ..Limits::default() };
+        let budget = Arc::new(MemoryBudget::new(u64::MAX));
+        let (engine, reader) = partition_with_runs(PartitionId(0), Offset::ZERO, limits, budget, runs);
+        let mut writer = NodeWriter::new(engine);
+        let mut apply = |offset: u64, id: u8| {
+            let (header, body) = block(id);
+            let applied = writer.apply(Offset(offset), Timestamp(0), &header, &body);
+            assert_eq!(*writer.applied().borrow(), writer.next_offset());
+            (applied, writer.next_offset())
+        };
+        for (offset, id) in [(0, 1), (1, 2), (2, 3)] {
+            assert_eq!(apply(offset, id), (Ok(()), Offset(offset + 1)));
+        }
+        away.store(true, Relaxed);
+        let (waits, next) = apply(3, 1);
+        assert!(matches!(waits, Err(NotApplied::TryAgain(_))), "{waits:?}");
+        assert_eq!(next, Offset(3));
+        away.store(false, Relaxed);
+        assert_eq!(apply(3, 1), (Ok(()), Offset(4)));
+        let status = reader.table_status(block(1).0.key).unwrap();
+        assert_eq!((status.live, status.duplicate), (3, 1));
+        assert_eq!(reader.status().passed_over, 0);
+    }
+}
