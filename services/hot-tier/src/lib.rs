@@ -30,6 +30,12 @@ pub const SERVICE: &str = "hot-tier";
 /// The name of a lasting failure to write runs of ids.
 const UNWRITTEN_RUNS: &str = "id-runs";
 
+/// An epoch of a dictionary may take this share of the memory budget, between a least and a most, bytes: strings leave
+/// memory by epochs only, and one dimension of many values must not hold all of it.
+const EPOCH_SHARE: u64 = 64;
+const EPOCH_BYTES_LEAST: u64 = 1 << 20;
+const EPOCH_BYTES_MOST: u64 = 256 << 20;
+
 /// How often metrics follow the partitions.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -70,7 +76,7 @@ pub async fn start(
     describe();
     let health = Health::starting(SERVICE, env!("CARGO_PKG_VERSION"));
     let budget = Arc::new(MemoryBudget::new(config.memory_bytes));
-    let limits = limits(hash_seed);
+    let limits = limits(config.memory_bytes, hash_seed);
     let (mut writers, mut held) = (Vec::<Box<dyn PartitionWriter>>::new(), BTreeMap::new());
     for (partition, runs) in partitions {
         let (engine, reader) = engine::partition_with_runs(partition, Offset::ZERO, limits, Arc::clone(&budget), runs);
@@ -97,9 +103,12 @@ pub async fn start(
     Ok(Started { running, node, writers })
 }
 
-/// The sizes by which the node lays out rows.
-fn limits(hash_seed: u64) -> Limits {
-    Limits { hash_seed, ..Limits::default() }
+/// The sizes by which the node lays out rows. The memory of a node decides where segments end as dictionaries do, and by
+/// that the order in which floats are added up; never what rows say. Replicas that are to agree on the last bit of a sum
+/// have the same memory.
+fn limits(memory_bytes: u64, hash_seed: u64) -> Limits {
+    let dictionary_bytes_max = (memory_bytes / EPOCH_SHARE).clamp(EPOCH_BYTES_LEAST, EPOCH_BYTES_MOST);
+    Limits { dictionary_bytes_max, hash_seed, ..Limits::default() }
 }
 
 /// Keeps metrics and health up to date.
@@ -144,6 +153,13 @@ mod tests {
     /// Goal: strings are found by the seed that the process drew, and not by one that everybody knows.
     #[test]
     fn the_seed_is_that_of_the_process() {
-        assert_eq!(limits(0x5EED).hash_seed, 0x5EED);
+        assert_eq!(limits(1 << 30, 0x5EED).hash_seed, 0x5EED);
+    }
+
+    /// Goal: an epoch is a small share of a small node's memory, and no larger on a large one than it was made for.
+    #[test]
+    fn epochs_are_a_share_of_memory() {
+        let epoch = |memory_bytes| limits(memory_bytes, 0).dictionary_bytes_max;
+        assert_eq!([1 << 20, 1 << 30, 1 << 40].map(epoch), [1 << 20, 16 << 20, 256 << 20]);
     }
 }

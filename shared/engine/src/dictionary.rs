@@ -13,7 +13,7 @@ use types::limits::DIMENSION_BYTES_MAX;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{
-    MemoryBudget,
+    Limits, MemoryBudget,
     chunked::Chunked,
     dictionary_index::DictionaryIndex,
     sync::{Arc, AtomicU32, AtomicUsize, ENTRIES_OBSERVE, ENTRIES_PUBLISH, Ordering, Published},
@@ -238,9 +238,12 @@ impl DictionaryWriter {
         self.shared.entries.bytes() + self.shared.bytes.bytes() + self.index.bytes() + lookup
     }
 
-    /// Whether `more` strings no longer belong into this epoch of at most `entries_max`.
-    pub(crate) fn is_full_for(&self, more: usize, entries_max: usize) -> bool {
-        self.len > 0 && (self.len + more > entries_max || self.bytes > EPOCH_BYTES_MAX)
+    /// Whether `more` strings no longer belong into this epoch.
+    pub(crate) fn is_full_for(&self, more: usize, limits: &Limits) -> bool {
+        let too_many = self.len + more > limits.dictionary_entries_max;
+        // Places in the strings are bounded whatever the limits say.
+        let too_large = self.bytes > EPOCH_BYTES_MAX || self.bytes() > limits.dictionary_bytes_max;
+        self.len > 0 && (too_many || too_large)
     }
 
     /// Appends the code of each string to `codes`, giving new ones to strings that are new. Publishes them.

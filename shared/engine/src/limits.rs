@@ -20,6 +20,9 @@ pub struct Limits {
     pub straggler_rows_max: u64,
     /// Strings of a dictionary before another epoch begins.
     pub dictionary_entries_max: usize,
+    /// Bytes of a dictionary, with its indexes, beyond which another epoch begins. An epoch leaves memory with the last
+    /// segment that uses it, so this is the grain in which strings can leave.
+    pub dictionary_bytes_max: u64,
     /// Ids that a table remembers in memory, of all its slices together; more become sorted runs. Decides what a verdict
     /// costs, never what it is.
     pub recent_ids_max: usize,
@@ -42,6 +45,7 @@ impl Default for Limits {
             slot_rows_min: 16_384,
             straggler_rows_max: 1_024,
             dictionary_entries_max: 4 << 20,
+            dictionary_bytes_max: 256 << 20,
             recent_ids_max: 786_432, // three quarters of 2^20 places, 20 MiB
             hash_seed: 0,
         }

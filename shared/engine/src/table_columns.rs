@@ -93,7 +93,7 @@ impl TableColumns {
     ) {
         let slot = self.dictionaries[column.index()].as_mut();
         let dictionary = slot.expect("a dimension has a dictionary since it was added");
-        if dictionary.is_full_for(dimension.entries(), limits.dictionary_entries_max) {
+        if dictionary.is_full_for(dimension.entries(), limits) {
             *dictionary = DictionaryWriter::new(limits.hash_seed, budget);
         }
         remap.clear();

@@ -21,6 +21,7 @@ fn tiny() -> Limits {
         slot_rows_min: 4,
         straggler_rows_max: 5,
         dictionary_entries_max: 4,
+        dictionary_bytes_max: u64::MAX,
         recent_ids_max: 4,
         hash_seed: 3,
     }
@@ -247,6 +248,31 @@ fn late_rows_are_evicted_at_once() {
     }
     let status = reader.table_status(key).unwrap();
     assert_eq!((status.live, status.evicted, reader.snapshot(key).unwrap().rows()), (1, 3, 1));
+}
+
+/// Goal: strings that no row has any more leave memory: values that are all different do not outgrow the budget.
+#[test]
+fn strings_leave_with_their_rows() {
+    let budget = Arc::new(MemoryBudget::new(2 << 20));
+    let limits = Limits {
+        segment_rows_max: 64,
+        dictionary_entries_max: usize::MAX,
+        dictionary_bytes_max: (2 << 20) / 16,
+        ..tiny()
+    };
+    let (mut writer, reader) = partition(PARTITION, Offset::ZERO, limits, Arc::clone(&budget));
+    let key = table_key(0, 1);
+    for block in 0..1_000 {
+        let different = (0..64).map(|row| {
+            let value = format!("a value of which there is only one, {block} {row}");
+            Row { time: block * 10, dimensions: [("d".to_owned(), value)].into(), metrics: BTreeMap::new() }
+        });
+        apply(&mut writer, block * 10, key, &different.collect::<Vec<_>>());
+        writer.housekeep();
+    }
+    let status = reader.table_status(key).unwrap();
+    assert!(status.live > 0 && status.evicted > 0, "{status:?}");
+    assert!(budget.used() <= budget.limit(), "{} of {}", budget.used(), budget.limit());
 }
 
 /// Goal: rows at the greatest time there is leave like others when memory is short, and making room comes to an end.

@@ -88,6 +88,7 @@ pub(crate) fn tiny() -> Limits {
         straggler_rows_max: 5,
         dictionary_entries_max: 40,
         hash_seed: 3,
+        ..Limits::default()
     }
 }
 
