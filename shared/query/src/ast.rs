@@ -12,6 +12,8 @@ pub(crate) const FILTER_VALUES_MAX: usize = 10_000;
 pub(crate) const AGGREGATES_MAX: usize = 64;
 /// Columns that one query may group by, at most.
 pub(crate) const GROUP_COLUMNS_MAX: usize = 16;
+/// Entries of `order_by`, at most: as many as a row can have columns, the time bucket's included.
+pub(crate) const ORDER_COLUMNS_MAX: usize = 1 + GROUP_COLUMNS_MAX + AGGREGATES_MAX;
 /// Tables of one query, at most.
 pub(crate) const TABLES_MAX: usize = 64;
 /// Tokens in `after`, at most.

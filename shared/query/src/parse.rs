@@ -5,7 +5,7 @@ use std::time::Duration;
 use types::{ApiError, ErrorCode, Interval, TableName, TimeRange, Timestamp, check_table_name};
 
 use crate::{
-    ast::{GROUP_COLUMNS_MAX, OrderBy, Query, QueryLimits, TABLES_MAX, TOKENS_MAX},
+    ast::{GROUP_COLUMNS_MAX, ORDER_COLUMNS_MAX, OrderBy, Query, QueryLimits, TABLES_MAX, TOKENS_MAX},
     json::{Json, shown},
     parse_aggregate::{aggregates, short_aggregate},
     parse_filter::filters,
@@ -27,7 +27,7 @@ pub fn parse(json: &[u8], limits: &QueryLimits) -> Result<Query, ApiError> {
     let interval = fields.take("interval_us").map(|json| interval(&json)).transpose()?;
     let aggregates = match fields.take("aggregates") {
         None => vec![short_aggregate(fields.take_short())?],
-        Some(_) if fields.has_short() => {
+        Some(_) if !fields.take_short().is_empty() => {
             return Err(ApiError::invalid("aggregates", "either aggregates or the short form aggregate, not both"));
         }
         Some(json) => aggregates(json)?,
@@ -82,15 +82,12 @@ impl Fields {
         self.take(name).ok_or_else(|| ApiError::invalid(name, format!("{name} is missing")))
     }
 
-    fn has_short(&self) -> bool {
-        self.0.iter().any(|(name, _)| crate::parse_aggregate::is_short_field(name))
-    }
-
-    /// The fields of the short form, which are those of one aggregate.
+    /// The fields of the short form, which are those of one aggregate; those that are null are absent.
     fn take_short(&mut self) -> Vec<(String, Json)> {
-        let (short, rest) =
+        let (mut short, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.0).into_iter().partition(|(name, _)| crate::parse_aggregate::is_short_field(name));
         self.0 = rest;
+        short.retain(|(_, value)| *value != Json::Null);
         short
     }
 
@@ -177,7 +174,11 @@ fn group_by(json: Json) -> Result<Vec<String>, ApiError> {
 
 fn order_by(json: Json) -> Result<Vec<OrderBy>, ApiError> {
     let list = json.into_array("order_by")?;
-    let mut keys: Vec<OrderBy> = Vec::new();
+    if list.len() > ORDER_COLUMNS_MAX {
+        let message = format!("order_by has {} entries, at most {ORDER_COLUMNS_MAX} are allowed", list.len());
+        return Err(ApiError::invalid("order_by", message));
+    }
+    let mut keys: Vec<OrderBy> = Vec::with_capacity(list.len());
     for item in list {
         let mut entry = Fields(item.into_object("order_by")?);
         let column = entry.require("column")?.into_string("column")?;

@@ -13,7 +13,12 @@ const TOP_DEFAULT: u64 = 10;
 
 /// Whether `name` is a field of the short form of a query.
 pub(crate) fn is_short_field(name: &str) -> bool {
-    matches!(name, "aggregate" | "metric" | "dimension" | "as" | "q" | "method" | "k" | "value")
+    name == "aggregate" || is_parameter(name)
+}
+
+/// Whether some function takes a field of this name.
+fn is_parameter(name: &str) -> bool {
+    matches!(name, "metric" | "dimension" | "as" | "q" | "method" | "k" | "value")
 }
 
 /// Reads the list `aggregates`.
@@ -67,7 +72,9 @@ fn aggregate(field: &str, mut given: Parameters) -> Result<Aggregate, ApiError> 
         }
         None => default_name(&word, &function, &over),
     };
-    match given.0.first() {
+    // A parameter that is null is absent here too, whether the function takes it or not.
+    let extra = given.0.iter().find(|(name, value)| *value != Json::Null || !is_parameter(name));
+    match extra {
         None => Ok(Aggregate { function, over, name }),
         Some((extra, _)) => Err(ApiError::invalid(extra, format!("{word} takes no field {}", shown(extra)))),
     }

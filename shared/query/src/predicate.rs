@@ -111,7 +111,7 @@ fn dimension_condition(column: &str, condition: &Condition) -> Result<DimensionC
 }
 
 /// What a value of a metric must satisfy: it lies in the closed range, is one of `any_of` where there is such a list,
-/// and is none of `none_of`. Values are finite, so exclusive bounds become the next value inside.
+/// and is none of `none_of`. Both lists are ascending, each value once, no -0.0 among them. Values are finite, so exclusive bounds become the next value inside.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct MetricTest {
     pub(crate) least: f64,
@@ -137,6 +137,8 @@ impl MetricTest {
         for condition in &filter.conditions {
             test.narrow(&filter.column, condition)?;
         }
+        // Several conditions may have named values; sorted once here, so that a row's value is searched fast.
+        test.none_of = ascending(test.none_of);
         Ok(test)
     }
 
@@ -144,9 +146,9 @@ impl MetricTest {
         self.absent &= matches!(condition, Condition::NotIn(_) | Condition::Exists(false));
         match condition {
             Condition::In(scalars) => {
-                let mut values = numbers(column, scalars)?;
+                let mut values = ascending(numbers(column, scalars)?);
                 if let Some(known) = &self.any_of {
-                    values.retain(|value| known.contains(value));
+                    values.retain(|value| stands_in(known, *value));
                 }
                 self.any_of = Some(values);
             }
@@ -176,8 +178,8 @@ impl MetricTest {
         self.present
             && self.least <= value
             && value <= self.greatest
-            && self.any_of.as_ref().is_none_or(|values| values.contains(&value))
-            && !self.none_of.contains(&value)
+            && self.any_of.as_ref().is_none_or(|values| stands_in(values, value))
+            && !stands_in(&self.none_of, value)
     }
 
     /// Whether the closed range and the two flags say it all.
@@ -186,12 +188,22 @@ impl MetricTest {
     }
 }
 
-/// Ascending, each value once; -0.0 and 0.0 are one value.
-fn numbers(column: &str, scalars: &[Scalar]) -> Result<Vec<f64>, ApiError> {
-    let mut values = scalars.iter().map(|scalar| number(column, scalar)).collect::<Result<Vec<_>, _>>()?;
+/// Whether an ascending list without -0.0 holds `value`, as `==` compares.
+fn stands_in(ascending: &[f64], value: f64) -> bool {
+    // The list is in the total order, which tells -0.0 and 0.0 apart: adding zero makes -0.0 plain, as in the list.
+    let value = value + 0.0;
+    ascending.binary_search_by(|known| known.total_cmp(&value)).is_ok()
+}
+
+/// Each value once, in the total order.
+fn ascending(mut values: Vec<f64>) -> Vec<f64> {
     values.sort_unstable_by(f64::total_cmp);
     values.dedup();
-    Ok(values)
+    values
+}
+
+fn numbers(column: &str, scalars: &[Scalar]) -> Result<Vec<f64>, ApiError> {
+    scalars.iter().map(|scalar| number(column, scalar)).collect()
 }
 
 fn number(column: &str, scalar: &Scalar) -> Result<f64, ApiError> {
@@ -200,6 +212,38 @@ fn number(column: &str, scalar: &Scalar) -> Result<f64, ApiError> {
         Scalar::Number { value, .. } => Ok(value + 0.0),
         Scalar::Text(_) | Scalar::Bool(_) => {
             Err(ApiError::invalid(column, format!("{} is a metric: its filter needs numbers", shown(column))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn condition(negative: bool, values: &[f64]) -> Condition {
+        let scalars = values.iter().map(|&value| Scalar::Number { value, text: None }).collect();
+        if negative { Condition::NotIn(scalars) } else { Condition::In(scalars) }
+    }
+
+    /// Goal: lists of numbers, in any order and over several conditions, accept what a search value by value accepts;
+    /// -0.0 is 0.0 in the list and in the row, and an absent value passes `not_in` alone.
+    #[test]
+    fn lists_of_numbers_are_searched_as_equality_says() {
+        let lists: [&[f64]; 5] = [&[], &[-0.0], &[0.0, -0.0, 7.0], &[9.0, -3.5, 0.0, 9.0, 1e300], &[3.0, 2.0, 1.0]];
+        let rows = [-1e300, -3.5, -1.0, -0.0, 0.0, 1.0, 2.0, 2.5, 3.0, 7.0, 9.0, 1e300, f64::NAN];
+        for (first, second) in lists.iter().flat_map(|first| lists.iter().map(move |second| (*first, *second))) {
+            for (first_not, second_not) in [(false, false), (false, true), (true, false), (true, true)] {
+                let conditions = vec![condition(first_not, first), condition(second_not, second)];
+                let test = MetricTest::new(&Filter { column: "m".to_owned(), conditions }).unwrap();
+                for row in rows {
+                    let expected = if row.is_nan() {
+                        first_not && second_not
+                    } else {
+                        first.contains(&row) != first_not && second.contains(&row) != second_not
+                    };
+                    assert_eq!(test.accepts(row), expected, "{row} in {first:?} {second:?} {first_not} {second_not}");
+                }
+            }
         }
     }
 }

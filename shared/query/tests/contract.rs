@@ -103,6 +103,26 @@ fn queries_without_tables_or_range_are_refused() {
     }
 }
 
+/// Goal: a field that is null is absent, also where present it would contradict another or belong to no function.
+#[test]
+fn fields_that_are_null_are_absent() {
+    let sum = r#","aggregates":[{"fn":"sum","metric":"value"}]"#;
+    let cases = [
+        (r#","aggregates":[{"fn":"sum","metric":"value"}],"aggregate":null,"metric":null,"k":null"#, sum),
+        (r#","aggregates":[{"fn":"sum","metric":"value","dimension":null}]"#, sum),
+        (r#","aggregates":null,"aggregate":"sum","metric":"value","dimension":null"#, sum),
+        (r#","aggregates":null,"aggregate":null,"order_by":null"#, r#","aggregates":[{"fn":"count"}]"#),
+    ];
+    for (fields, same) in cases {
+        let read = |fields| parse(with(fields).as_bytes(), &QueryLimits::default());
+        assert_eq!(read(fields), read(same), "{fields}");
+        assert!(read(fields).is_ok(), "{fields}");
+    }
+    let unknown = r#","aggregates":[{"fn":"sum","metric":"value","no_such_field":null}]"#;
+    let error = parse(with(unknown).as_bytes(), &QueryLimits::default()).expect_err(unknown);
+    assert_eq!(error.field.as_deref(), Some("no_such_field"));
+}
+
 /// Goal: nesting and numbers of things are bounded, by an error and not by the stack.
 #[test]
 fn oversized_queries_are_refused() {
@@ -116,6 +136,8 @@ fn oversized_queries_are_refused() {
         (format!(r#","filters":{{"region":[{}]}}"#, many(10_001, &|n| n.to_string())), "region"),
         (format!(r#","aggregates":[{}]"#, many(65, &|n| format!(r#"{{"fn":"count","as":"c{n}"}}"#))), "aggregates"),
         (format!(r#","group_by":[{}]"#, many(17, &|n| format!(r#""c{n}""#))), "group_by"),
+        // Refused before the entries are looked at: these are none.
+        (format!(r#","order_by":[{}]"#, many(82, &|n| n.to_string())), "order_by"),
         (format!(r#","after":[{}]"#, many(257, &|_| r#""t""#.into())), "after"),
     ];
     for (fields, field) in cases {
