@@ -75,11 +75,16 @@ log_tail() {
 for service in $SERVICES; do
   name=${service%:*}
   url=http://127.0.0.1:$((${service#*:} + offset))
-  for try in $(seq 30); do
-    if health "$url" >/dev/null; then break; fi
+  try=0
+  progress=
+  until health "$url" >/dev/null; do
     # A server that has ended will never be healthy; its exit code is there as soon as it has.
     [ ! -s "$EXIT_FILE" ] || log_tail "the server ended with exit code $(cat "$EXIT_FILE")"
-    [ "$try" -lt 30 ] || log_tail "$name is not healthy after 30 tries"
+    # Reading the log again takes as long as the log is large: only a start that stands still has failed.
+    now=$(start_progress "$url")
+    if [ "$now" != "$progress" ]; then try=0 progress=$now; fi
+    try=$((try + 1))
+    [ "$try" -lt 30 ] || log_tail "$name is not healthy after 30 tries${progress:+, its start stands at $progress of 1}"
     sleep 1
   done
   say "healthy: $name at $url"

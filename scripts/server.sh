@@ -24,3 +24,9 @@ server_pid() {
 
 # health URL: prints a service's health and succeeds if it is healthy or degraded.
 health() { curl -sf --noproxy '*' --max-time 5 "$1/health"; }
+
+# start_progress URL: prints how far a service that is starting has come, 0 to 1; nothing if it does not say.
+start_progress() {
+  curl -s --noproxy '*' --max-time 5 "$1/health" |
+    sed -n 's/.*"status":"starting".*"progress":\([0-9.eE+-]*\).*/\1/p' || true
+}

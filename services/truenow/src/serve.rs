@@ -2,9 +2,10 @@
 //!
 //! Start, in the order of dependence: metadata and log → catalog → hot tier → stream ingester → watermark → query API →
 //! rebalancer → control plane → gateway: the way in opens last. Stop: the same backwards, so that the gateway drains
-//! first and what it acked is in the log before the log closes, which ends the partitions' threads.
+//! first and what it acked is in the log before the log closes; the partitions' threads end last, wherever in the log they are.
 
 mod compose;
+mod log_size;
 
 use std::process::ExitCode;
 

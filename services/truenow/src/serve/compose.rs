@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -18,8 +19,11 @@ use metadata::{MetadataError, MetadataStore, SECRET_BYTES, SqliteStore};
 use proto::{catalog::Catalog, hot_tier::HotTier, progress::Progress};
 use service::{Authenticator, Host, HttpLimits, Metrics, Running, StartError};
 use stream_ingester::IngesterError;
+use tokio::task::JoinHandle;
 use types::{NodeId, PartitionId, TenantId, Timestamp};
 use watermark::Watermarks;
+
+use super::log_size;
 
 /// This node, on a single machine.
 const NODE: NodeId = NodeId(1);
@@ -54,9 +58,10 @@ pub(crate) enum ComposeError {
 /// The running services, in the order of their start.
 pub(crate) struct Composed {
     log: Arc<dyn EventLog>,
+    log_size: JoinHandle<()>,
     /// Those that may stop while the log is open, first to last started.
     before_log: Vec<Running>,
-    /// Those that the closing of the log ends.
+    /// Those that read the log until they are stopped.
     after_log: Vec<Running>,
 }
 
@@ -101,11 +106,13 @@ impl Composed {
         for running in after_log.iter().chain(&before_log) {
             tracing::info!(service = running.service(), http = %running.http_address(), "started");
         }
-        Ok(Self { log, before_log, after_log })
+        let log_size = tokio::spawn(log_size::report(log_dir(config)));
+        Ok(Self { log, log_size, before_log, after_log })
     }
 
     /// Stops everything in the reverse order of the start.
     pub(crate) async fn shutdown(self) {
+        self.log_size.abort();
         stop(self.before_log).await;
         self.log.close().await;
         stop(self.after_log).await;
@@ -202,13 +209,17 @@ fn host(config: &Config, metrics: Metrics) -> Host {
     Host { limits, authenticator, metrics }
 }
 
+fn log_dir(config: &Config) -> PathBuf {
+    config.data_dir.join("log")
+}
+
 async fn open_log(config: &Config) -> Result<Arc<dyn EventLog>, ComposeError> {
     let settings = EmbeddedConfig {
         segment_bytes: config.event_log.segment_bytes,
         queue_bytes_max: config.event_log.queue_bytes,
         linger: config.event_log.linger,
         tail_bytes_max: config.event_log.tail_cache_bytes,
-        ..EmbeddedConfig::new(config.data_dir.join("log"), config.partitions)
+        ..EmbeddedConfig::new(log_dir(config), config.partitions)
     };
     let opened = tokio::task::spawn_blocking(|| EmbeddedLog::open_on_disk(settings)).await;
     Ok(Arc::new(opened.expect("opening a log does not panic")?))
