@@ -2,63 +2,81 @@
 //!
 //! 1. Only announced states are put here, so that no event is written for a table of which its partitions do not know.
 //! 2. A state never replaces a newer one of the same life or of a later life, in whatever order writers come.
+//! 3. A life that has ended leaves its generation behind, so that nobody who read it before it ended puts it back: events
+//!    would be acked for a table whose partitions pass them over. A name keeps its table id for ever, as metadata does, so
+//!    the names and what ended grow only with the names that ever were.
 
 use std::sync::Arc;
 
 use papaya::{Compute, HashMap, Operation};
-use types::{Table, TableKey, TableName, TenantId};
+use types::{Generation, Table, TableId, TableKey, TableName, TenantId};
 
 #[derive(Default)]
 pub(crate) struct TableCache {
-    by_name: HashMap<TenantId, HashMap<TableName, Arc<Table>>>,
-    by_key: HashMap<TableKey, Arc<Table>>,
+    ids: HashMap<TenantId, HashMap<TableName, TableId>>,
+    lives: HashMap<(TenantId, TableId), Life>,
+}
+
+/// The last life of a table that is known here.
+#[derive(Debug, Clone)]
+enum Life {
+    /// It lives, and this is its newest state.
+    Now(Arc<Table>),
+    /// It has ended, and so have all before it.
+    Ended(Generation),
 }
 
 impl TableCache {
     pub(crate) fn by_name(&self, tenant: TenantId, name: &TableName) -> Option<Arc<Table>> {
-        self.by_name.pin().get(&tenant)?.pin().get(name).map(Arc::clone)
+        let id = *self.ids.pin().get(&tenant)?.pin().get(name)?;
+        self.living(tenant, id)
     }
 
     pub(crate) fn by_key(&self, key: TableKey) -> Option<Arc<Table>> {
-        self.by_key.pin().get(&key).map(Arc::clone)
+        self.living(key.tenant, key.table).filter(|table| table.key == key)
     }
 
-    /// Keeps `table` unless a newer state is here; gives the newest.
-    pub(crate) fn put(&self, table: impl Into<Arc<Table>>) -> Arc<Table> {
+    /// Keeps `table` unless a newer state is here; gives the newest. `None`: this life has ended, and no later one is here.
+    pub(crate) fn put(&self, table: impl Into<Arc<Table>>) -> Option<Arc<Table>> {
         let table = table.into();
-        let names = self.by_name.pin();
-        let of_tenant = names.get_or_insert_with(table.key.tenant, HashMap::new);
-        let newest = put_newer(of_tenant, table.name.clone(), &table);
-        put_newer(&self.by_key, table.key, &table);
-        newest
-    }
-
-    /// Forgets this life of a table.
-    pub(crate) fn remove(&self, key: TableKey) {
-        let Some(table) = self.by_key.pin().remove(&key).map(Arc::clone) else { return };
-        if let Some(of_tenant) = self.by_name.pin().get(&key.tenant) {
-            // A later life may have the name already.
-            let _ = of_tenant.pin().remove_if(&table.name, |_, found| found.key == key);
+        self.ids
+            .pin()
+            .get_or_insert_with(table.key.tenant, HashMap::new)
+            .pin()
+            .get_or_insert_with(table.name.clone(), || table.key.table);
+        let age = |table: &Table| (table.key.generation, table.schema.version());
+        let lives = self.lives.pin();
+        let outcome = lives.compute((table.key.tenant, table.key.table), |found| match found.map(|(_, life)| life) {
+            Some(Life::Now(found)) if age(found) >= age(&table) => Operation::Abort(Some(Arc::clone(found))),
+            Some(Life::Ended(last)) if *last >= table.key.generation => Operation::Abort(None),
+            _ => Operation::Insert(Life::Now(Arc::clone(&table))),
+        });
+        match outcome {
+            Compute::Aborted(newest) => newest,
+            _ => Some(table),
         }
     }
-}
 
-fn put_newer<K: std::hash::Hash + Eq>(map: &HashMap<K, Arc<Table>>, key: K, table: &Arc<Table>) -> Arc<Table> {
-    let age = |table: &Table| (table.key.generation, table.schema.version());
-    let map = map.pin();
-    let outcome = map.compute(key, |found| match found {
-        Some((_, found)) if age(found) >= age(table) => Operation::Abort(Arc::clone(found)),
-        _ => Operation::Insert(Arc::clone(table)),
-    });
-    match outcome {
-        Compute::Aborted(newest) => newest,
-        _ => Arc::clone(table),
+    /// Forgets this life of a table, for good; a later life may be here already and stays.
+    pub(crate) fn remove(&self, key: TableKey) {
+        self.lives.pin().compute((key.tenant, key.table), |found| match found.map(|(_, life)| life) {
+            Some(Life::Now(found)) if found.key.generation > key.generation => Operation::Abort(()),
+            Some(Life::Ended(last)) if *last >= key.generation => Operation::Abort(()),
+            _ => Operation::Insert(Life::Ended(key.generation)),
+        });
+    }
+
+    fn living(&self, tenant: TenantId, id: TableId) -> Option<Arc<Table>> {
+        match self.lives.pin().get(&(tenant, id))? {
+            Life::Now(table) => Some(Arc::clone(table)),
+            Life::Ended(_) => None,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use types::{Generation, PartitionId, Schema, SchemaVersion, TableId, TableSettings};
+    use types::{PartitionId, Schema, SchemaVersion, TableSettings};
 
     use super::*;
 
@@ -84,7 +102,7 @@ mod tests {
             Some((table.key.generation.0, table.schema.version().0))
         };
         cache.put(table(1, 2));
-        assert_eq!(cache.put(table(1, 1)).schema.version(), SchemaVersion(2));
+        assert_eq!(cache.put(table(1, 1)).unwrap().schema.version(), SchemaVersion(2));
         assert_eq!(seen(&cache), Some((1, 2)));
         cache.put(table(2, 1));
         cache.put(table(1, 3));
@@ -95,5 +113,27 @@ mod tests {
         assert_eq!(seen(&cache), None);
         assert!(cache.by_key(table(2, 1).key).is_none());
         assert!(cache.by_name(TenantId(9), &TableName::new("n", "t")).is_none());
+    }
+    /// Goal: who read a life before it ended cannot bring it back, whether the cache knew it or not; the next life comes.
+    #[test]
+    fn an_ended_life_never_comes_back() {
+        for known in [true, false] {
+            let cache = TableCache::default();
+            if known {
+                cache.put(table(2, 1));
+            }
+            cache.remove(table(2, 1).key);
+            cache.remove(table(1, 1).key);
+            for late in [table(2, 1), table(2, 9), table(1, 1)] {
+                assert_eq!(cache.put(late.clone()), None);
+                assert_eq!(cache.by_key(late.key), None);
+                assert_eq!(cache.by_name(TenantId::DEFAULT, &late.name), None);
+            }
+            let next = cache.put(table(3, 1));
+            assert_eq!(next.as_deref(), Some(&table(3, 1)));
+            assert_eq!(cache.put(table(2, 9)), next);
+            assert_eq!(cache.by_key(table(2, 9).key), None);
+            assert_eq!(cache.by_name(TenantId::DEFAULT, &table(3, 1).name), next);
+        }
     }
 }

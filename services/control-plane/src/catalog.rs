@@ -196,7 +196,7 @@ impl Inner {
             marked.map_err(|error| errors::from_metadata(&error))
         };
         self.note_failure(announced.await)?;
-        Ok(self.cache.put(table))
+        self.cache.put(table).ok_or_else(life_ended)
     }
 
     async fn announce_end(&self, table: &Table) -> Result<(), ApiError> {
@@ -216,19 +216,20 @@ impl Inner {
 
     /// The table as committed now, announced first where that is still to be done.
     async fn read(&self, tenant: TenantId, name: &TableName) -> Result<Option<Arc<Table>>, ApiError> {
-        match self.stored(tenant, name).await? {
-            Some(stored) if stored.is_announced() => Ok(Some(self.cache.put(stored.table))),
-            Some(_) => {
-                let _one_at_a_time = self.lock(tenant, name).lock().await;
-                self.read_locked(tenant, name).await
-            }
-            None => Ok(None),
+        let Some(stored) = self.stored(tenant, name).await? else { return Ok(None) };
+        if stored.is_announced()
+            && let Some(shown) = self.cache.put(stored.table)
+        {
+            return Ok(Some(shown));
         }
+        // It is to be announced, or its life ended while it was read: no change runs under the lock.
+        let _one_at_a_time = self.lock(tenant, name).lock().await;
+        self.read_locked(tenant, name).await
     }
 
     async fn read_locked(&self, tenant: TenantId, name: &TableName) -> Result<Option<Arc<Table>>, ApiError> {
         match self.stored(tenant, name).await? {
-            Some(stored) if stored.is_announced() => Ok(Some(self.cache.put(stored.table))),
+            Some(stored) if stored.is_announced() => Ok(self.cache.put(stored.table)),
             Some(stored) => self.announce(stored.table).await.map(Some),
             None => Ok(None),
         }
@@ -307,12 +308,11 @@ impl Inner {
     }
 
     async fn ensure_columns(&self, key: TableKey, columns: Vec<ColumnDef>) -> Result<Arc<Table>, ApiError> {
-        let gone = || ApiError::new(ErrorCode::NotFound, "this life of the table has ended");
         let name = match self.cache.by_key(key) {
             Some(table) => table.name.clone(),
             None => {
                 let stored = self.store.table_by_key(key).await.map_err(|error| errors::from_metadata(&error))?;
-                stored.filter(|stored| !stored.ended).ok_or_else(gone)?.table.name
+                stored.filter(|stored| !stored.ended).ok_or_else(life_ended)?.table.name
             }
         };
         let _one_at_a_time = self.lock(key.tenant, &name).lock().await;
@@ -321,7 +321,7 @@ impl Inner {
         {
             return Ok(table);
         }
-        self.change(key, &|table| rules::with_columns(table, &columns)).await?.ok_or_else(gone)
+        self.change(key, &|table| rules::with_columns(table, &columns)).await?.ok_or_else(life_ended)
     }
 
     /// Commits what `next` makes of the newest state, and announces it. `None`: this life has ended. The caller holds the
@@ -336,7 +336,7 @@ impl Inner {
             let Some(stored) = stored.filter(|stored| !stored.ended) else { return Ok(None) };
             let Some(changed) = next(&stored.table)? else {
                 let shown = if stored.is_announced() {
-                    self.cache.put(stored.table)
+                    self.cache.put(stored.table).ok_or_else(life_ended)?
                 } else {
                     self.announce(stored.table).await?
                 };
@@ -383,6 +383,10 @@ impl Inner {
     }
 }
 
+fn life_ended() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "this life of the table has ended")
+}
+
 fn draw_seed() -> Result<u64, ApiError> {
     Ok(draw()? >> (u64::BITS - SEED_BITS))
 }
@@ -408,7 +412,7 @@ impl Catalog for ControlPlane {
         Ok(stored
             .into_iter()
             .filter_map(|stored| match stored.is_announced() {
-                true => Some(self.inner.cache.put(stored.table)),
+                true => self.inner.cache.put(stored.table),
                 false => self.inner.cache.by_key(stored.table.key),
             })
             .collect())
