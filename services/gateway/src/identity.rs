@@ -2,8 +2,11 @@
 
 use codec::BatchIdentity;
 use types::ApiError;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
+/// Keeps keys and producers apart, so that a key and a producer of the same text never name the same batch. Clients hash
+/// their `producer_id` as it is. Part of what the log stores: changing it makes batches that are sent again count twice.
+const KEY_SEED: u64 = u64::from_be_bytes(*b"idem-key");
 /// Bytes of a `producer_id` or an `Idempotency-Key`.
 pub(crate) const PRODUCER_BYTES_MAX: usize = 256;
 
@@ -30,7 +33,7 @@ pub(crate) fn of_key(key: &[u8]) -> Result<BatchIdentity, ApiError> {
         return Err(ApiError::invalid("Idempotency-Key", "the Idempotency-Key is empty"));
     }
     check("Idempotency-Key", key)?;
-    Ok(BatchIdentity { producer: xxh3_128(key), sequence: 0 })
+    Ok(BatchIdentity { producer: xxh3_128_with_seed(key, KEY_SEED), sequence: 0 })
 }
 
 fn check(field: &str, id: &[u8]) -> Result<(), ApiError> {
@@ -56,6 +59,7 @@ mod tests {
         assert_ne!(of_producer(b"b", 1).unwrap().unwrap(), a1);
         assert!(of_producer(&[b'x'; 257], 1).is_err());
         assert_eq!(of_key(b"a").unwrap(), of_key(b"a").unwrap());
+        assert_ne!(of_key(b"a").unwrap(), of_producer(b"a", 0).unwrap().unwrap());
         assert!(of_key(b"").is_err() && of_key(&[b'x'; 257]).is_err());
     }
 }
