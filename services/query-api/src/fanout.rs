@@ -48,7 +48,7 @@ impl FanOut {
     /// # Errors
     /// The first error of a node, by node, that is not its absence: an absent node's partitions come back as unavailable.
     pub(crate) async fn run(&self, nodes: &Nodes, placement: &PlacementMap) -> Result<Gathered, ApiError> {
-        let (by_node, mut unavailable) = self.assign(nodes, placement);
+        let Assigned { by_node, mut unavailable } = self.assign(nodes, placement);
         let scans = by_node.into_iter().map(|(node, partitions)| async move {
             let request = ScanRequest {
                 plan: Arc::clone(&self.plan),
@@ -77,11 +77,7 @@ impl FanOut {
     }
 
     /// Each partition goes to the first of its replicas that is known here.
-    fn assign(
-        &self,
-        nodes: &Nodes,
-        placement: &PlacementMap,
-    ) -> (BTreeMap<NodeId, Vec<PartitionId>>, Vec<(PartitionId, Unavailable)>) {
+    fn assign(&self, nodes: &Nodes, placement: &PlacementMap) -> Assigned {
         let (mut by_node, mut unavailable) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
         for &partition in &self.partitions {
             let replicas = placement.replicas.get(&partition).map(Vec::as_slice).unwrap_or_default();
@@ -90,6 +86,12 @@ impl FanOut {
                 None => unavailable.push((partition, Unavailable::Unreachable)),
             }
         }
-        (by_node, unavailable)
+        Assigned { by_node, unavailable }
     }
+}
+
+/// Which node scans which partitions, and the partitions of which no node is known here.
+struct Assigned {
+    by_node: BTreeMap<NodeId, Vec<PartitionId>>,
+    unavailable: Vec<(PartitionId, Unavailable)>,
 }
