@@ -2,7 +2,8 @@
 //!
 //! An event's columns mostly come in the order of the event before it, so each position first tries the column that it
 //! had there; only a miss looks the name up. Columns appear when an event brings them; rows that lack one are filled in
-//! as absent when the column is next written to, or at the end.
+//! as absent when the column is next written to, or at the end. An event that does not enter leaves no column behind:
+//! every column holds a value.
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -13,7 +14,7 @@ use types::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    ABSENT, ABSENT_BITS, BLOCK_BYTES_MAX, BLOCK_ROWS_MAX,
+    ABSENT, BLOCK_BYTES_MAX, BLOCK_ROWS_MAX,
     dictionary::Dictionary,
     write::{BodyColumns, DimensionColumn, IdColumn, MetricColumn, write_body},
 };
@@ -199,9 +200,8 @@ impl BodyBuilder {
             times: &self.times,
             ids: IdColumn { offsets: &self.id_offsets, bytes: &self.id_bytes },
             batch_indexes: (with_batch_indexes && !counted).then_some(&self.batch_indexes),
-            // A column may be without a value where the event that brought it was refused.
-            dimensions: self.dimensions.iter().filter_map(DimensionBuffer::column).collect(),
-            metrics: self.metrics.iter().filter_map(MetricBuffer::column).collect(),
+            dimensions: self.dimensions.iter().map(DimensionBuffer::column).collect(),
+            metrics: self.metrics.iter().map(MetricBuffer::column).collect(),
         });
         let times_given = self.times_given;
         self.clear();
@@ -212,6 +212,19 @@ impl BodyBuilder {
             time_max: Timestamp(time_max),
             times_given,
         })
+    }
+
+    /// Bytes of memory that it holds, used or not; [`BodyBuilder::clear`] does not change them.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let dimensions = self.dimensions.iter().chain(&self.spare_dimensions).map(DimensionBuffer::memory_bytes);
+        let metrics = self.metrics.iter().chain(&self.spare_metrics).map(MetricBuffer::memory_bytes);
+        let small = self.id_offsets.capacity() + self.batch_indexes.capacity();
+        self.times.capacity() * size_of::<i64>()
+            + small * size_of::<u32>()
+            + self.id_bytes.capacity()
+            + dimensions.sum::<usize>()
+            + metrics.sum::<usize>()
     }
 
     /// Forgets all events and columns and keeps the memory.
@@ -237,8 +250,33 @@ impl BodyBuilder {
         ROW_BYTES + event.event_id.map_or(0, <[u8]>::len) + values + columns * column_bytes
     }
 
-    /// Finds or makes the column of every name of the event.
+    /// Finds or makes the column of every name of the event; makes none if there is one that cannot be.
     fn resolve(&mut self, event: &EventRef<'_>) -> Result<(), PushError> {
+        let before = (self.dimensions.len(), self.metrics.len(), self.bytes);
+        let resolved = self.resolve_names(event);
+        if resolved.is_err() {
+            self.forget_columns_since(before);
+        }
+        resolved
+    }
+
+    #[cold]
+    fn forget_columns_since(&mut self, (dimensions, metrics, bytes): (usize, usize, usize)) {
+        for column in self.dimensions.drain(dimensions..) {
+            self.by_name.remove(&column.name);
+            self.spare_dimensions.push(column);
+        }
+        for column in self.metrics.drain(metrics..) {
+            self.by_name.remove(&column.name);
+            self.spare_metrics.push(column);
+        }
+        self.bytes = bytes;
+        // They may name columns that are gone.
+        self.dimension_at.clear();
+        self.metric_at.clear();
+    }
+
+    fn resolve_names(&mut self, event: &EventRef<'_>) -> Result<(), PushError> {
         for (position, &(name, _)) in event.dimensions.iter().enumerate() {
             match self.dimension_at.get(position) {
                 Some(&column) if self.dimensions[column as usize].name == name => {}
@@ -311,6 +349,10 @@ impl DimensionBuffer {
         column
     }
 
+    fn memory_bytes(&self) -> usize {
+        self.codes.capacity() * size_of::<u32>() + self.dictionary.memory_bytes()
+    }
+
     /// Sets a row's value; returns how many bytes the dictionary grew by. Of two values for a row the last stays.
     #[inline]
     fn set(&mut self, row: usize, value: &str) -> usize {
@@ -325,9 +367,9 @@ impl DimensionBuffer {
         if self.dictionary.offsets().len() > before { value.len() + ENTRY_OFFSET_BYTES } else { 0 }
     }
 
-    fn column(&self) -> Option<DimensionColumn<'_>> {
+    fn column(&self) -> DimensionColumn<'_> {
         let (offsets, bytes) = (self.dictionary.offsets(), self.dictionary.bytes());
-        (offsets.len() > 1).then_some(DimensionColumn { name: &self.name, codes: &self.codes, offsets, bytes })
+        DimensionColumn { name: &self.name, codes: &self.codes, offsets, bytes }
     }
 }
 
@@ -339,6 +381,10 @@ impl MetricBuffer {
         column.values.clear();
         column.has_absent = false;
         column
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.values.capacity() * size_of::<f64>()
     }
 
     /// Sets a row's value; -0 becomes 0. Of two values for a row the last stays.
@@ -362,8 +408,7 @@ impl MetricBuffer {
         }
     }
 
-    fn column(&self) -> Option<MetricColumn<'_>> {
-        let any = !self.has_absent || self.values.iter().any(|value| value.to_bits() != ABSENT_BITS);
-        any.then_some(MetricColumn { name: &self.name, values: &self.values, has_absent: self.has_absent })
+    fn column(&self) -> MetricColumn<'_> {
+        MetricColumn { name: &self.name, values: &self.values, has_absent: self.has_absent }
     }
 }

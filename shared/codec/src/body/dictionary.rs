@@ -72,6 +72,12 @@ impl Dictionary {
         &self.values.bytes
     }
 
+    /// Bytes of memory that it holds, used or not.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let values = self.values.offsets.capacity() * size_of::<u32>() + self.values.bytes.capacity();
+        self.codes.allocation_size() + values
+    }
+
     /// Forgets all values and keeps the memory.
     pub(super) fn clear(&mut self) {
         self.codes.clear();

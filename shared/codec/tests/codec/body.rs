@@ -227,11 +227,34 @@ fn kinds_do_not_change_within_a_block() {
     let error = push(&mut builder, &plain(None, &[("new", "y")], &[("a", 1.0)])).unwrap_err();
     assert_eq!(error, PushError::Kind { name: "a".into(), is: ColumnKind::Dimension });
     assert_eq!(builder.rows(), 1);
+    assert_eq!(builder.columns().collect::<Vec<_>>(), [("a", ColumnKind::Dimension)]);
+    // What the refused event would have brought is free to be of either kind, and known names are still found.
+    push(&mut builder, &plain(None, &[("b", "z"), ("a", "x")], &[("new", 1.0)])).unwrap();
+    assert_eq!((builder.rows(), builder.column_count()), (2, 3));
     let body = builder.finish(true).unwrap();
     let view = BodyView::parse(&body.bytes).unwrap();
-    assert_eq!((view.dimensions().len(), view.metrics().len()), (1, 0));
+    assert_eq!((view.dimensions().len(), view.metrics().len()), (2, 1));
+    assert_eq!((view.dimensions()[0].value(1), view.dimensions()[1].value(1)), (Some("x"), Some("z")));
     assert_eq!(view.batch_indexes().map(|indexes| indexes.get(0)), Some(5));
     assert_eq!(builder.finish(true), None);
+}
+
+/// Goal: a builder tells what memory it holds, also when it was cleared and its columns went to the spare ones.
+#[test]
+fn builders_tell_their_memory() {
+    let mut builder = BodyBuilder::default();
+    let before = builder.memory_bytes();
+    assert!(before < 100, "{before}");
+    let long = "x".repeat(1_000);
+    for n in 0..1_000 {
+        let event = plain(None, &[("a", &format!("{n}{long}"))], &[("b", 1.0)]);
+        event.with_ref(|event| builder.push(event, Timestamp(RECEIVED), n)).unwrap();
+    }
+    let full = builder.memory_bytes();
+    assert!(full > builder.bytes() / 2 && full > 1_000_000, "{full}");
+    builder.clear();
+    assert_eq!(builder.memory_bytes(), full);
+    assert!(builder.bytes() < 1_000);
 }
 
 /// Goal: a header made for a body says what the body holds.
