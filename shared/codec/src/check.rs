@@ -24,6 +24,12 @@ pub struct TimeLimits {
 }
 
 impl TimeLimits {
+    /// How far in the future an event may lie whatever a table allows, µs: ten years of 366 days. It keeps windows and
+    /// watermarks, which follow the greatest event time, off the end of the range.
+    pub const FUTURE_US_MAX: i64 = 10 * 366 * 86_400_000_000;
+    /// How old an event may be whatever a table allows, µs: some 146,000 years. The span between any two events fits an `i64`.
+    pub const AGE_US_MAX: i64 = i64::MAX / 2;
+
     /// The limits of a table for what is received at `now`.
     #[must_use]
     pub fn of(settings: &TableSettings, now: Timestamp) -> Self {
@@ -42,19 +48,20 @@ impl TimeLimits {
     /// Says which limit it breaks.
     pub fn check(&self, event_time: i64) -> Result<(), String> {
         let age = self.now.micros_since(Timestamp(event_time));
-        if age < self.max_future_us.saturating_neg() {
+        let max_future_us = self.max_future_us.min(Self::FUTURE_US_MAX);
+        if age < max_future_us.saturating_neg() {
             return Err(format!(
-                "event_time {event_time} is {} µs in the future, at most max_future_us = {} are allowed",
+                "event_time {event_time} is {} µs in the future, at most max_future_us = {max_future_us} are allowed",
                 age.saturating_neg(),
-                self.max_future_us
             ));
         }
-        match self.max_age_us {
-            Some(max) if age > max => {
-                Err(format!("event_time {event_time} is {age} µs old, at most max_age_us = {max} are allowed"))
-            }
-            _ => Ok(()),
+        let max_age_us = self.max_age_us.unwrap_or(Self::AGE_US_MAX).min(Self::AGE_US_MAX);
+        if age > max_age_us {
+            return Err(format!(
+                "event_time {event_time} is {age} µs old, at most max_age_us = {max_age_us} are allowed"
+            ));
         }
+        Ok(())
     }
 }
 
@@ -240,7 +247,22 @@ mod tests {
         assert!(at(NOW.0 + 101).contains("101 µs in the future"), "{}", at(NOW.0 + 101));
         assert!(at(NOW.0 - 5_001).contains("5001 µs old"));
         assert!(at(i64::MAX).contains("in the future") && at(i64::MIN).contains("old"));
-        assert_eq!(TimeLimits { max_age_us: None, ..times() }.check(i64::MIN), Ok(()));
+    }
+
+    /// Goal: no setting lets a time come near the ends of the range, where sums and differences are cut off.
+    #[test]
+    fn no_setting_lets_times_reach_the_ends() {
+        for any in [i64::MAX, i64::MAX - 1] {
+            let limits = TimeLimits { now: NOW, max_age_us: Some(any), max_future_us: any };
+            for limits in [limits, TimeLimits { max_age_us: None, ..limits }] {
+                let latest = NOW.0 + TimeLimits::FUTURE_US_MAX;
+                let earliest = NOW.0 - TimeLimits::AGE_US_MAX;
+                assert_eq!((limits.check(latest), limits.check(earliest)), (Ok(()), Ok(())));
+                for time in [latest + 1, i64::MAX - 1, i64::MAX, earliest - 1, i64::MIN + 1, i64::MIN] {
+                    assert!(limits.check(time).is_err(), "{time}");
+                }
+            }
+        }
     }
 
     /// Goal: a remembered set of names never lets another one pass.
