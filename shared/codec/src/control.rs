@@ -2,7 +2,8 @@
 //!
 //! A record says all that a partition needs, so that a replay needs no metadata. Fields that a reader does not know are
 //! passed over, and new fields have defaults: nodes of two versions read each other's records, because what is added
-//! later may be left out by definition. A record of an unknown type is an error; the partition stops there by name.
+//! later may be left out by definition. A record of an unknown type is an error of decoding, which names it; a partition
+//! passes such a record over and counts it, like any other that it cannot apply, and goes on with the next.
 
 use std::sync::Arc;
 
