@@ -1,7 +1,8 @@
 //! What a table may be: the checks of names, settings and rollups, as functions of what was asked for.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::RangeInclusive};
 
+use codec::TimeLimits;
 use proto::catalog::{NewTable, TablePatch};
 use types::{
     ApiError, ColumnDef, ColumnKind, ErrorCode, Rollup, Schema, SchemaConflict, SchemaVersion, Table, TableName,
@@ -10,6 +11,10 @@ use types::{
 
 /// Rollups of one table.
 pub(crate) const ROLLUPS_MAX: usize = 64;
+/// Any window but `max_future_us`, µs: a thousand years. Added to any event time that is taken, it still fits.
+pub(crate) const WINDOW_US_MAX: i64 = 1_000 * YEAR_US;
+/// µs of 366 days.
+const YEAR_US: i64 = 366 * 86_400_000_000;
 
 /// Checks both parts of a name.
 pub(crate) fn check_name(name: &TableName) -> Result<(), ApiError> {
@@ -90,17 +95,15 @@ fn dimension(name: &str) -> ColumnDef {
 }
 
 fn check_settings(settings: &TableSettings) -> Result<(), ApiError> {
-    let positive = [("hot_window_us", settings.hot_window_us), ("dedup_window_us", Some(settings.dedup_window_us))];
-    for (field, value) in positive {
-        at_least(field, value, 1)?;
-    }
-    let not_negative = [
-        ("max_age_us", settings.max_age_us),
-        ("max_future_us", Some(settings.max_future_us)),
-        ("lateness_us", Some(settings.lateness_us)),
+    let windows = [
+        ("hot_window_us", settings.hot_window_us, 1..=WINDOW_US_MAX),
+        ("dedup_window_us", Some(settings.dedup_window_us), 1..=WINDOW_US_MAX),
+        ("max_age_us", settings.max_age_us, 0..=WINDOW_US_MAX),
+        ("max_future_us", Some(settings.max_future_us), 0..=TimeLimits::FUTURE_US_MAX),
+        ("lateness_us", Some(settings.lateness_us), 0..=WINDOW_US_MAX),
     ];
-    for (field, value) in not_negative {
-        at_least(field, value, 0)?;
+    for (field, value, allowed) in windows {
+        within(field, value, &allowed)?;
     }
     if settings.rollups.len() > ROLLUPS_MAX {
         return Err(ApiError::invalid("rollups", format!("a table has at most {ROLLUPS_MAX} rollups")));
@@ -109,7 +112,7 @@ fn check_settings(settings: &TableSettings) -> Result<(), ApiError> {
 }
 
 fn check_rollup(rollup: &Rollup) -> Result<(), ApiError> {
-    at_least("keep_us", rollup.keep_us, 1)?;
+    within("keep_us", rollup.keep_us, &(1..=WINDOW_US_MAX))?;
     let lists = [
         ("group_by", &rollup.group_by),
         ("distinct", &rollup.distinct),
@@ -125,10 +128,16 @@ fn check_rollup(rollup: &Rollup) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn at_least(field: &str, value: Option<i64>, least: i64) -> Result<(), ApiError> {
+fn within(field: &str, value: Option<i64>, allowed: &RangeInclusive<i64>) -> Result<(), ApiError> {
     match value {
-        Some(value) if value < least => {
+        Some(value) if value < *allowed.start() => {
+            let least = allowed.start();
             Err(ApiError::invalid(field, format!("{field} is {value}, must be at least {least}")))
+        }
+        Some(value) if value > *allowed.end() => {
+            let most = allowed.end();
+            let years = most / YEAR_US;
+            Err(ApiError::invalid(field, format!("{field} is {value}, must be at most {most} ({years} years)")))
         }
         _ => Ok(()),
     }
@@ -189,6 +198,15 @@ mod tests {
         assert_eq!(with(&|new| new.settings.max_age_us = Some(-1)), "max_age_us");
         assert_eq!(with(&|new| new.settings.max_future_us = -1), "max_future_us");
         assert_eq!(with(&|new| new.settings.lateness_us = -1), "lateness_us");
+        for beyond in [WINDOW_US_MAX + 1, i64::MAX] {
+            assert_eq!(with(&|new| new.settings.hot_window_us = Some(beyond)), "hot_window_us");
+            assert_eq!(with(&|new| new.settings.dedup_window_us = beyond), "dedup_window_us");
+            assert_eq!(with(&|new| new.settings.max_age_us = Some(beyond)), "max_age_us");
+            assert_eq!(with(&|new| new.settings.max_future_us = TimeLimits::FUTURE_US_MAX + 1), "max_future_us");
+            assert_eq!(with(&|new| new.settings.lateness_us = beyond), "lateness_us");
+            let keeps = Rollup { keep_us: Some(beyond), ..rollup() };
+            assert_eq!(with(&|new| new.settings.rollups = vec![keeps.clone()]), "keep_us");
+        }
         assert_eq!(with(&|new| new.settings.rollups = vec![rollup(); ROLLUPS_MAX + 1]), "rollups");
         assert_eq!(with(&|new| new.settings.rollups = vec![Rollup { keep_us: Some(0), ..rollup() }]), "keep_us");
         let twice = Rollup { group_by: vec!["a".into(), "a".into()], ..rollup() };
