@@ -1,7 +1,8 @@
 //! Blocks that clients made: checked, and where they are right, on to the log as the same bytes.
 //!
 //! 1. A block is right when all of its rows belong to one partition, none of them is rejected, and its rows keep the index
-//!    in the batch that identifies them. Then nothing is copied.
+//!    in the batch that identifies them. Then nothing is copied, unless the blocks that stay are less than half of their
+//!    message: the log keeps what it is given, and with a slice all of the message.
 //! 2. Every other block is taken apart and made anew, a block per partition, with the rows' indexes in the request.
 //! 3. An index counts through all blocks of the request, whatever becomes of them, so that a request that is sent again
 //!    gives each row the same identity.
@@ -29,6 +30,7 @@ use crate::{
 /// A request of columns on its way to the log.
 pub(crate) struct ColumnsJob {
     blocks: Vec<Bytes>,
+    message_bytes: usize,
     drawer: Option<Drawer>,
     received: Timestamp,
     batch: Option<BatchIdentity>,
@@ -55,7 +57,8 @@ impl ColumnsJob {
         }
         let batch = identity::of_producer(request.producer_id.as_bytes(), request.sequence)?;
         let drawer = Drawer::new(tenant, TableName::new(request.namespace, request.table));
-        Ok(Self { blocks: request.blocks, drawer, received, batch, any, admitted: false })
+        let (blocks, message_bytes) = (request.blocks, request.message_bytes);
+        Ok(Self { blocks, message_bytes, drawer, received, batch, any, admitted: false })
     }
 
     /// Checks the blocks and brings them to the partitions of `table`. `admit` permits that many events, or refuses.
@@ -75,18 +78,23 @@ impl ColumnsJob {
         let new_columns = new_columns(table, &views)?;
         let mut sorted = SortedTable { table: Arc::clone(table), blocks: Vec::new(), new_columns, conflict: false };
         let mut rejected = Vec::new();
+        let mut slices = Vec::new();
         let mut base = 0;
         for (view, bytes) in views.iter().zip(&self.blocks) {
             let rows = BlockRows { job: self, table, view, base };
             let late = rows.rejects();
             match rows.sole_partition().filter(|_| late.is_empty() && rows.index_stays()) {
-                Some(partition) => sorted.blocks.push(rows.as_sent(bytes, partition)),
+                Some(partition) => {
+                    slices.push(sorted.blocks.len());
+                    sorted.blocks.push(rows.as_sent(bytes, partition));
+                }
                 None => sorted.blocks.extend(rows.made_anew(&late)?),
             }
             rejected.extend(late.into_iter().map(|(row, why)| rows.rejected(row, why)));
             base += view.rows() as u32;
         }
         drop(views);
+        release_message(&mut sorted.blocks, &slices, self.message_bytes);
         self.admitted = true;
         Ok((sorted, rejected))
     }
@@ -105,6 +113,14 @@ impl ColumnsJob {
             views.push(view);
         }
         Ok(views)
+    }
+}
+
+/// Copies the blocks at `slices` out of their message of `message_bytes` where they are less than half of it together.
+fn release_message(blocks: &mut [Block], slices: &[usize], message_bytes: usize) {
+    let kept: usize = slices.iter().map(|&at| blocks[at].body.len()).sum();
+    if kept < message_bytes.div_ceil(2) {
+        slices.iter().for_each(|&at| blocks[at].body = Bytes::copy_from_slice(&blocks[at].body));
     }
 }
 
@@ -234,5 +250,66 @@ impl BlockRows<'_> {
             dimensions: &dimensions,
             metrics: &metrics,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use types::{Generation, Schema, SchemaVersion, TableId, TableKey, TableSettings};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_754_772_362_000_000);
+
+    fn table() -> Arc<Table> {
+        Arc::new(Table {
+            key: TableKey { tenant: TenantId::DEFAULT, table: TableId(1), generation: Generation(1) },
+            name: TableName::new("shop", "events"),
+            partitions: vec![PartitionId(0)],
+            partition_by: None,
+            partition_seed: 1,
+            identity_seed: 0,
+            schema: Schema::from_parts(SchemaVersion(1), Vec::new()),
+            settings: TableSettings::default(),
+        })
+    }
+
+    /// A block of one row with a value of `bytes` bytes; its time is refused if it is `late`.
+    fn block(bytes: usize, late: bool) -> Bytes {
+        let value = "x".repeat(bytes);
+        let event = EventRef {
+            namespace: "shop",
+            table: "events",
+            event_time: Some(if late { i64::MAX } else { NOW.0 }),
+            event_id: None,
+            dimensions: &[("a", &value)],
+            metrics: &[],
+        };
+        let mut builder = BodyBuilder::default();
+        builder.push(&event, NOW, 0).unwrap();
+        builder.finish(false).unwrap().bytes
+    }
+
+    /// Goal: a block goes on as the same memory where the blocks that stay are most of the message, else as a copy of its
+    /// own, so that a message that was mostly refused is not kept with it.
+    #[test]
+    fn few_blocks_do_not_keep_their_message() {
+        for (refused_bytes, stays) in [(100, true), (5_000, false)] {
+            let request = proto::v1::IngestColumnsRequest {
+                namespace: "shop".into(),
+                table: "events".into(),
+                blocks: vec![block(500, false), block(refused_bytes, true), block(500, false)],
+                ..Default::default()
+            };
+            let message = Bytes::from(prost::Message::encode_to_vec(&request));
+            let decoded = ColumnsRequest::decode(&message).unwrap();
+            let mut job = ColumnsJob::new(decoded, TenantId::DEFAULT, NOW, 0).unwrap();
+            let (sorted, rejected) = job.sort(&table(), 100, &|_| Ok(())).unwrap();
+            assert_eq!((sorted.blocks.len(), rejected.len()), (2, 1));
+            for kept in &sorted.blocks {
+                assert_eq!(kept.body, request.blocks[0]);
+                assert_eq!(message.as_ptr_range().contains(&kept.body.as_ptr()), stays);
+            }
+        }
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct ColumnsRequest {
     pub(crate) producer_id: String,
     /// Rises with each batch of a producer.
     pub(crate) sequence: u64,
+    /// Bytes of the whole message: what a slice of it keeps in memory.
+    pub(crate) message_bytes: usize,
 }
 
 impl ColumnsRequest {
@@ -33,7 +35,7 @@ impl ColumnsRequest {
     /// # Errors
     /// `INVALID_ARGUMENT` where the bytes are no such message, `RESOURCE_EXHAUSTED` for too many blocks.
     pub(crate) fn decode(message: &Bytes) -> Result<Self, ApiError> {
-        let mut request = Self::default();
+        let mut request = Self { message_bytes: message.len(), ..Self::default() };
         let mut reader = Reader { message, at: 0 };
         while reader.at < message.len() {
             let tag = reader.varint()?;
@@ -122,7 +124,8 @@ mod tests {
         let request = ColumnsRequest::decode(&bytes).unwrap();
         assert_eq!((request.namespace.as_str(), request.table.as_str()), ("shop", "größe"));
         assert_eq!((request.producer_id.as_str(), request.sequence), ("p", u64::MAX));
-        assert_eq!(request.blocks, sample().blocks);
+        assert_eq!((request.blocks, request.message_bytes), (sample().blocks, bytes.len()));
+        let request = ColumnsRequest::decode(&bytes).unwrap();
         assert!(bytes.as_ptr_range().contains(&request.blocks[2].as_ptr()));
     }
 
