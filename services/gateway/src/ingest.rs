@@ -41,8 +41,8 @@ const SORTS_MAX: usize = 6;
 const BLOCKS_TIMES_MAX: usize = 8;
 /// Sets of builders that are kept for the next requests.
 const SPARE_BUILDERS_MAX: usize = 32;
-/// A request with larger blocks takes its builders with it, so that rare large ones do not keep memory for ever.
-const SPARE_BLOCKS_BYTES_MAX: usize = 8 << 20;
+/// Bytes of memory that a set of spare builders may hold, so that rare large requests do not keep theirs for ever.
+const SPARE_SET_BYTES_MAX: usize = 8 << 20;
 
 /// What a request was answered.
 #[derive(Debug)]
@@ -267,7 +267,8 @@ impl Ingest {
         let spares = || self.spare_builders.lock().unwrap_or_else(PoisonError::into_inner);
         let mut builders = spares().pop().unwrap_or_default();
         let sorted = rows.sort(&mut builders);
-        if request.body.len() <= SPARE_BLOCKS_BYTES_MAX && !builders.is_empty() {
+        retain_within(&mut builders, SPARE_SET_BYTES_MAX);
+        if !builders.is_empty() {
             let mut spares = spares();
             if spares.len() < SPARE_BUILDERS_MAX {
                 spares.push(builders);
@@ -333,6 +334,18 @@ impl Ingest {
     }
 }
 
+/// Drops the builders whose memory does not fit in `bytes_max` beside that of those before them.
+fn retain_within(builders: &mut Vec<BodyBuilder>, bytes_max: usize) {
+    let mut left = bytes_max;
+    builders.retain(|builder| match left.checked_sub(builder.memory_bytes()) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    });
+}
+
 fn count_rejects(rejects: &[Reject]) {
     metrics::counter!("truenow_ingest_events_total", "result" => "rejected").increment(rejects.len() as u64);
     for code in [ErrorCode::InvalidArgument, ErrorCode::NotFound, ErrorCode::TooLarge, ErrorCode::PermissionDenied] {
@@ -359,4 +372,42 @@ pub(crate) fn queue_full(retry_after: Duration) -> ApiError {
     ApiError::new(ErrorCode::ResourceExhausted, "the event log's queue is full, try again later")
         .with_field("log_queue")
         .with_retry_after(retry_after)
+}
+
+#[cfg(test)]
+mod tests {
+    use codec::EventRef;
+    use types::Timestamp;
+
+    use super::*;
+
+    fn builder(bytes: usize) -> BodyBuilder {
+        let mut builder = BodyBuilder::default();
+        let value = "x".repeat(1_000);
+        for n in 0..bytes.div_ceil(1_000) as u32 {
+            let (value, id) = (format!("{n}{value}"), n.to_le_bytes());
+            let event = EventRef {
+                namespace: "n",
+                table: "t",
+                event_time: None,
+                event_id: Some(&id),
+                dimensions: &[("a", &value)],
+                metrics: &[],
+            };
+            builder.push(&event, Timestamp(0), n).unwrap();
+        }
+        builder.clear();
+        builder
+    }
+
+    /// Goal: what is kept of a set of builders is bounded by the memory that they hold, however empty they are.
+    #[test]
+    fn spare_builders_are_kept_by_their_memory() {
+        let mut builders = vec![builder(10_000), builder(1_000_000), builder(10_000)];
+        retain_within(&mut builders, 100_000);
+        assert_eq!(builders.len(), 2);
+        assert!(builders.iter().map(BodyBuilder::memory_bytes).sum::<usize>() <= 100_000);
+        retain_within(&mut builders, 20_000);
+        assert_eq!(builders.len(), 1);
+    }
 }
