@@ -101,15 +101,6 @@ impl Http {
         }
         String::from_utf8(reply.body.into()).map_err(|_not_text| Failure::new(format!("{url} did not answer in UTF-8")))
     }
-
-    /// Gets JSON that must come with status 200.
-    ///
-    /// # Errors
-    /// As [`Http::get_text`], or it is no JSON.
-    pub(crate) async fn get_json(&self, url: &str) -> Result<Value, Failure> {
-        let text = self.get_text(url).await?;
-        serde_json::from_str(&text).map_err(|error| Failure::new(format!("{url} did not answer in JSON: {error}")))
-    }
 }
 
 impl Reply {

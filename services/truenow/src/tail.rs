@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use hyper::StatusCode;
+use hyper::{Method, StatusCode, body::Bytes};
 use serde_json::{Value, json};
 use types::Timestamp;
 
 use crate::{
     args::TailArgs,
     failure::Failure,
-    http::Http,
+    http::{Http, Reply},
     metrics_text::Samples,
     outcome::{Outcome, answer, runtime},
     table_text::thousands,
@@ -21,6 +21,13 @@ const EVERY: Duration = Duration::from_secs(1);
 const HEAD_EVERY: u64 = 20;
 /// The query that measures the way of a question asks about this much time, µs.
 const ASKED_US: i64 = 60_000_000;
+
+/// Endpoints of which a request is one batch. Not `IngestStream`, which is recorded when the whole stream ends.
+const INGEST_ENDPOINTS: [&str; 3] = [
+    "endpoint=\"/v1/events\"",
+    "endpoint=\"/truenow.v1.Ingest/IngestBatch\"",
+    "endpoint=\"/truenow.v1.Ingest/IngestColumns\"",
+];
 
 /// Shows lines until Ctrl-C.
 ///
@@ -88,7 +95,6 @@ impl State {
         let p99 = |samples: &Samples<'_>, service, endpoint| {
             samples.max("truenow_request_seconds", &[service, endpoint, "quantile=\"0.99\""])
         };
-        let ingest = ["endpoint=\"/v1/events\"", "/truenow.v1.Ingest/"];
         Self {
             at,
             accepted: events("result=\"accepted\""),
@@ -96,7 +102,7 @@ impl State {
             queries: query
                 .sum("truenow_http_requests_total", &["service=\"query-api\"", "endpoint=\"/v1/query\""])
                 .unwrap_or_default(),
-            ingest_p99: ingest
+            ingest_p99: INGEST_ENDPOINTS
                 .iter()
                 .filter_map(|endpoint| p99(gateway, "service=\"gateway\"", endpoint))
                 .reduce(f64::max),
@@ -135,10 +141,11 @@ fn head(args: &TailArgs) -> String {
     head
 }
 
-/// The table's watermark, and how many of its events lie in the last minute as the query API answers it.
+/// The table's watermark, and how many of its events lie in the last minute as the query API answers it; `-` for what
+/// cannot be had now.
 async fn table_part(http: &Http, args: &TailArgs, namespace: &str, table: &str) -> Result<String, Failure> {
     let url = format!("{}/v1/watermarks/{namespace}/{table}", args.addresses.watermark());
-    let progress = http.get_json(&url).await?;
+    let progress = probed(&http.exchange(Method::GET, &url, &[], Bytes::new()).await?)?;
     let watermark = progress["watermark_us"]
         .as_i64()
         .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok())
@@ -147,11 +154,29 @@ async fn table_part(http: &Http, args: &TailArgs, namespace: &str, table: &str) 
     let query = json!({"namespace": namespace, "table": table, "start_time": now - ASKED_US, "end_time": now});
     let began = Instant::now();
     let reply = http.post_json(&format!("{}/v1/query", args.addresses.query_api()), query.to_string()).await?;
-    let asked = began.elapsed().as_secs_f64() * 1e3;
-    if reply.status != StatusCode::OK {
-        return Err(reply.refusal());
+    let asked = match probed(&reply)? {
+        Value::Null => "-".to_owned(),
+        _ => format!("{:.2}", began.elapsed().as_secs_f64() * 1e3),
+    };
+    Ok(format!(" {watermark:>27} {:>14} {asked:>9}", count(&reply.json())))
+}
+
+/// What a probe was answered; null where it was refused for a reason that may pass while the lines go on: the table does not
+/// exist yet or its events left, the service recovers or has too much to do.
+///
+/// # Errors
+/// It was refused for another reason.
+fn probed(reply: &Reply) -> Result<Value, Failure> {
+    let json = reply.json();
+    match reply.status {
+        StatusCode::OK => Ok(json),
+        StatusCode::NOT_FOUND
+        | StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => Ok(Value::Null),
+        _ if json["error"]["code"] == "OUT_OF_RANGE" => Ok(Value::Null),
+        _ => Err(reply.refusal()),
     }
-    Ok(format!(" {watermark:>27} {:>14} {asked:>9.2}", count(&reply.json())))
 }
 
 fn count(answer: &Value) -> String {
@@ -162,7 +187,8 @@ fn count(answer: &Value) -> String {
 mod tests {
     use super::*;
 
-    /// Goal: rates are differences over the time between, latencies and freshness the last word of the metrics.
+    /// Goal: rates are differences over the time between, latencies and freshness the last word of the metrics; how long a
+    /// stream was open is no latency.
     #[test]
     fn lines_show_rates() {
         let page = |accepted: u32| {
@@ -170,6 +196,8 @@ mod tests {
                 "truenow_ingest_events_total{{result=\"accepted\"}} {accepted}\n\
                  truenow_request_seconds{{service=\"gateway\",endpoint=\"/v1/events\",quantile=\"0.99\"}} 0.004\n\
                  truenow_request_seconds{{service=\"gateway\",endpoint=\"/v1/events\",quantile=\"0.5\"}} 9\n\
+                 truenow_request_seconds{{service=\"gateway\",endpoint=\"/truenow.v1.Ingest/IngestStream\",quantile=\"0.99\"}} 7\n\
+                 truenow_request_seconds{{service=\"gateway\",endpoint=\"/truenow.v1.Ingest/IngestColumns\",quantile=\"0.99\"}} 0.006\n\
                  truenow_freshness_seconds{{partition=\"0\"}} 0.001\n\
                  truenow_freshness_seconds{{partition=\"1\"}} 0.0025\n"
             )
@@ -182,6 +210,18 @@ mod tests {
         };
         let line = state(5_000, at + Duration::from_secs(2)).line(&state(1_000, at));
         let cells: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!(cells, ["2,000", "0", "4.00", "0", "-", "2.50", "-"]);
+        assert_eq!(cells, ["2,000", "0", "6.00", "0", "-", "2.50", "-"]);
+    }
+
+    /// Goal: what may pass is no end of the lines, a mistake in the command is.
+    #[test]
+    fn refused_probes_are_passed_over() {
+        let reply = |status, body: &'static str| Reply { status, retry_after: None, body: body.into() };
+        let passes = |status| matches!(probed(&reply(status, "{}")), Ok(Value::Null));
+        assert!(passes(StatusCode::SERVICE_UNAVAILABLE) && passes(StatusCode::NOT_FOUND));
+        assert!(probed(&reply(StatusCode::BAD_REQUEST, r#"{"error":{"code":"OUT_OF_RANGE"}}"#)).is_ok());
+        assert!(probed(&reply(StatusCode::UNAUTHORIZED, "{}")).is_err());
+        assert!(probed(&reply(StatusCode::BAD_REQUEST, r#"{"error":{"code":"INVALID_ARGUMENT"}}"#)).is_err());
+        assert_eq!(probed(&reply(StatusCode::OK, r#"{"watermark_us":1}"#)).unwrap()["watermark_us"], 1);
     }
 }

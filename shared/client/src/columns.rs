@@ -1,6 +1,9 @@
 //! The writer of columns: batches of blocks, several under way.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use proto::v1::{IngestColumnsRequest, IngestReply, TableDescription};
 use tokio::{task::JoinHandle, time::Instant};
@@ -122,7 +125,9 @@ impl ColumnsWriter {
         match acked.unwrap_or(Err(ClientError::Stopped)) {
             Ok(Acked { reply, rows, retries }) => {
                 self.summary.retries += retries;
-                self.summary.add(reply, &rows, self.options.rejects_listed_max);
+                let name = &self.batcher.table().name;
+                let tables = BTreeSet::from([(name.namespace.clone(), name.table.clone())]);
+                self.summary.add(reply, &rows, tables, &self.options);
                 Ok(())
             }
             Err(error) => {

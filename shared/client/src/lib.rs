@@ -26,7 +26,7 @@
 //!         .await?;
 //! }
 //! let summary = writer.finish().await?;
-//! println!("{} accepted; query with \"after\": {:?}", summary.accepted, summary.token);
+//! println!("{} accepted; query with \"after\": {:?}", summary.accepted, summary.tokens);
 //! # Ok(())
 //! # }
 //! ```
@@ -39,6 +39,7 @@ mod options;
 mod retry;
 mod rows;
 mod summary;
+mod tokens;
 
 pub use batch::Row;
 pub use columns::ColumnsWriter;

@@ -1,13 +1,13 @@
 //! The writer of rows: batches of events of any tables over one stream, an ack per batch in order.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use proto::v1::{Event, IngestBatchRequest, IngestReply};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use crate::{ClientError, Options, PushError, Summary, connection::Stub, retry::Attempts};
+use crate::{ClientError, Options, PushError, Summary, connection::Stub, retry::Attempts, tokens::Name};
 
 /// Writes rows as they are, of any tables. Dropping it gives up what is not acked.
 pub struct RowsWriter {
@@ -124,7 +124,7 @@ impl RowsWriter {
                     let Some(sent) = self.unacked.pop_front() else { return Ok(()) };
                     let last_row = sent.first_row + sent.request.events.len() as u64;
                     let rows: Vec<_> = (sent.first_row..last_row).collect();
-                    self.summary.add(reply, &rows, self.options.rejects_listed_max);
+                    self.summary.add(reply, &rows, tables_of(&sent.request.events), &self.options);
                     self.attempts = Attempts::default();
                     return Ok(());
                 }
@@ -160,6 +160,12 @@ impl RowsWriter {
         let replies = self.stub.ingest_stream(ReceiverStream::new(to_send)).await?.into_inner();
         Ok(Stream { requests, replies })
     }
+}
+
+/// The tables that events are for. Runs of events of one table cost one entry.
+fn tables_of(events: &[Event]) -> BTreeSet<Name> {
+    let runs = events.chunk_by(|a, b| a.table == b.table && a.namespace == b.namespace);
+    runs.filter_map(<[Event]>::first).map(|event| (event.namespace.clone(), event.table.clone())).collect()
 }
 
 /// Bytes of an event in a message, about.

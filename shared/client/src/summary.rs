@@ -1,5 +1,12 @@
 //! What became of all that a writer sent.
 
+use std::collections::BTreeSet;
+
+use crate::{
+    Options,
+    tokens::{Name, Tokens},
+};
+
 /// A row that the server rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedRow {
@@ -26,19 +33,28 @@ pub struct Summary {
     pub retries: u64,
     /// What the acks mean: `synced`, `replicated` or `broker`; empty before the first.
     pub durability: String,
-    /// The newest token: a query that presents it as `after` sees all rows of this summary. (One gateway's newest token
-    /// covers its earlier ones.)
-    pub token: Option<String>,
+    /// A query that presents all of these as `after` sees all rows of this summary, as long as its batches went through
+    /// one run of one gateway; the newest comes last. Not one alone: batches that were under way together may have been
+    /// acked in any order.
+    pub tokens: Vec<String>,
+    kept: Tokens,
 }
 
 impl Summary {
-    /// Adds an ack; `rows` are the batch's rows by their index in the request.
-    pub(crate) fn add(&mut self, reply: proto::v1::IngestReply, rows: &[u64], listed_max: usize) {
+    /// Adds the ack of the next batch in the order of sending; `rows` are its rows by their index in the request, `tables`
+    /// those that it was for.
+    pub(crate) fn add(
+        &mut self,
+        reply: proto::v1::IngestReply,
+        rows: &[u64],
+        tables: BTreeSet<Name>,
+        options: &Options,
+    ) {
         self.accepted += reply.accepted;
         self.rejected += reply.rejected.len() as u64;
         self.batches += 1;
         for reject in reply.rejected {
-            if self.rejects.len() >= listed_max {
+            if self.rejects.len() >= options.rejects_listed_max {
                 break;
             }
             // An index that the batch does not have cannot be; the reason is worth showing all the same.
@@ -49,7 +65,8 @@ impl Summary {
             self.durability = reply.durability;
         }
         if !reply.token.is_empty() {
-            self.token = Some(reply.token);
+            self.kept.add(reply.token, tables, options.batches_in_flight_max.max(1));
+            self.tokens = self.kept.list();
         }
     }
 }

@@ -49,7 +49,7 @@ async fn rows_arrive_as_columns() {
         let summary = writer.finish().await.unwrap();
         assert_eq!((summary.accepted, summary.rejected, summary.batches, summary.retries), (1_050, 0, 11, 0));
         assert_eq!(summary.durability, "synced");
-        assert!(token(&summary.token.unwrap()).table(TableId(1)).is_some());
+        assert!(token(summary.tokens.last().unwrap()).table(TableId(1)).is_some());
         assert_eq!(times_stored(&gateway).into_values().collect::<Vec<_>>(), vec![1; 1_050]);
         // 4 partitions, 11 batches: had a block been split again there would be more.
         assert!(gateway.log.blocks().len() <= 44, "{}", gateway.log.blocks().len());

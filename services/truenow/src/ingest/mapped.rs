@@ -170,7 +170,7 @@ pub(crate) async fn writer(
 fn count(tally: &mut Tally, summary: Summary, lines: &LineOfRow) {
     tally.accepted = summary.accepted;
     tally.durability = summary.durability;
-    tally.token = summary.token;
+    tally.tokens = summary.tokens;
     let listed = summary.rejects.len() as u64;
     for reject in summary.rejects {
         tally.reject(lines.line(reject.row), format!("{}: {}", reject.code, reject.message));

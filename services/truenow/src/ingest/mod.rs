@@ -59,6 +59,10 @@ const TICK: Duration = Duration::from_millis(200);
 /// # Errors
 /// The file cannot be read, the mapping does not fit it, or nobody takes the events.
 pub(crate) fn run(args: &IngestArgs) -> Result<Outcome, Failure> {
+    if args.wait {
+        // The question that waits needs them; to find that out after everything is sent would be too late.
+        table_of(args)?;
+    }
     let source = source::open(&args.file)?;
     let (size, read) = (source.size, Arc::clone(&source.read));
     let events = events(args, source)?;
@@ -79,7 +83,7 @@ pub(crate) fn run(args: &IngestArgs) -> Result<Outcome, Failure> {
     tally.lines(began.elapsed()).iter().for_each(|line| note(line));
     ended?;
     if args.wait {
-        runtime.block_on(visible::wait(args, tally.token.as_deref()))?;
+        runtime.block_on(visible::wait(args, &tally.tokens))?;
     }
     Ok(if tally.rejected == 0 { Outcome::Well } else { Outcome::NotAllWell })
 }

@@ -8,7 +8,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::send_lines::Sent;
+use super::{WINDOW, send_lines::Sent};
 use crate::{outcome::note, table_text::thousands};
 
 /// So many rejected events are shown with line and reason.
@@ -36,8 +36,8 @@ pub(crate) struct Tally {
     pub(crate) bytes: u64,
     /// The durability that the server named last.
     pub(crate) durability: String,
-    /// What a query presents to see all of this.
-    pub(crate) token: Option<String>,
+    /// What a query presents, all of it, to see all of this; the newest last.
+    pub(crate) tokens: Vec<String>,
     first: Vec<Rejected>,
     reasons: BTreeMap<String, u64>,
 }
@@ -49,8 +49,19 @@ impl Tally {
         if !sent.durability.is_empty() {
             self.durability = sent.durability;
         }
-        self.token = sent.token.or_else(|| self.token.take());
+        self.keep_token(sent.token);
         sent.rejected.into_iter().for_each(|(line, why)| self.reject(line, why));
+    }
+
+    /// Keeps the tokens of the last [`WINDOW`] replies. A token covers what its gateway had acked for the table before it.
+    /// Of so many replies after another one, at least one is to a batch that was sent when that one was acked already: its
+    /// token covers both.
+    fn keep_token(&mut self, token: Option<String>) {
+        let Some(token) = token else { return };
+        self.tokens.push(token);
+        if self.tokens.len() > WINDOW {
+            self.tokens.remove(0);
+        }
     }
 
     /// Counts an event that was not taken.
@@ -149,6 +160,17 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: the tokens of as many replies are kept as batches were under way; a reply without one drives out none.
+    #[test]
+    fn tokens_of_a_window_are_kept() {
+        let mut tally = Tally::default();
+        for n in 0..10 {
+            tally.count(Sent { token: Some(n.to_string()), ..Sent::default() });
+            tally.count(Sent::default());
+        }
+        assert_eq!(tally.tokens, ["6", "7", "8", "9"]);
+    }
 
     /// Goal: the first rejects by line are shown whichever came first, the rest are counted by reason.
     #[test]

@@ -11,16 +11,18 @@ use crate::{args::IngestArgs, failure::Failure, http::Http, outcome::note};
 /// The longest wait that a query allows, ms.
 const WAIT_MS: u64 = types::limits::QUERY_TIMEOUT_MS_MAX;
 
-/// Asks a query that answers when it covers the token; what it finds does not matter.
+/// Asks a query that answers when it covers the tokens; what it finds does not matter.
 ///
 /// # Errors
 /// It is not covered in time, or the query API is away.
-pub(crate) async fn wait(args: &IngestArgs, token: Option<&str>) -> Result<(), Failure> {
-    let Some(token) = token else { return Ok(()) };
+pub(crate) async fn wait(args: &IngestArgs, tokens: &[String]) -> Result<(), Failure> {
+    if tokens.is_empty() {
+        return Ok(());
+    }
     let (namespace, table) = table_of(args)?;
     let query = json!({
         "namespace": namespace, "table": table, "start_time": 0, "end_time": 1,
-        "after": token, "timeout_ms": WAIT_MS, "allow_partial": true,
+        "after": tokens, "timeout_ms": WAIT_MS, "allow_partial": true,
     });
     let began = Instant::now();
     let url = format!("{}/v1/query", args.addresses.query_api());
