@@ -5,6 +5,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$root"
 # shellcheck source=scripts/prerequisites.sh
 . scripts/prerequisites.sh
+# shellcheck source=scripts/server.sh
+. scripts/server.sh
 
 full=false
 case ${1:-} in
@@ -32,7 +34,21 @@ require curl curl ca-certificates
 require jq jq
 require zstd zstd
 out=$(mktemp -d)
+# Where the server of a step lives; empty: none runs.
+home=
+# end_server: stops the server of the step, if there is one, and removes its files.
+end_server() {
+  local ended=$home code=0
+  [ -n "$ended" ] || return 0
+  home=
+  ./stop-services.sh --home "$ended" || code=$?
+  rm -rf "$ended"
+  return "$code"
+}
 trap 'rm -rf "$out"' EXIT
+# An interrupted run ends by way of EXIT too.
+trap 'exit 130' INT
+trap 'exit 143' TERM
 passed=0
 failed=0
 skipped=0
@@ -44,8 +60,9 @@ step() {
   shift
   log=$out/$(tr -c 'a-zA-Z0-9\n' _ <<<"$name")
   began=$SECONDS
+  # tee outlives an interrupt, so that a step can still say how it cleaned up.
   printf '== %s\n' "$name"
-  "$@" 2>&1 | tee "$log" || code=$?
+  "$@" 2>&1 | tee -i "$log" || code=$?
   # Lines of cargo ("test result: ok. 3 passed; 0 failed; ...") and of our scripts ("3 passed, 0 failed, 1 skipped").
   read -r p f s < <(awk '
     /^test result:/ { p += $4; f += $6; next }
@@ -67,13 +84,24 @@ left_out() {
   printf '== SKIPPED %s: %s\n' "$1" "$2"
 }
 
+# on_a_server COMMAND...: runs it against a server of its own, which is gone afterwards however the command ends.
 on_a_server() {
-  local home code=0
+  local offset=22400 service port code=0
+  # A server that an earlier run left behind would answer in the place of the one that is to be tested.
+  for service in $SERVICES; do
+    port=$((${service#*:} + offset))
+    if (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+      die "something answers on port $port already" "a server of an earlier run? end it and try again"
+    fi
+  done
+  # The step runs in a subshell, which inherits no traps.
+  trap end_server EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
   home=$(mktemp -d)
-  ./start-services.sh --home "$home" --port-offset 22400 || code=$?
-  if [ "$code" = 0 ]; then "$@" --port-offset 22400 || code=$?; fi
-  ./stop-services.sh --home "$home" || code=$?
-  rm -rf "$home"
+  ./start-services.sh --home "$home" --port-offset "$offset" || code=$?
+  if [ "$code" = 0 ]; then "$@" --port-offset "$offset" || code=$?; fi
+  end_server || code=$?
   return "$code"
 }
 
