@@ -39,7 +39,7 @@ fn block(partition: u32) -> Append {
 }
 
 fn bytes_of(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at * at >> 3) as u8).collect()
+    (0..len).map(|at| ((at * at) >> 3) as u8).collect()
 }
 
 /// User and system time of this process, in clock ticks of 10 ms.
