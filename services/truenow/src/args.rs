@@ -70,7 +70,7 @@ COUNTING ONCE
   With --id each event has an id of its own: `--id COLUMN` its value, `--id line` the name of the source and the
   line's number. Without it, the identity is that of the batch: the file (path, size, time of change), the options,
   the batch's number. Either way the same unchanged file sent again with the same options within the
-  table's dedup_window_us is known to be the same, where the server recognises duplicates. Standard input without --id
+  table's dedup_window_us counts once. Standard input without --id
   is new each time.";
 
 /// `truenow ingest`.

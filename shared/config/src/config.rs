@@ -150,7 +150,7 @@ pub struct HotTierConfig {
 /// The query API.
 #[derive(Debug, Clone, Copy)]
 pub struct QueryApiConfig {
-    /// How long a cached result lives; zero: no cache.
+    /// How long a cached result will live. Results are not cached yet, so it has no effect.
     pub cache_ttl: Duration,
     /// Rows of an answer where the query does not say.
     pub limit_default: usize,
