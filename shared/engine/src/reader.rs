@@ -100,6 +100,17 @@ impl Reader {
         (next_offset, tables.map(|table| table.map(cut)).collect())
     }
 
+    /// As [`Reader::snapshots`], but at an earlier offset: without the rows of the records from `next_offset` on. Rows that
+    /// have left since are not there either, as the snapshots' horizons say. `None` where that offset is still to come.
+    #[must_use]
+    pub fn snapshots_at(&self, keys: &[TableKey], next_offset: Offset) -> Option<Vec<Option<TableSnapshot>>> {
+        if next_offset > self.shared.applied() {
+            return None;
+        }
+        let cut = |key: TableKey| Some(TableSnapshot::cut(key, next_offset, &self.table(key)?.view.load()));
+        Some(keys.iter().map(|&key| cut(key)).collect())
+    }
+
     /// The tables that the partition knows, ascending.
     #[must_use]
     pub fn tables(&self) -> Vec<TableKey> {

@@ -5,7 +5,7 @@ mod rows;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use engine::{Limits, MemoryBudget, Reader, Writer, partition};
+use engine::{Limits, MemoryBudget, Reader, TableSnapshot, Writer, partition};
 use proptest::prelude::*;
 use rows::{PARTITION, Row, apply, block, decode, table_key};
 use types::{Offset, PartitionId, Schema, Table, TableKey, TableName, TableSettings, Timestamp};
@@ -161,6 +161,36 @@ proptest! {
         }
         drop(world);
         prop_assert_eq!((budget.used(), budget.retired()), (0, 0), "all memory was accounted for");
+    }
+
+    /// Goal: a snapshot at an earlier offset is the one that was taken then, less only what lies behind its horizon; one at
+    /// an offset that is still to come is refused.
+    #[test]
+    fn earlier_snapshots_come_again(ops in prop::collection::vec(op(), 1..40), limit in 20_000_u64..400_000) {
+        let mut world = World::new(tiny(), &Arc::new(MemoryBudget::new(limit)));
+        let mut taken = Vec::new();
+        for op in &ops {
+            world.run(op);
+            let (next_offset, keys) = (world.reader.next_offset(), world.reader.tables());
+            let (_, snapshots) = world.reader.snapshots(&keys);
+            let rows = |snapshot: Option<TableSnapshot>| decode(&snapshot.expect("it is listed")).into_iter().collect();
+            taken.push((next_offset, keys, snapshots.into_iter().map(rows).collect::<Vec<BTreeMap<_, _>>>()));
+        }
+        for (next_offset, keys, then) in taken {
+            let again = world.reader.snapshots_at(&keys, next_offset).expect("it is not to come");
+            for (again, then) in again.into_iter().zip(then) {
+                // A table that was dropped since has no snapshot.
+                let Some(again) = again else { continue };
+                prop_assert_eq!(again.next_offset(), next_offset);
+                let rows: BTreeMap<_, _> = decode(&again).into_iter().collect();
+                prop_assert!(rows.iter().all(|(origin, row)| then.get(origin) == Some(row)), "no row that was not there");
+                let horizon = again.evicted_before().unwrap_or(Timestamp::MIN);
+                let gone = then.iter().filter(|(origin, _)| !rows.contains_key(origin));
+                prop_assert!(gone.clone().all(|(_, row)| Timestamp(row.time) < horizon), "rows left unannounced");
+            }
+        }
+        let ahead = Offset(world.reader.next_offset().0 + 1);
+        prop_assert!(world.reader.snapshots_at(&world.reader.tables(), ahead).is_none());
     }
 
     /// Goal: what is evicted on one replica changes nothing in how another lays out the rows that both have.
