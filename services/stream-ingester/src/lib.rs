@@ -5,7 +5,7 @@
 //! start has been applied; until then health says how far it is.
 
 mod progress;
-mod worker;
+pub mod worker;
 
 use std::{
     sync::Arc,
@@ -17,7 +17,8 @@ use axum::Router;
 use config::{ServiceAddresses, StreamIngesterConfig};
 use event_log::EventLog;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
-use progress::{PartitionProgress, recovery};
+pub use progress::PartitionProgress;
+use progress::recovery;
 use proto::hot_tier::PartitionWriter;
 use service::{Health, Host, Parts, Routes, Running, Shutdown, StartError};
 use tokio::time::MissedTickBehavior;

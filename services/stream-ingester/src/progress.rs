@@ -7,7 +7,7 @@ use types::{Offset, PartitionId};
 /// One partition's progress. All fields are statistics: written by the partition's thread, read by health and metrics,
 /// ordered with nothing, hence Relaxed.
 #[derive(Debug)]
-pub(crate) struct PartitionProgress {
+pub struct PartitionProgress {
     partition: PartitionId,
     started_at: AtomicU64,
     recover_to: AtomicU64,
@@ -19,7 +19,9 @@ pub(crate) struct PartitionProgress {
 }
 
 impl PartitionProgress {
-    pub(crate) fn new(partition: PartitionId) -> Self {
+    /// That of a partition whose thread has not started.
+    #[must_use]
+    pub fn new(partition: PartitionId) -> Self {
         Self {
             partition,
             started_at: AtomicU64::new(0),

@@ -35,7 +35,7 @@ const WAITING: &str = "partition-waiting";
 
 /// Why a partition's thread ended.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Stopped {
+pub enum Stopped {
     /// The log was closed, or the service stops: an ordered shutdown.
     #[error("the service stops")]
     Closed,
@@ -47,129 +47,193 @@ pub(crate) enum Stopped {
     Panicked(Offset),
 }
 
-/// What a partition's thread works with.
-pub(crate) struct Means {
-    pub(crate) log: Arc<dyn EventLog>,
-    pub(crate) progress: Arc<PartitionProgress>,
-    pub(crate) health: Health,
-    /// Ends the thread.
-    pub(crate) stop: Shutdown,
+/// What a step came to.
+#[derive(Debug)]
+pub enum Step {
+    /// A batch was applied; there may be more.
+    Worked,
+    /// No record came in the time given.
+    Idle,
+    /// Something that the next step needs is away: it is to be tried again after this long.
+    Away(Duration),
+    /// The end; no step may follow.
+    Stopped(Stopped),
 }
 
-/// A partition's thread, as a value.
-pub(crate) struct Worker {
+/// What a worker works with.
+pub struct Means {
+    /// The log to read.
+    pub log: Arc<dyn EventLog>,
+    /// Where the worker says how far it is.
+    pub progress: Arc<PartitionProgress>,
+    /// Where it says what it waits for.
+    pub health: Health,
+    /// Ends it.
+    pub stop: Shutdown,
+}
+
+/// A partition's thread, as a value: [`Worker::run`] is all that the thread does, and [`Worker::step`] a part of it that
+/// takes no time of its own, for those who have another clock.
+pub struct Worker {
     means: Means,
     writer: Box<dyn PartitionWriter>,
+    reader: Option<Box<dyn LogReader>>,
     /// Records between two rounds of housekeeping.
     batch_records: usize,
+    /// Taken from the log; those from `applied` on are still to be applied.
+    records: Vec<Record>,
+    applied: usize,
+    /// How long to wait if the next try fails.
+    retry: Duration,
     /// What was durable when the worker started; `None` once it has been applied.
     recover_to: Option<Offset>,
 }
 
 impl Worker {
-    pub(crate) fn new(means: Means, writer: Box<dyn PartitionWriter>, batch_records: usize) -> Self {
+    /// A worker that applies what lies from the writer's next offset on; `batch_records` between two rounds of housekeeping.
+    #[must_use]
+    pub fn new(means: Means, writer: Box<dyn PartitionWriter>, batch_records: usize) -> Self {
         let bounds = means.log.bounds(writer.partition());
         means.progress.started(writer.next_offset(), bounds.end);
-        Self { means, writer, batch_records: batch_records.max(1), recover_to: Some(bounds.end) }
+        Self {
+            means,
+            writer,
+            reader: None,
+            batch_records: batch_records.max(1),
+            records: Vec::new(),
+            applied: 0,
+            retry: RETRY_MIN,
+            recover_to: Some(bounds.end),
+        }
     }
 
-    pub(crate) fn partition(&self) -> PartitionId {
+    /// The partition.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
         self.writer.partition()
+    }
+
+    /// The offset of the record to apply next.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.writer.next_offset()
     }
 
     /// Runs until the service stops, the log is closed, or the partition cannot go on.
     pub(crate) fn run(mut self) -> Stopped {
-        let mut reader = match self.open() {
-            Ok(reader) => reader,
-            Err(error) => return Stopped::Read(error),
+        loop {
+            match self.step(POLL_WAIT) {
+                Step::Worked | Step::Idle => {}
+                Step::Away(retry) => self.wait(retry),
+                Step::Stopped(stopped) => return stopped,
+            }
+        }
+    }
+
+    /// Applies the next batch of records, or looks for some; waits for them at most `wait`.
+    pub fn step(&mut self, wait: Duration) -> Step {
+        if self.means.stop.is_triggered() {
+            return Step::Stopped(Stopped::Closed);
+        }
+        let stepped = if self.applied == self.records.len() { self.take(wait) } else { Ok(Step::Worked) };
+        let stepped = match stepped {
+            Ok(Step::Worked) => self.apply_batch(),
+            other => other,
         };
-        let mut records = Vec::new();
-        let mut retry = RETRY_MIN;
-        loop {
-            if self.means.stop.is_triggered() {
-                return Stopped::Closed;
-            }
-            self.finish_recovery();
-            match reader.poll(POLL_BYTES, POLL_WAIT, &mut records) {
-                Ok(_) => retry = RETRY_MIN,
-                Err(ReadError::Closed) => return Stopped::Closed,
-                Err(ReadError::Io(error)) => {
-                    tracing::error!(partition = self.partition().0, %error, "the log cannot be read; trying again");
-                    if let Err(stopped) = self.wait(retry) {
-                        return stopped;
-                    }
-                    retry = (retry * 2).min(RETRY_MAX);
-                    continue;
-                }
-                Err(error) => return Stopped::Read(error),
-            }
-            for batch in records.chunks(self.batch_records) {
-                if self.means.stop.is_triggered() {
-                    return Stopped::Closed;
-                }
-                if let Err(stopped) = self.apply(batch) {
-                    return stopped;
-                }
+        stepped.unwrap_or_else(Step::Stopped)
+    }
+
+    /// Takes records from the log.
+    fn take(&mut self, wait: Duration) -> Result<Step, Stopped> {
+        self.finish_recovery();
+        self.records.clear();
+        self.applied = 0;
+        if self.reader.is_none() {
+            let reader = self.means.log.reader(self.partition(), self.writer.next_offset());
+            self.reader = Some(reader.map_err(Stopped::Read)?);
+        }
+        let reader = self.reader.as_mut().expect("opened above");
+        match reader.poll(POLL_BYTES, wait, &mut self.records) {
+            Ok(0) => {
                 self.writer.housekeep();
+                self.release();
+                Ok(Step::Idle)
             }
-            if records.is_empty() {
-                self.writer.housekeep();
+            Ok(_) => {
+                self.retry = RETRY_MIN;
+                Ok(Step::Worked)
             }
-            records.clear();
-            self.means.log.release_before(self.partition(), self.writer.needed_from());
+            Err(ReadError::Closed) => Err(Stopped::Closed),
+            Err(ReadError::Io(error)) => {
+                tracing::error!(partition = self.partition().0, %error, "the log cannot be read; trying again");
+                Ok(self.away())
+            }
+            Err(error) => Err(Stopped::Read(error)),
         }
     }
 
-    fn open(&self) -> Result<Box<dyn LogReader>, ReadError> {
-        self.means.log.reader(self.partition(), self.writer.next_offset())
-    }
-
-    fn apply(&mut self, records: &[Record]) -> Result<(), Stopped> {
-        records.iter().try_for_each(|record| self.apply_one(record))
-    }
-
-    /// Applies a record, however long that takes.
-    fn apply_one(&mut self, record: &Record) -> Result<(), Stopped> {
-        let mut retry = RETRY_MIN;
-        loop {
-            let writer = &mut self.writer;
-            let applied = catch_unwind(AssertUnwindSafe(|| {
-                writer.apply(record.offset, record.append_time, &record.header, &record.body)
-            }));
-            let (partition, offset) = (self.partition().0, record.offset.0);
-            match applied {
-                Ok(Ok(())) => self.means.progress.applied(record.offset.next(), u64::from(record.header.rows)),
-                Ok(Err(NotApplied::PassedOver(error))) => {
-                    self.means.progress.refused(record.offset.next());
-                    tracing::error!(partition, offset, %error, "a record cannot be applied and is passed over");
-                }
-                Ok(Err(NotApplied::TryAgain(error))) => {
-                    tracing::error!(partition, offset, %error, "a record has to wait; trying again");
-                    self.means.health.degrade(WAITING, format!("partition {partition} waits: {error}"));
-                    self.wait(retry)?;
-                    retry = (retry * 2).min(RETRY_MAX);
-                    continue;
-                }
-                // The writer may be half-way through the record: nothing may be applied on top of that.
-                Err(_) => return Err(Stopped::Panicked(record.offset)),
+    /// Applies a batch of what was taken.
+    fn apply_batch(&mut self) -> Result<Step, Stopped> {
+        let end = self.records.len().min(self.applied + self.batch_records);
+        while self.applied < end {
+            if !self.apply_next()? {
+                return Ok(self.away());
             }
-            if retry > RETRY_MIN {
-                self.means.health.recover(WAITING);
-            }
-            return Ok(());
+            self.applied += 1;
         }
+        self.writer.housekeep();
+        if self.applied == self.records.len() {
+            self.release();
+        }
+        Ok(Step::Worked)
+    }
+
+    /// Applies a record; `false`: it has to wait.
+    fn apply_next(&mut self) -> Result<bool, Stopped> {
+        let (writer, record) = (&mut self.writer, &self.records[self.applied]);
+        let applied = catch_unwind(AssertUnwindSafe(|| {
+            writer.apply(record.offset, record.append_time, &record.header, &record.body)
+        }));
+        let (partition, offset) = (writer.partition().0, record.offset.0);
+        match applied {
+            Ok(Ok(())) => self.means.progress.applied(record.offset.next(), u64::from(record.header.rows)),
+            Ok(Err(NotApplied::PassedOver(error))) => {
+                self.means.progress.refused(record.offset.next());
+                tracing::error!(partition, offset, %error, "a record cannot be applied and is passed over");
+            }
+            Ok(Err(NotApplied::TryAgain(error))) => {
+                tracing::error!(partition, offset, %error, "a record has to wait; trying again");
+                self.means.health.degrade(WAITING, format!("partition {partition} waits: {error}"));
+                return Ok(false);
+            }
+            // The writer may be half-way through the record: nothing may be applied on top of that.
+            Err(_) => return Err(Stopped::Panicked(record.offset)),
+        }
+        if self.retry > RETRY_MIN {
+            self.retry = RETRY_MIN;
+            self.means.health.recover(WAITING);
+        }
+        Ok(true)
+    }
+
+    /// The next try comes later, and the one after it later still.
+    fn away(&mut self) -> Step {
+        let retry = self.retry;
+        self.retry = (retry * 2).min(RETRY_MAX);
+        Step::Away(retry)
     }
 
     /// Waits, but not beyond a stop.
-    fn wait(&self, retry: Duration) -> Result<(), Stopped> {
+    fn wait(&self, retry: Duration) {
         let started = Instant::now();
-        while !self.means.stop.is_triggered() {
-            if started.elapsed() >= retry {
-                return Ok(());
-            }
+        while !self.means.stop.is_triggered() && started.elapsed() < retry {
             std::thread::sleep(POLL_WAIT);
         }
-        Err(Stopped::Closed)
+    }
+
+    /// Lets the log drop what the writer needs no more.
+    fn release(&self) {
+        self.means.log.release_before(self.partition(), self.writer.needed_from());
     }
 
     fn finish_recovery(&mut self) {

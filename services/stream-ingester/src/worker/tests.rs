@@ -111,11 +111,10 @@ impl EventLog for FakeLog {
     async fn close(&self) {}
 }
 
-/// Counts what it applies, and gives the signal with the first; a stubborn one applies nothing the first time.
+/// Counts what it applies, and gives the signal with the first; refuses the first record so many times.
 struct FakeWriter {
     applied: Arc<AtomicU64>,
-    tries: u64,
-    stubborn: bool,
+    refusals: u64,
     stop: Shutdown,
 }
 
@@ -128,10 +127,11 @@ impl PartitionWriter for FakeWriter {
         Offset(self.applied.load(Ordering::Relaxed))
     }
 
-    fn apply(&mut self, _: Offset, _: Timestamp, _: &BlockHeader, _: &[u8]) -> Result<(), NotApplied> {
+    fn apply(&mut self, offset: Offset, _: Timestamp, _: &BlockHeader, _: &[u8]) -> Result<(), NotApplied> {
+        assert_eq!(offset, self.next_offset());
         self.stop.trigger();
-        self.tries += 1;
-        if self.stubborn && self.tries == 1 {
+        if self.refusals > 0 {
+            self.refusals -= 1;
             return Err(NotApplied::TryAgain(types::ApiError::unavailable("away")));
         }
         self.applied.fetch_add(1, Ordering::Relaxed);
@@ -147,25 +147,32 @@ impl PartitionWriter for FakeWriter {
     fn recovered(&mut self) {}
 }
 
-/// Runs a worker with batches of two; how it ended, what it applied, how often it asked the log.
-fn run(stubborn: bool, broken: bool) -> (Stopped, u64, u64) {
-    let (stop, applied, polls) = (Shutdown::new(), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let log = FakeLog { polls: Arc::clone(&polls), broken: broken.then(|| stop.clone()) };
-    let writer = FakeWriter { applied: Arc::clone(&applied), tries: 0, stubborn, stop: stop.clone() };
+/// A worker with batches of two, on a writer that refuses its first record so many times and then signals `applying`; and
+/// the count of what is applied.
+fn worker(log: FakeLog, refusals: u64, applying: Shutdown, stop: Shutdown) -> (Worker, Arc<AtomicU64>) {
+    let applied = Arc::new(AtomicU64::new(0));
+    let writer = FakeWriter { applied: Arc::clone(&applied), refusals, stop: applying };
     let means = Means {
         log: Arc::new(log),
         progress: Arc::new(PartitionProgress::new(PARTITION)),
         health: Health::starting("test", "0"),
         stop,
     };
-    let stopped = Worker::new(means, Box::new(writer), 2).run();
-    (stopped, applied.load(Ordering::Relaxed), polls.load(Ordering::Relaxed))
+    (Worker::new(means, Box::new(writer), 2), applied)
+}
+
+/// Runs a worker; how it ended, what it applied, how often it asked the log.
+fn run(refusals: u64, broken: bool) -> (Stopped, u64, u64) {
+    let (stop, polls) = (Shutdown::new(), Arc::new(AtomicU64::new(0)));
+    let log = FakeLog { polls: Arc::clone(&polls), broken: broken.then(|| stop.clone()) };
+    let (worker, applied) = worker(log, refusals, stop.clone(), stop);
+    (worker.run(), applied.load(Ordering::Relaxed), polls.load(Ordering::Relaxed))
 }
 
 /// Goal: a stop in the middle of a rebuild waits for the batch under way, and for no more of the log.
 #[test]
 fn a_stop_does_not_wait_for_the_rest_of_the_log() {
-    let (stopped, applied, polls) = run(false, false);
+    let (stopped, applied, polls) = run(0, false);
     assert!(matches!(stopped, Stopped::Closed), "{stopped}");
     assert_eq!((applied, polls), (2, 1));
 }
@@ -173,7 +180,7 @@ fn a_stop_does_not_wait_for_the_rest_of_the_log() {
 /// Goal: a log that cannot be read does not hold up a stop.
 #[test]
 fn a_stop_ends_the_wait_for_the_disk() {
-    let (stopped, applied, polls) = run(false, true);
+    let (stopped, applied, polls) = run(0, true);
     assert!(matches!(stopped, Stopped::Closed), "{stopped}");
     assert_eq!((applied, polls), (0, 1));
 }
@@ -181,7 +188,28 @@ fn a_stop_ends_the_wait_for_the_disk() {
 /// Goal: a record that cannot be applied now does not hold up a stop.
 #[test]
 fn a_stop_ends_the_wait_for_a_record() {
-    let (stopped, applied, _) = run(true, false);
+    let (stopped, applied, _) = run(1, false);
     assert!(matches!(stopped, Stopped::Closed), "{stopped}");
     assert_eq!(applied, 0);
+}
+
+/// Goal: steps apply the log in order, a batch each; a record that has to wait is tried again, each time later, before
+/// anything behind it, and what was applied before it in the batch is not applied again.
+#[test]
+fn steps_apply_in_order_and_say_how_long_to_wait() {
+    let log = FakeLog { polls: Arc::default(), broken: None };
+    let (mut worker, applied) = worker(log, 2, Shutdown::new(), Shutdown::new());
+    let mut waits = Vec::new();
+    let stopped = loop {
+        let before = applied.load(Ordering::Relaxed);
+        match worker.step(Duration::ZERO) {
+            Step::Worked => assert_eq!(applied.load(Ordering::Relaxed), before + 2),
+            Step::Away(retry) => waits.push((before, retry)),
+            Step::Idle => panic!("the log has no end but its close"),
+            Step::Stopped(stopped) => break stopped,
+        }
+    };
+    assert!(matches!(stopped, Stopped::Closed), "{stopped}");
+    assert_eq!(waits, [(0, RETRY_MIN), (0, RETRY_MIN * 2)]);
+    assert_eq!((applied.load(Ordering::Relaxed), worker.next_offset()), (RECORDS, Offset(RECORDS)));
 }
