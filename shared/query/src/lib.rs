@@ -28,6 +28,7 @@ mod plan;
 mod planner;
 mod predicate;
 mod run;
+mod segment_filter;
 mod source;
 mod state;
 mod task;

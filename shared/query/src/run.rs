@@ -8,12 +8,11 @@ use crate::{
     accumulator::{CellColumn, Single, Slotted},
     cancel::Cancel,
     cells::Cell,
-    code_filter::CodeFilter,
     grouper::{Grouper, KeyColumns},
     groups::Groups,
     partial::{ScanStats, TaskPartial},
-    plan::{GroupColumn, Plan, Test},
-    predicate::MetricTest,
+    plan::{GroupColumn, Plan},
+    segment_filter::{SegmentFilter, segment_filters},
     source::PlannedSource,
     state::State,
     task::Task,
@@ -85,59 +84,6 @@ impl<'a> SegmentColumns<'a> {
         });
         let codes = (0..plan.groups.len()).map(|at| source.group(at).and_then(|column| segment.codes(column)));
         Self { times: segment.times(), codes: codes.collect(), cells: cells.collect() }
-    }
-}
-
-/// A filter in terms of one segment's columns. Filters that all its rows pass are left out.
-enum SegmentFilter<'a> {
-    Codes(Codes<'a>, &'a CodeFilter),
-    Metric(&'a [f64], &'a MetricTest),
-}
-
-/// The filters of a segment; `None` where no row can pass them all.
-fn segment_filters<'a>(
-    plan: &'a Plan,
-    source: &'a PlannedSource,
-    segment: &'a SegmentView,
-) -> Option<Vec<SegmentFilter<'a>>> {
-    let mut filters = Vec::with_capacity(plan.filters.len());
-    for (at, filter) in plan.filters.iter().enumerate() {
-        let column = source.filter(at);
-        match &filter.test {
-            Test::Dimension(test) => {
-                let codes = column.and_then(|column| segment.codes(column).zip(segment.dictionary(column)));
-                match codes.map(|(codes, dictionary)| (codes, source.codes(at, test, dictionary))) {
-                    None if test.accepts(None) => {}
-                    None | Some((_, CodeFilter::None)) => return None,
-                    Some((_, CodeFilter::All)) => {}
-                    Some((codes, filter)) => filters.push(SegmentFilter::Codes(codes, filter)),
-                }
-            }
-            Test::Metric(test) => match column.and_then(|column| segment.metric(column)) {
-                None if test.absent => {}
-                None => return None,
-                Some(values) => {
-                    let range = column.and_then(|column| segment.metric_range(column));
-                    if !test.absent && range.is_some_and(|(min, max)| max < test.least || test.greatest < min) {
-                        return None;
-                    }
-                    filters.push(SegmentFilter::Metric(values, test));
-                }
-            },
-        }
-    }
-    Some(filters)
-}
-
-impl SegmentFilter<'_> {
-    fn narrow(&self, selection: &mut Selection, rows: std::ops::Range<usize>) {
-        match self {
-            Self::Codes(codes, filter) => filter.narrow(selection, *codes, rows),
-            Self::Metric(values, test) if test.is_range() => {
-                kernels::and_range(selection, &values[rows], test.least, test.greatest, test.absent);
-            }
-            Self::Metric(values, test) => kernels::and_metric(selection, &values[rows], |value| test.accepts(value)),
-        }
     }
 }
 
