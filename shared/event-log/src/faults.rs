@@ -71,7 +71,7 @@ pub fn no_faults() -> Plan {
 /// A plan that, drawn from the seed, fails about one in `one_in` of the calls that change something.
 #[must_use]
 pub fn seeded_faults(seed: u64, one_in: u64) -> Plan {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     Box::new(move |call, _| match (call, dice.below(one_in.max(1))) {
         (Call::Read | Call::Directory, _) | (_, 1..) => Outcome::Done,
         _ => match dice.below(3) {
@@ -135,7 +135,7 @@ impl MemoryFiles {
             powered: true,
             life: 0,
             room: u64::MAX,
-            dice: Dice(seed),
+            dice: Dice::new(seed),
         };
         Self { machine: Arc::new(Mutex::new(machine)), life: 0 }
     }
@@ -473,11 +473,19 @@ fn index(position: u64) -> usize {
     usize::try_from(position).expect("files in memory are addressable")
 }
 
-/// A generator of numbers (`splitmix64`) that is the same everywhere for ever.
-struct Dice(u64);
+/// A generator of numbers (`splitmix64`) that is the same everywhere for ever: what a seed gave once it gives again.
+#[derive(Debug, Clone)]
+pub struct Dice(u64);
 
 impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
+    /// The numbers of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number, below `bound`, which is not 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

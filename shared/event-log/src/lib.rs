@@ -22,5 +22,5 @@ pub use api::{
 };
 pub use clock::{Clock, SystemClock};
 pub use disk::DiskFiles;
-pub use embedded::{EmbeddedConfig, EmbeddedLog, OpenError, Recovery};
+pub use embedded::{Driver, EmbeddedConfig, EmbeddedLog, OpenError, Recovery, Step};
 pub use files::{FileSystem, LogFile, OpenMode};

@@ -1,4 +1,4 @@
-//! The appender: the one thread that writes.
+//! The appender: the one that writes, on a thread of its own or driven step by step ([`super::driver`]).
 //!
 //! 1. A group is written to one file with one sync, then shown to readers, then acked. So what a caller or a reader
 //!    knows of is durable.
@@ -30,7 +30,7 @@ use crate::{
 /// where nothing was.
 pub(crate) const SPARES_MAX: usize = 2;
 
-/// The state of the thread that writes.
+/// The one that writes.
 pub(crate) struct Appender {
     pub(crate) store: Arc<Store>,
     pub(crate) queue: Arc<Queue>,
@@ -56,18 +56,23 @@ pub(crate) struct Active {
 }
 
 impl Appender {
-    /// Works until the queue is closed and empty, then seals the file.
-    pub(crate) fn run(mut self) {
-        // However this ends, nobody is left waiting.
-        let _end = End { store: self.store.clone(), queue: self.queue.clone() };
-        loop {
-            match self.queue.take(self.config.group_bytes_max, self.config.linger) {
-                Work::Group(requests) => self.commit(requests),
-                Work::Release => self.drop_released(),
-                Work::Closed => break,
-            }
+    /// The next thing to do; waits for it.
+    pub(crate) fn take(&self) -> Work {
+        self.queue.take(self.config.group_bytes_max, self.config.linger)
+    }
+
+    /// The next thing to do, if there is any now.
+    pub(crate) fn try_take(&self) -> Option<Work> {
+        self.queue.try_take(self.config.group_bytes_max)
+    }
+
+    /// Does it.
+    pub(crate) fn work(&mut self, work: Work) {
+        match work {
+            Work::Group(requests) => self.commit(requests),
+            Work::Release => self.drop_released(),
+            Work::Closed => {}
         }
-        self.seal_active();
     }
 
     fn commit(&mut self, requests: Vec<Request>) {
@@ -171,7 +176,7 @@ impl Appender {
     }
 
     /// Ends the active file where its durable records end. One without records goes.
-    fn seal_active(&mut self) {
+    pub(crate) fn seal_active(&mut self) {
         let Some(active) = self.active.take() else { return };
         if active.end == records_at(self.stands.len()) {
             let Store { files, dir, .. } = &*self.store;
@@ -208,7 +213,7 @@ impl Appender {
     }
 
     /// Removes files all of whose records were released, oldest first.
-    pub(crate) fn drop_released(&mut self) {
+    fn drop_released(&mut self) {
         loop {
             let taken = self.store.lock().take_released(self.config.retention_bytes_min);
             let Some(file) = taken else { return };
@@ -267,16 +272,4 @@ fn write_totals(store: &Store, at: TotalsAt) -> io::Result<Arc<dyn LogFile>> {
     let file = store.files.open(&store.dir.join(totals_name(at.number)), OpenMode::Create)?;
     write_all_at(&*file, &mut [io::IoSlice::new(&bytes)], 0)?;
     Ok(file)
-}
-
-struct End {
-    store: Arc<Store>,
-    queue: Arc<Queue>,
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        self.queue.abandon();
-        self.store.close();
-    }
 }

@@ -12,6 +12,7 @@
 
 mod appender;
 mod config;
+mod driver;
 mod frame;
 mod group;
 mod index;
@@ -28,17 +29,15 @@ mod totals;
 mod waiting;
 
 use std::{
-    any::Any,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::{self, JoinHandle},
+    sync::{Arc, MutexGuard},
+    thread::JoinHandle,
 };
 
 use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use types::{AppenderId, Offset, PartitionId, TableKey, Timestamp, limits::PARTITIONS_MAX};
 
-pub use self::config::{EmbeddedConfig, OpenError, Recovery};
 use self::{
     appender::Appender,
     group::RowCounts,
@@ -49,6 +48,10 @@ use self::{
     segment::{Stand, records_at},
     store::{Place, State, Store},
     waiting::Waiting,
+};
+pub use self::{
+    config::{EmbeddedConfig, OpenError, Recovery},
+    driver::{Driver, Step},
 };
 use crate::{
     api::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogLedger, LogReader, ReadError},
@@ -69,7 +72,8 @@ pub struct EmbeddedLog {
     id: AppenderId,
     recovery: Recovery,
     ended: watch::Receiver<bool>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The appender's; `None` where a [`Driver`] is its own.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl EmbeddedLog {
@@ -79,6 +83,21 @@ impl EmbeddedLog {
     /// # Errors
     /// Another process has it open, the disk failed, or what it holds contradicts itself.
     pub fn open(config: EmbeddedConfig, files: Arc<dyn FileSystem>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let dir = config.dir.clone();
+        let (mut log, driver) = Self::open_driven(config, files, clock)?;
+        log.thread = Some(driver.start().map_err(OpenError::at(dir))?);
+        Ok(log)
+    }
+
+    /// As [`Self::open`], but without a thread: appends become durable as the caller drives the log.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_driven(
+        config: EmbeddedConfig,
+        files: Arc<dyn FileSystem>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Driver), OpenError> {
         check(&config)?;
         let dir = config.dir.clone();
         files.create_dir_all(&dir).map_err(OpenError::at(&dir))?;
@@ -113,9 +132,9 @@ impl EmbeddedLog {
             newest_sealed,
             spares: inventory.spares,
         };
-        let (thread, ended) = start(appender, lock).map_err(OpenError::at(dir))?;
-        let thread = Mutex::new(Some(thread));
-        Ok(Self { store, queue, partitions: manifest.partitions, id: manifest.appender(), recovery, ended, thread })
+        let (driver, ended) = Driver::new(appender, lock);
+        let (partitions, id) = (manifest.partitions, manifest.appender());
+        Ok((Self { store, queue, partitions, id, recovery, ended, thread: None }, driver))
     }
 
     /// Opens a log on the real file system, by the machine's clock.
@@ -184,9 +203,8 @@ impl EmbeddedLog {
 impl Drop for EmbeddedLog {
     fn drop(&mut self) {
         self.queue.close();
-        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         // A panic there has been reported by its own thread.
-        let _ = thread.map(JoinHandle::join);
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -303,15 +321,4 @@ fn check(config: &EmbeddedConfig) -> Result<(), OpenError> {
         return refuse("group_bytes_max", config.group_bytes_max, "at most 1 GiB");
     }
     Ok(())
-}
-
-/// Starts the thread; the lock on the directory lives as long as it does.
-fn start(appender: Appender, lock: Box<dyn Any + Send + Sync>) -> io::Result<(JoinHandle<()>, watch::Receiver<bool>)> {
-    let (tell, ended) = watch::channel(false);
-    let run = move || {
-        appender.run();
-        drop(lock);
-        tell.send_replace(true);
-    };
-    Ok((thread::Builder::new().name("event-log".into()).spawn(run)?, ended))
 }

@@ -92,7 +92,7 @@ impl Queue {
     /// most `bytes_max`; one that is smaller waits `linger` for more.
     pub(crate) fn take(&self, bytes_max: u64, linger: Duration) -> Work {
         let mut inner = self.lock();
-        while inner.requests.is_empty() && !inner.closed && !inner.released {
+        while inner.is_idle() {
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         if std::mem::take(&mut inner.released) {
@@ -101,16 +101,17 @@ impl Queue {
         if !linger.is_zero() && !inner.requests.is_empty() {
             inner = self.linger(inner, bytes_max, linger);
         }
-        let mut group = Vec::new();
-        while let Some(next) = inner.requests.front().map(Request::stored_bytes) {
-            if !group.is_empty() && inner.taken_bytes + next > bytes_max {
-                break;
-            }
-            inner.waiting_bytes -= next;
-            inner.taken_bytes += next;
-            group.extend(inner.requests.pop_front());
+        inner.take_group(bytes_max)
+    }
+
+    /// As [`Queue::take`], but waits for nothing: `None` where nothing is to be done.
+    pub(crate) fn try_take(&self, bytes_max: u64) -> Option<Work> {
+        let mut inner = self.lock();
+        if inner.is_idle() {
+            return None;
         }
-        if group.is_empty() { Work::Closed } else { Work::Group(group) }
+        let release = std::mem::take(&mut inner.released);
+        Some(if release { Work::Release } else { inner.take_group(bytes_max) })
     }
 
     fn linger<'a>(&self, inner: MutexGuard<'a, Inner>, bytes_max: u64, linger: Duration) -> MutexGuard<'a, Inner> {
@@ -154,5 +155,25 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every change of `Inner` is complete before anything can panic.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn is_idle(&self) -> bool {
+        self.requests.is_empty() && !self.closed && !self.released
+    }
+
+    /// The next group; [`Work::Closed`] where nothing waits.
+    fn take_group(&mut self, bytes_max: u64) -> Work {
+        let mut group = Vec::new();
+        while let Some(next) = self.requests.front().map(Request::stored_bytes) {
+            if !group.is_empty() && self.taken_bytes + next > bytes_max {
+                break;
+            }
+            self.waiting_bytes -= next;
+            self.taken_bytes += next;
+            group.extend(self.requests.pop_front());
+        }
+        if group.is_empty() { Work::Closed } else { Work::Group(group) }
     }
 }

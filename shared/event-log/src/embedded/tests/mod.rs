@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod disk_full;
+mod driven;
 mod layout;
 mod ledger;
 
