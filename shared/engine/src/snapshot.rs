@@ -59,6 +59,11 @@ impl TableSnapshot {
         &self.columns
     }
 
+    /// The columns with their numbers.
+    pub fn numbered_columns(&self) -> impl Iterator<Item = (ColumnIndex, &ColumnDef)> {
+        (0..).map(ColumnIndex).zip(self.columns.iter())
+    }
+
     /// The number of a column; `None` where no event had it. A linear search: resolve once per query.
     #[must_use]
     pub fn column(&self, name: &str, kind: ColumnKind) -> Option<ColumnIndex> {

@@ -69,6 +69,10 @@ impl PlannedSource {
         self.source.partition
     }
 
+    pub(crate) fn snapshot(&self) -> &TableSnapshot {
+        &self.source.snapshot
+    }
+
     /// What the pseudo-column `table` shows.
     pub(crate) fn table_name(&self) -> &str {
         &self.table_name
