@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Found places beyond the limit before the later ones are let go, at least.
-const SPARE_MIN: usize = 4_096;
+const SPARE_MIN: usize = 1_024;
 
 /// Where a raw event stands among others: they come in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
