@@ -52,10 +52,12 @@ fn pages(world: &World, plan: &Plan, limit: usize, bytes_max: usize) -> Vec<Vec<
     }
 }
 
-/// Few rows, or so many that later ones are let go before all are found.
+/// Few rows, or so many of all times side by side that later ones are let go before all are found.
 fn shape(many: bool, in_order: bool) -> Shape {
     let rows = if many { 40_000 } else { 700 };
-    Shape { rows, limits: Limits { segment_rows_max: 256, ..tiny() }, span_us: 3_000, in_order, users: 30 }
+    let slot_width_us = if many { 5_000 } else { tiny().slot_width_us };
+    let limits = Limits { segment_rows_max: 256, slot_width_us, ..tiny() };
+    Shape { rows, limits, span_us: 3_000, in_order, users: 30 }
 }
 
 proptest! {
