@@ -21,14 +21,16 @@ use pool::ScanPool;
 use proto::hot_tier::{HotTier, PartitionWriter};
 use service::{Health, Host, Parts, Routes, Running, StartError};
 use tokio::time::MissedTickBehavior;
-use types::{Offset, PartitionId};
-use writer::NodeWriter;
+use types::{LogGap, Offset, PartitionId};
+pub use writer::NodeWriter;
 
 /// The service's name.
 pub const SERVICE: &str = "hot-tier";
 
 /// The name of a lasting failure to write runs of ids.
 const UNWRITTEN_RUNS: &str = "id-runs";
+/// The name of records of the log that are missing.
+const LOG_GAPS: &str = "log-gaps";
 
 /// An epoch of a dictionary may take this share of the memory budget, between a least and a most, bytes: strings leave
 /// memory by epochs only, and one dimension of many values must not hold all of it.
@@ -127,12 +129,32 @@ async fn report(node: Node, budget: Arc<MemoryBudget>, health: Health) {
         } else {
             health.recover(UNWRITTEN_RUNS);
         }
+        match gaps(&node.gaps()) {
+            Some(reason) => health.degrade(LOG_GAPS, reason),
+            None => health.recover(LOG_GAPS),
+        }
         for status in node.status().await.unwrap_or_default() {
             let partition = status.partition.to_string();
             gauge!("truenow_hot_tier_rows", "partition" => partition.clone()).set(status.rows as f64);
             gauge!("truenow_hot_tier_bytes", "partition" => partition).set(status.bytes as f64);
         }
     }
+}
+
+/// What is missing of the log, counted and for people; `None`: nothing.
+fn gaps(gaps: &[(PartitionId, Arc<Vec<LogGap>>)]) -> Option<String> {
+    for (partition, gaps) in gaps {
+        let records: u64 = gaps.iter().map(|gap| gap.end.0 - gap.first.0).sum();
+        gauge!("truenow_hot_tier_missing_records", "partition" => partition.to_string()).set(records as f64);
+    }
+    let count: usize = gaps.iter().map(|(_, gaps)| gaps.len()).sum();
+    let (partition, LogGap { first, reason, .. }) =
+        gaps.iter().find_map(|(partition, gaps)| Some((partition, gaps.first()?)))?;
+    let reason = reason.name();
+    Some(format!(
+        "{count} gaps in the log, the first at partition {partition} offset {first} ({reason}); answers that may lack these \
+         records are refused or say so"
+    ))
 }
 
 fn describe() {
@@ -142,6 +164,7 @@ fn describe() {
     );
     describe_gauge!("truenow_hot_tier_memory_limit_bytes", "The memory budget.");
     describe_gauge!("truenow_hot_tier_unwritten_id_runs", "Runs of event ids that the disk did not take.");
+    describe_gauge!("truenow_hot_tier_missing_records", "Records of the log that a partition had to go on without.");
     describe_gauge!("truenow_hot_tier_rows", "Rows resident in a partition.");
     describe_gauge!("truenow_hot_tier_bytes", "Accounted bytes of a partition.");
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use engine::Reader;
 use proto::hot_tier::{HotTier, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus, Unavailable};
 use tokio::sync::watch;
-use types::{ApiError, ErrorCode, Offset, PartitionId, TableKey};
+use types::{ApiError, ErrorCode, LogGap, Offset, PartitionId, TableKey};
 
 use crate::{
     pool::ScanPool,
@@ -41,6 +41,11 @@ impl Node {
     /// Runs of ids that could not be written and stay in memory until they can.
     pub(crate) fn unwritten_runs(&self) -> u64 {
         self.inner.partitions.values().map(|partition| partition.reader.status().unwritten_runs).sum()
+    }
+
+    /// The records of the log that each partition had to go on without.
+    pub(crate) fn gaps(&self) -> Vec<(PartitionId, Arc<Vec<LogGap>>)> {
+        self.inner.partitions.iter().map(|(&partition, held)| (partition, held.reader.gaps())).collect()
     }
 
     /// The partitions of a request that can be scanned, and those that cannot.

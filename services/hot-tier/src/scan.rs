@@ -17,7 +17,7 @@ use engine::Reader;
 use proto::hot_tier::PartitionScan;
 use query::{Plan, Source, Task, TaskPartial};
 use tokio::sync::oneshot;
-use types::{ApiError, Offset, PartitionId, Timestamp};
+use types::{ApiError, LogGap, Offset, PartitionId, Timestamp};
 
 use crate::pool::{Job, Queue};
 
@@ -57,6 +57,7 @@ struct Covered {
     partition: PartitionId,
     next_offset: Offset,
     evicted_before: Vec<Option<Timestamp>>,
+    gaps: Vec<LogGap>,
 }
 
 /// A scan under way.
@@ -95,7 +96,9 @@ impl Prepare {
             let keys: Vec<_> = self.plan.tables().iter().map(|table| table.key).collect();
             let (next_offset, snapshots) = reader.snapshots(&keys);
             let evicted_before = snapshots.iter().map(|s| s.as_ref().and_then(|s| s.evicted_before())).collect();
-            covered.push(Covered { partition, next_offset, evicted_before });
+            let may_lack = |gap: &&LogGap| gap.first < next_offset && keys.iter().any(|key| gap.may_hold(*key));
+            let gaps = reader.gaps().iter().filter(may_lack).copied().collect();
+            covered.push(Covered { partition, next_offset, evicted_before, gaps });
             let found = snapshots.into_iter().enumerate();
             sources
                 .extend(found.filter_map(|(table, snapshot)| Some(Source { table, partition, snapshot: snapshot? })));
@@ -174,6 +177,7 @@ impl Scan {
                 partial: query::merge(&self.plan, partition, of_partition)?,
                 next_offset: covered.next_offset,
                 evicted_before: covered.evicted_before.clone(),
+                gaps: covered.gaps.clone(),
             });
         }
         Ok(scans)

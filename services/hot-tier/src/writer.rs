@@ -1,29 +1,35 @@
 //! A partition's writer as the stream ingester drives it: decodes what the log gives and applies it to the engine.
 
 use codec::{BlockError, BlockHeader, BlockKind, BodyView, ControlError, ControlRecord};
-use engine::{ApplyError, Writer};
+use engine::{ApplyError, Writer, gap_of};
 use proto::hot_tier::{NotApplied, PartitionWriter};
 use tokio::sync::watch;
-use types::{ApiError, Offset, PartitionId, Timestamp};
+use types::{ApiError, GapReason, LogGap, Offset, PartitionId, Timestamp};
 
 /// The engine's writer with what scans wait for.
-pub(crate) struct NodeWriter {
+pub struct NodeWriter {
     engine: Writer,
     recovered: watch::Sender<bool>,
     applied: watch::Sender<Offset>,
 }
 
 impl NodeWriter {
-    pub(crate) fn new(engine: Writer) -> Self {
+    /// Drives `engine`.
+    #[must_use]
+    pub fn new(engine: Writer) -> Self {
         let applied = watch::Sender::new(engine.next_offset());
         Self { engine, recovered: watch::Sender::new(false), applied }
     }
 
-    pub(crate) fn recovered(&self) -> watch::Receiver<bool> {
+    /// Whether scans are answered.
+    #[must_use]
+    pub fn recovered(&self) -> watch::Receiver<bool> {
         self.recovered.subscribe()
     }
 
-    pub(crate) fn applied(&self) -> watch::Receiver<Offset> {
+    /// The offset to apply next, which scans wait for.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<Offset> {
         self.applied.subscribe()
     }
 
@@ -48,6 +54,12 @@ impl NodeWriter {
         }
         Ok(())
     }
+}
+
+fn stop(offset: Offset, error: &dyn std::fmt::Display) -> NotApplied {
+    let message =
+        format!("the change of a table at offset {offset} cannot be read, so nothing behind it is applied: {error}");
+    NotApplied::Stop(ApiError::internal(message))
 }
 
 /// Why a record could not be applied.
@@ -78,14 +90,35 @@ impl PartitionWriter for NodeWriter {
         body: &[u8],
     ) -> Result<(), NotApplied> {
         let applied = self.apply_record(offset, append_time, header, body);
-        if let Err(error @ RecordError::Engine(ApplyError::Ids(_))) = &applied {
-            return Err(NotApplied::TryAgain(ApiError::unavailable(error.to_string())));
-        }
-        if applied.is_err() && self.engine.next_offset() == offset {
-            self.engine.pass_over(offset, append_time).expect("it is the next offset");
+        match &applied {
+            Err(error @ RecordError::Engine(ApplyError::Ids(_))) => {
+                return Err(NotApplied::TryAgain(ApiError::unavailable(error.to_string())));
+            }
+            Err(RecordError::Control(error)) => return Err(stop(offset, error)),
+            // The engine has passed over what it refused; what did not come so far is left to do.
+            Err(_) if self.engine.next_offset() == offset => {
+                let gap = gap_of(offset, header, GapReason::Inapplicable);
+                self.engine.pass_over(gap, append_time).expect("it is the next offset");
+            }
+            _ => {}
         }
         self.applied.send_replace(self.engine.next_offset());
         applied.map_err(|error| NotApplied::PassedOver(ApiError::internal(error.to_string())))
+    }
+
+    fn pass_over(&mut self, end: Offset, reason: GapReason, header: Option<&BlockHeader>) -> Result<(), NotApplied> {
+        let first = self.engine.next_offset();
+        let gap = match header {
+            Some(header) if header.kind == BlockKind::Control => {
+                return Err(stop(first, &format!("its record is {}", reason.name())));
+            }
+            Some(header) => gap_of(first, header, reason),
+            None => LogGap { first, end, table: None, times: None, reason },
+        };
+        // Of what was never read no time is known; the state's own stays.
+        self.engine.pass_over(gap, Timestamp::MIN).expect("it is the next offset");
+        self.applied.send_replace(self.engine.next_offset());
+        Ok(())
     }
 
     fn housekeep(&mut self) {
@@ -173,5 +206,41 @@ mod tests {
         let status = reader.table_status(block(1).0.key).unwrap();
         assert_eq!((status.live, status.duplicate), (3, 1));
         assert_eq!(reader.status().passed_over, 0);
+    }
+
+    fn writer() -> (NodeWriter, engine::Reader) {
+        let budget = Arc::new(MemoryBudget::new(u64::MAX));
+        let (engine, reader) = engine::partition(PartitionId(0), Offset::ZERO, Limits::default(), budget);
+        (NodeWriter::new(engine), reader)
+    }
+
+    /// Goal: a block that cannot be decoded becomes a gap of its table, and damage that nobody knows the table of one of all
+    /// tables; what waits for offsets goes on.
+    #[test]
+    fn what_cannot_be_applied_becomes_a_gap() {
+        let (mut writer, reader) = writer();
+        let (header, body) = block(1);
+        let cut_off = writer.apply(Offset(0), Timestamp(5), &header, &body[..body.len() - 1]);
+        assert!(matches!(cut_off, Err(NotApplied::PassedOver(_))), "{cut_off:?}");
+        assert_eq!(writer.pass_over(Offset(4), GapReason::Gone, None), Ok(()));
+        assert_eq!(writer.pass_over(Offset(5), GapReason::Damaged, Some(&header)), Ok(()));
+        assert_eq!((writer.next_offset(), *writer.applied().borrow()), (Offset(5), Offset(5)));
+        assert_eq!(writer.apply(Offset(5), Timestamp(6), &header, &body), Ok(()));
+        let lost = LogGap { first: Offset(1), end: Offset(4), table: None, times: None, reason: GapReason::Gone };
+        let of_block = |offset, reason| gap_of(Offset(offset), &header, reason);
+        let expected = [of_block(0, GapReason::Inapplicable), lost, of_block(4, GapReason::Damaged)];
+        assert_eq!(reader.gaps().as_slice(), expected);
+    }
+
+    /// Goal: a change of a table that cannot be read, as its record is damaged or says what nobody knows, is not consumed.
+    #[test]
+    fn changes_of_tables_are_not_passed_over() {
+        let (mut writer, reader) = writer();
+        let control = BlockHeader { kind: BlockKind::Control, rows: 0, ..block(1).0 };
+        let unknown = writer.apply(Offset(0), Timestamp(5), &control, b"{\"table_renamed\":{}}");
+        assert!(matches!(unknown, Err(NotApplied::Stop(_))), "{unknown:?}");
+        let damaged = writer.pass_over(Offset(1), GapReason::Damaged, Some(&control));
+        assert!(matches!(damaged, Err(NotApplied::Stop(_))), "{damaged:?}");
+        assert_eq!((writer.next_offset(), reader.gaps().len()), (Offset::ZERO, 0));
     }
 }

@@ -102,7 +102,8 @@ impl Answers {
         };
         let gathered = fan_out.run(&self.nodes, &self.catalog.placement()).await?;
         self.still_there(tenant, &tables).await?;
-        let missing = receipt::missing(query.range, &gathered.unavailable, gathered.evicted_before());
+        let (away, gaps) = (&gathered.unavailable, gathered.gaps());
+        let missing = receipt::missing(query.range, away, &gaps, gathered.evicted_before());
         if !query.allow_partial {
             receipt::refuse_partial(&missing)?;
         }

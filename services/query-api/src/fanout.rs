@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use placement::PlacementMap;
 use proto::hot_tier::{HotTier, NodeScan, PartitionScan, ScanRequest, Unavailable};
 use query::Plan;
-use types::{ApiError, ErrorCode, NodeId, Offset, PartitionId, Timestamp};
+use types::{ApiError, ErrorCode, LogGap, NodeId, Offset, PartitionId, Timestamp};
 
 /// The nodes of the hot tier, by id.
 pub type Nodes = BTreeMap<NodeId, Arc<dyn HotTier>>;
@@ -26,6 +26,11 @@ impl Gathered {
     /// Before which event time rows have left memory somewhere, of any table.
     pub(crate) fn evicted_before(&self) -> Option<Timestamp> {
         self.scans.iter().flat_map(|scan| scan.evicted_before.iter().flatten()).max().copied()
+    }
+
+    /// Records of the log that are missing from the results, if they are of the queried tables.
+    pub(crate) fn gaps(&self) -> Vec<(PartitionId, LogGap)> {
+        self.scans.iter().flat_map(|scan| scan.gaps.iter().map(|gap| (scan.partition, *gap))).collect()
     }
 
     /// What the results cover: every record before these offsets.

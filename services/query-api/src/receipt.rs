@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use codec::{TableToken, Token, TokenKey};
 use proto::hot_tier::Unavailable;
 use serde::Serialize;
-use types::{ApiError, ErrorCode, PartitionId, Table, TenantId, TimeRange, Timestamp};
+use types::{ApiError, ErrorCode, LogGap, PartitionId, Table, TenantId, TimeRange, Timestamp};
 
 use crate::fanout::Gathered;
 
@@ -17,7 +17,14 @@ pub(crate) enum Missing {
     Partition { partition: u32, why: &'static str },
     /// Rows before a time.
     Before { before_us: i64, why: &'static str },
+    /// Records of a partition's log that could not be read or applied, of which some may belong to the answer.
+    Records { partition: u32, offset: u64, records: u64, why: &'static str },
 }
+
+/// Why records are missing.
+const LOG_GAP: &str = "log_gap";
+/// Gaps that the message of an error names; of more only their number.
+const GAPS_NAMED_MAX: usize = 4;
 
 /// The receipt as it goes to the client.
 #[derive(Debug, Serialize)]
@@ -36,13 +43,18 @@ pub(crate) struct Receipt {
 pub(crate) fn missing(
     range: TimeRange,
     unavailable: &[(PartitionId, Unavailable)],
+    gaps: &[(PartitionId, LogGap)],
     evicted_before: Option<Timestamp>,
 ) -> Vec<Missing> {
     let away = unavailable.iter().map(|(p, why)| Missing::Partition { partition: p.0, why: why.name() });
+    let gaps = gaps.iter().filter(|(_, gap)| gap.may_reach(&range)).map(|(partition, gap)| {
+        let records = gap.end.0 - gap.first.0;
+        Missing::Records { partition: partition.0, offset: gap.first.0, records, why: LOG_GAP }
+    });
     let evicted = evicted_before
         .filter(|&before| range.start() < before)
         .map(|before| Missing::Before { before_us: before.0, why: "evicted" });
-    away.chain(evicted).collect()
+    away.chain(gaps).chain(evicted).collect()
 }
 
 /// The error of an answer that may not be partial, if anything is missing.
@@ -51,7 +63,7 @@ pub(crate) fn refuse_partial(missing: &[Missing]) -> Result<(), ApiError> {
         .iter()
         .filter_map(|m| match m {
             Missing::Partition { partition, why } => Some(format!("{partition} ({why})")),
-            Missing::Before { .. } => None,
+            Missing::Before { .. } | Missing::Records { .. } => None,
         })
         .collect();
     if !away.is_empty() {
@@ -62,6 +74,7 @@ pub(crate) fn refuse_partial(missing: &[Missing]) -> Result<(), ApiError> {
         return Err(ApiError::unavailable(message));
     }
     match missing.first() {
+        Some(Missing::Records { .. }) => Err(lost(missing)),
         Some(Missing::Before { before_us, .. }) => {
             let message = format!(
                 "rows before {before_us} have left memory: the earliest covered time is {before_us}; ask from there, or \
@@ -71,6 +84,23 @@ pub(crate) fn refuse_partial(missing: &[Missing]) -> Result<(), ApiError> {
         }
         _ => Ok(()),
     }
+}
+
+/// The error of an answer that may lack records of the log.
+fn lost(missing: &[Missing]) -> ApiError {
+    let gaps = missing.iter().filter_map(|m| match m {
+        Missing::Records { partition, offset, .. } => Some(format!("partition {partition} offset {offset}")),
+        Missing::Partition { .. } | Missing::Before { .. } => None,
+    });
+    let mut named: Vec<_> = gaps.collect();
+    let more = named.len().saturating_sub(GAPS_NAMED_MAX);
+    named.truncate(GAPS_NAMED_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    ApiError::unavailable(format!(
+        "records of the log that may belong to the answer could not be read (log_gap: {}{more}); set allow_partial to get \
+         what is there",
+        named.join(", ")
+    ))
 }
 
 /// What an answer covers, as a token and by partition.
@@ -95,23 +125,54 @@ pub(crate) fn offsets(gathered: &Gathered) -> BTreeMap<String, u64> {
 
 #[cfg(test)]
 mod tests {
+    use types::{GapReason, Offset};
+
     use super::*;
+
+    fn range() -> TimeRange {
+        TimeRange::new(Timestamp(100), Timestamp(200)).unwrap()
+    }
 
     /// Goal: an answer is refused exactly when something of its range is gone or away, by name.
     #[test]
     fn what_is_missing_is_named() {
-        let range = TimeRange::new(Timestamp(100), Timestamp(200)).unwrap();
-        assert_eq!(missing(range, &[], None), []);
-        assert_eq!(missing(range, &[], Some(Timestamp(100))), []);
-        let evicted = missing(range, &[], Some(Timestamp(101)));
+        let missing =
+            |unavailable: &[_], evicted: Option<i64>| missing(range(), unavailable, &[], evicted.map(Timestamp));
+        assert_eq!(missing(&[], None), []);
+        assert_eq!(missing(&[], Some(100)), []);
+        let evicted = missing(&[], Some(101));
         assert_eq!(evicted, [Missing::Before { before_us: 101, why: "evicted" }]);
         let error = refuse_partial(&evicted).unwrap_err();
         assert_eq!((error.code, error.field.as_deref()), (ErrorCode::OutOfRange, Some("start_time")));
         assert!(error.message.contains("101"));
-        let error = refuse_partial(&missing(range, &[(PartitionId(3), Unavailable::Recovering)], Some(Timestamp(101))))
-            .unwrap_err();
+        let error = refuse_partial(&missing(&[(PartitionId(3), Unavailable::Recovering)], Some(101))).unwrap_err();
         assert_eq!(error.code, ErrorCode::Unavailable);
         assert!(error.message.contains("3 (recovering)"));
         assert_eq!(refuse_partial(&[]), Ok(()));
+    }
+
+    /// Goal: records that the log could not give make every answer incomplete that they may belong to, and no other; by
+    /// partition and offset.
+    #[test]
+    fn gaps_of_the_log_are_named() {
+        let gap = |first, times| LogGap {
+            first: Offset(first),
+            end: Offset(first + 2),
+            table: None,
+            times,
+            reason: GapReason::Damaged,
+        };
+        let elsewhere = gap(1, Some((Timestamp(0), Timestamp(99))));
+        let gaps = [(PartitionId(2), elsewhere), (PartitionId(2), gap(5, None))];
+        let found = missing(range(), &[], &gaps, Some(Timestamp(150)));
+        let expected = [
+            serde_json::json!({"why": "log_gap", "partition": 2, "offset": 5, "records": 2}),
+            serde_json::json!({"why": "evicted", "before_us": 150}),
+        ];
+        assert_eq!(serde_json::to_value(&found).unwrap(), serde_json::json!(expected));
+        let error = refuse_partial(&found).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Unavailable);
+        assert!(error.message.contains("log_gap: partition 2 offset 5)"), "{}", error.message);
+        assert_eq!(missing(range(), &[], &gaps[..1], None), []);
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! 1. The writer is the only authority on what has been applied; the reader starts at its next offset.
 //! 2. A record is applied exactly once per life of the writer, in offset order; none is skipped in silence.
-//! 3. A record that cannot be applied is passed over by the writer, counted and logged here (it can only come from a
-//!    defect or a rogue writer: the gateway checks what it appends).
+//! 3. A record that cannot be applied (a defect or a rogue writer: the gateway checks what it appends), is damaged, or left
+//!    the log before it was read, becomes a gap of the writer's state: logged and counted here, and named by every answer
+//!    that may lack its events. The partition goes on behind it. A change of a table is never passed over: it stops.
 //! 4. A record that cannot be applied now, as something that it needs is away, is tried again until it can, or the service
 //!    stops; until then nothing after it is applied, and health and the growing lag say so.
 //! 5. A stop is looked for between batches and while waiting. Nothing has to be finished: what the log holds is durable,
 //!    and what was applied of it lives in memory only.
-//! 6. A gap, damage or a panic stops the partition and shows in health and as growing lag; answers that need it say so.
+//! 6. A panic, a change of a table that cannot be read, or a log that is shorter than the state, stops the partition and
+//!    shows in health and as growing lag.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,7 +21,7 @@ use std::{
 use event_log::{EventLog, LogReader, ReadError, Record};
 use proto::hot_tier::{NotApplied, PartitionWriter};
 use service::{Health, Shutdown};
-use types::{Offset, PartitionId};
+use types::{ApiError, GapReason, Offset, PartitionId};
 
 use crate::progress::PartitionProgress;
 
@@ -42,6 +44,9 @@ pub enum Stopped {
     /// The log cannot give the next record.
     #[error("read the log: {0}")]
     Read(ReadError),
+    /// A change of a table cannot be read.
+    #[error("{0}")]
+    Unreadable(ApiError),
     /// A record made the writer panic.
     #[error("applying offset {0} panicked")]
     Panicked(Offset),
@@ -149,27 +154,48 @@ impl Worker {
         self.records.clear();
         self.applied = 0;
         if self.reader.is_none() {
-            let reader = self.means.log.reader(self.partition(), self.writer.next_offset());
-            self.reader = Some(reader.map_err(Stopped::Read)?);
+            match self.means.log.reader(self.partition(), self.writer.next_offset()) {
+                Ok(reader) => self.reader = Some(reader),
+                Err(error) => return self.cannot_read(error),
+            }
         }
         let reader = self.reader.as_mut().expect("opened above");
         match reader.poll(POLL_BYTES, wait, &mut self.records) {
             Ok(0) => {
+                self.not_away();
                 self.writer.housekeep();
                 self.release();
                 Ok(Step::Idle)
             }
             Ok(_) => {
-                self.retry = RETRY_MIN;
+                self.not_away();
                 Ok(Step::Worked)
             }
-            Err(ReadError::Closed) => Err(Stopped::Closed),
-            Err(ReadError::Io(error)) => {
-                tracing::error!(partition = self.partition().0, %error, "the log cannot be read; trying again");
-                Ok(self.away())
-            }
-            Err(error) => Err(Stopped::Read(error)),
+            Err(error) => self.cannot_read(error),
         }
+    }
+
+    /// What the log cannot give for now is waited for; what it can never give again becomes a gap.
+    fn cannot_read(&mut self, error: ReadError) -> Result<Step, Stopped> {
+        let partition = self.partition().0;
+        let (end, reason, header) = match &error {
+            ReadError::Closed => return Err(Stopped::Closed),
+            ReadError::Io(error) => {
+                tracing::error!(partition, %error, "the log cannot be read; trying again");
+                self.means.health.degrade(WAITING, format!("partition {partition} waits: read the log: {error}"));
+                return Ok(self.away());
+            }
+            ReadError::NoSuchOffset { .. } => return Err(Stopped::Read(error)),
+            ReadError::Gap { start, .. } => (*start, GapReason::Gone, None),
+            ReadError::Corrupt { offset, header, .. } => (offset.next(), GapReason::Damaged, header.as_deref()),
+        };
+        let (first, why) = (self.writer.next_offset(), reason.name());
+        self.writer.pass_over(end, reason, header).map_err(unreadable)?;
+        tracing::error!(partition, first = first.0, end = end.0, why, %error, "records are missing from here on");
+        self.means.progress.refused(end);
+        // The next look starts behind the gap.
+        self.reader = None;
+        Ok(Step::Worked)
     }
 
     /// Applies a batch of what was taken.
@@ -206,14 +232,20 @@ impl Worker {
                 self.means.health.degrade(WAITING, format!("partition {partition} waits: {error}"));
                 return Ok(false);
             }
+            Ok(Err(error @ NotApplied::Stop(_))) => return Err(unreadable(error)),
             // The writer may be half-way through the record: nothing may be applied on top of that.
             Err(_) => return Err(Stopped::Panicked(record.offset)),
         }
+        self.not_away();
+        Ok(true)
+    }
+
+    /// A try succeeded.
+    fn not_away(&mut self) {
         if self.retry > RETRY_MIN {
             self.retry = RETRY_MIN;
             self.means.health.recover(WAITING);
         }
-        Ok(true)
     }
 
     /// The next try comes later, and the one after it later still.
@@ -243,6 +275,11 @@ impl Worker {
             self.means.progress.recovered();
         }
     }
+}
+
+fn unreadable(error: NotApplied) -> Stopped {
+    let (NotApplied::Stop(error) | NotApplied::PassedOver(error) | NotApplied::TryAgain(error)) = error;
+    Stopped::Unreadable(error)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! A record says all that a partition needs, so that a replay needs no metadata. Fields that a reader does not know are
 //! passed over, and new fields have defaults: nodes of two versions read each other's records, because what is added
 //! later may be left out by definition. A record of an unknown type is an error of decoding, which names it; a partition
-//! passes such a record over and counts it, like any other that it cannot apply, and goes on with the next.
+//! stops before such a record, for what lies behind it may hang on it.
 
 use std::sync::Arc;
 

@@ -17,6 +17,7 @@ mod dedup;
 mod dictionary;
 mod dictionary_index;
 mod event_times;
+mod gaps;
 mod limits;
 #[cfg(all(test, loom))]
 mod loom_models;
@@ -41,4 +42,4 @@ pub use limits::Limits;
 pub use reader::{PartitionStatus, Reader, TableStatus};
 pub use segment::{CHUNK_ROWS, Zone};
 pub use snapshot::{SegmentId, SegmentView, TableSnapshot};
-pub use writer::{Applied, ApplyError, Writer, partition, partition_with_runs};
+pub use writer::{Applied, ApplyError, Writer, gap_of, partition, partition_with_runs};

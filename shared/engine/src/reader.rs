@@ -1,6 +1,6 @@
 //! The read side of a partition: snapshots of tables at one offset, and how far everything is.
 
-use types::{Offset, PartitionId, TableKey, Timestamp};
+use types::{LogGap, Offset, PartitionId, TableKey, Timestamp};
 
 use crate::{
     snapshot::TableSnapshot,
@@ -30,7 +30,7 @@ pub struct PartitionStatus {
     pub rows: u64,
     /// Accounted bytes of all tables, as of the last housekeeping.
     pub bytes: u64,
-    /// Records that could not be applied, or were of a table that is gone.
+    /// Records that could not be read or applied, or were of a table that is gone.
     pub passed_over: u64,
     /// Runs of ids that could not be written and stay in memory until they can, as of the last housekeeping.
     pub unwritten_runs: u64,
@@ -117,6 +117,13 @@ impl Reader {
         let mut keys: Vec<TableKey> = self.shared.tables.load().keys().copied().collect();
         keys.sort_unstable();
         keys
+    }
+
+    /// The records that the state lacks, ascending. Asked after an offset or a snapshot was taken, it has all gaps before it
+    /// that matter to it, and maybe some behind.
+    #[must_use]
+    pub fn gaps(&self) -> Arc<Vec<LogGap>> {
+        self.shared.gaps.load()
     }
 
     /// How far the partition is.

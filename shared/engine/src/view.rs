@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use types::{ColumnDef, Offset, PartitionId, TableKey, Timestamp};
+use types::{ColumnDef, LogGap, Offset, PartitionId, TableKey, Timestamp};
 
 use crate::{
     segment::Segment,
@@ -96,6 +96,8 @@ pub(crate) type Tables = HashMap<TableKey, Arc<TableShared>>;
 pub(crate) struct PartitionShared {
     pub(crate) partition: PartitionId,
     pub(crate) tables: Published<Tables>,
+    /// Published before the offset behind them, so that who sees an offset sees all gaps before it.
+    pub(crate) gaps: Published<Vec<LogGap>>,
     applied: AtomicU64,
     /// `i64::MIN` where there is none.
     pub(crate) append_time: AtomicI64,
@@ -112,6 +114,7 @@ impl PartitionShared {
         Self {
             partition,
             tables: Published::new(Tables::new()),
+            gaps: Published::new(Vec::new()),
             applied: AtomicU64::new(0),
             append_time: AtomicI64::new(i64::MIN),
             bytes: AtomicU64::new(0),

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use codec::{BlockHeader, BlockKind, BodyView};
-use types::{Generation, Offset, PartitionId, Table, TableId, TableKey, TenantId, Timestamp};
+use types::{GapReason, Generation, LogGap, Offset, PartitionId, Table, TableId, TableKey, TenantId, Timestamp};
 
 use crate::{
     IdRuns, Limits, MemoryBudget, Reader, RunFault,
     dedup::{DedupScratch, HeapRuns},
+    gaps::Gaps,
     pool::Pool,
     sync::{Arc, Ordering},
     table::{Means, Scratch, TableWriter},
@@ -25,7 +26,8 @@ pub struct Applied {
     pub duplicate: u64,
 }
 
-/// Why a record had no effect. All but [`ApplyError::Order`] and [`ApplyError::Ids`] pass the record over and count it.
+/// Why a record had no effect. All but [`ApplyError::Order`] and [`ApplyError::Ids`] pass the record over: it is counted and
+/// becomes a gap of its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
     /// Not the next record; nothing happened.
@@ -69,6 +71,8 @@ pub struct Writer {
     tables: HashMap<TableKey, TableWriter>,
     /// By table: up to which life it was dropped.
     dropped: HashMap<(TenantId, TableId), Generation>,
+    /// What the state lacks.
+    gaps: Gaps,
     means: Means,
 }
 
@@ -103,6 +107,7 @@ pub fn partition_with_runs(
         append_time: Timestamp::MIN,
         tables: HashMap::new(),
         dropped: HashMap::new(),
+        gaps: Gaps::default(),
         means: Means { limits, budget, pool, scratch: Scratch::default(), runs, dedup: DedupScratch::default() },
     };
     (writer, Reader::new(shared))
@@ -139,9 +144,9 @@ impl Writer {
             return outcome;
         }
         if outcome.is_err() {
-            self.count_passed_over();
+            self.add_gap(gap_of(offset, header, GapReason::Inapplicable));
         }
-        self.end();
+        self.end(offset.next());
         outcome
     }
 
@@ -186,7 +191,7 @@ impl Writer {
             }
             self.tables.get_mut(&table.key).expect("created above").configure(table, self.append_time);
         }
-        self.end();
+        self.end(offset.next());
         Ok(())
     }
 
@@ -205,19 +210,26 @@ impl Writer {
             self.publish_tables();
             gone.into_iter().for_each(|table| table.retire_all(&mut self.means));
         }
-        self.end();
+        self.forget_gaps();
+        self.end(offset.next());
         Ok(())
     }
 
-    /// Consumes a record that cannot be applied, and counts it.
+    /// Goes on behind records that cannot be applied or read. `gap` begins with the next record.
     ///
     /// # Errors
     /// [`ApplyError::Order`].
-    pub fn pass_over(&mut self, offset: Offset, append_time: Timestamp) -> Result<(), ApplyError> {
-        self.begin(offset, append_time)?;
-        self.count_passed_over();
-        self.end();
+    pub fn pass_over(&mut self, gap: LogGap, append_time: Timestamp) -> Result<(), ApplyError> {
+        self.begin(gap.first, append_time)?;
+        self.add_gap(gap);
+        self.end(gap.end);
         Ok(())
+    }
+
+    /// The records that the state lacks, ascending; a bounded list, part of the state.
+    #[must_use]
+    pub fn gaps(&self) -> &[LogGap] {
+        self.gaps.as_slice()
     }
 
     /// Work that waits for no record: hot windows, the memory budget, memory that readers have left. To be called often
@@ -279,8 +291,8 @@ impl Writer {
         Ok(())
     }
 
-    fn end(&mut self) {
-        self.next = self.next.next();
+    fn end(&mut self, next: Offset) {
+        self.next = next;
         self.shared.publish_applied(self.next, self.append_time);
     }
 
@@ -300,5 +312,41 @@ impl Writer {
 
     fn count_passed_over(&self) {
         self.shared.passed_over.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds a gap, for readers to see together with the offset behind it. One of a table that is gone is none.
+    fn add_gap(&mut self, gap: LogGap) {
+        self.shared.passed_over.fetch_add(gap.end.0 - gap.first.0, Ordering::Relaxed);
+        if !gap.table.is_some_and(|key| self.is_dropped(key)) {
+            self.gaps.add(gap);
+            self.publish_gaps();
+        }
+    }
+
+    fn forget_gaps(&mut self) {
+        let dropped = &self.dropped;
+        let is_over = |gap: &LogGap| {
+            let until = gap.table.map(|key| (key, dropped.get(&(key.tenant, key.table))));
+            until.is_some_and(|(key, until)| until.is_some_and(|until| key.generation <= *until))
+        };
+        if self.gaps.forget(is_over) {
+            self.publish_gaps();
+        }
+    }
+
+    fn publish_gaps(&self) {
+        self.shared.gaps.store(self.gaps.as_slice().to_vec());
+    }
+}
+
+/// The gap that a record with a readable header leaves.
+#[must_use]
+pub fn gap_of(offset: Offset, header: &BlockHeader, reason: GapReason) -> LogGap {
+    LogGap {
+        first: offset,
+        end: offset.next(),
+        table: Some(header.key),
+        times: Some((header.time_min, header.time_max)),
+        reason,
     }
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use engine::{Limits, MemoryBudget, Reader, TableSnapshot, Writer, partition};
 use proptest::prelude::*;
 use rows::{PARTITION, Row, apply, block, decode, table_key};
-use types::{Offset, PartitionId, Schema, Table, TableKey, TableName, TableSettings, Timestamp};
+use types::{GapReason, LogGap, Offset, PartitionId, Schema, Table, TableKey, TableName, TableSettings, Timestamp};
 
 /// Sizes so small that every case comes up within a few rows.
 fn tiny() -> Limits {
@@ -340,6 +340,42 @@ fn bad_records_are_passed_over() {
     assert_eq!(writer.apply(Offset(11), Timestamp(0), &header, &view).map(|applied| applied.stored), Ok(0));
     assert_eq!((reader.status().passed_over, reader.status().rows, reader.next_offset()), (3, 0, Offset(12)));
     assert_eq!(writer.needed_from(), Offset(12));
+}
+
+/// Goal: what a partition went on without is part of its state: a block that cannot be applied of its table and times, lost
+/// records of all that is not known; readers see it with the offset behind it. It ends with its table, and only then.
+#[test]
+fn missing_records_stay_known() {
+    let (mut writer, reader) =
+        partition(PARTITION, Offset(7), Limits::default(), Arc::new(MemoryBudget::new(u64::MAX)));
+    let (kept, dropped) = (table_key(0, 1), table_key(1, 1));
+    for (offset, key) in [(7, kept), (8, dropped)] {
+        let (header, body) = block(key, &[plain(5), plain(3)]);
+        let view = codec::BodyView::parse(&body).unwrap();
+        let short = codec::BlockHeader { rows: 9, ..header };
+        assert!(writer.apply(Offset(offset), Timestamp(20), &short, &view).is_err());
+    }
+    let lost = LogGap { first: Offset(9), end: Offset(12), table: None, times: None, reason: GapReason::Gone };
+    assert!(writer.pass_over(LogGap { first: Offset(8), ..lost }, Timestamp(0)).is_err(), "not the next record");
+    writer.pass_over(lost, Timestamp(0)).unwrap();
+    assert_eq!((writer.next_offset(), reader.next_offset()), (Offset(12), Offset(12)));
+    assert_eq!((reader.status().passed_over, reader.status().append_time), (5, Timestamp(20)));
+    let of = |first: u64, key| LogGap {
+        first: Offset(first),
+        end: Offset(first + 1),
+        table: Some(key),
+        times: Some((Timestamp(3), Timestamp(5))),
+        reason: GapReason::Inapplicable,
+    };
+    assert_eq!(reader.gaps().as_slice(), [of(7, kept), of(8, dropped), lost]);
+    assert_eq!(writer.gaps(), reader.gaps().as_slice());
+    writer.drop_table(Offset(12), Timestamp(30), dropped).unwrap();
+    assert_eq!(reader.gaps().as_slice(), [of(7, kept), lost]);
+    // A block of a table that is gone is missed by nobody.
+    let (header, body) = block(dropped, &[plain(1)]);
+    let view = codec::BodyView::parse(&body).unwrap();
+    assert!(writer.apply(Offset(13), Timestamp(30), &codec::BlockHeader { rows: 9, ..header }, &view).is_err());
+    assert_eq!(reader.gaps().len(), 2);
 }
 
 /// Goal: a set shuffled over seven months needs few segments and little memory, like one in order.

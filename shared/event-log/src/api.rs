@@ -132,13 +132,15 @@ pub enum ReadError {
         /// The offset asked for.
         wanted: Offset,
     },
-    /// A stored record is damaged.
+    /// A stored record is damaged. Those behind it can be read by a reader that starts there.
     #[error("record {offset} of partition {partition} is damaged")]
     Corrupt {
         /// The partition.
         partition: PartitionId,
         /// The record's offset.
         offset: Offset,
+        /// The block's header, where that is intact.
+        header: Option<Box<BlockHeader>>,
     },
     /// The disk failed.
     #[error("read the log")]

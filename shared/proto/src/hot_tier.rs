@@ -5,21 +5,24 @@ use std::{fmt, sync::Arc, time::Instant};
 use async_trait::async_trait;
 use codec::BlockHeader;
 use query::{Partial, Plan};
-use types::{ApiError, Offset, PartitionId, TableKey, Timestamp};
+use types::{ApiError, GapReason, LogGap, Offset, PartitionId, TableKey, Timestamp};
 
 /// Why a record was not applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotApplied {
-    /// It is intact but cannot be applied (a defect or a rogue writer): it was passed over and counted, and the next record
-    /// is next.
+    /// It is intact but cannot be applied (a defect or a rogue writer): it became a gap, which answers tell of, and the next
+    /// record is next.
     PassedOver(ApiError),
     /// Something that it needs is away for now. Nothing happened: the same record is still the next one, to be tried again.
     TryAgain(ApiError),
+    /// It changes a table and cannot be read. Nothing happened, and nothing behind it may be applied: what that means hangs
+    /// on it.
+    Stop(ApiError),
 }
 
 impl fmt::Display for NotApplied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::PassedOver(error) | Self::TryAgain(error)) = self;
+        let (Self::PassedOver(error) | Self::TryAgain(error) | Self::Stop(error)) = self;
         error.fmt(f)
     }
 }
@@ -43,6 +46,13 @@ pub trait PartitionWriter: Send {
         header: &BlockHeader,
         body: &[u8],
     ) -> Result<(), NotApplied>;
+
+    /// Goes on behind records that the log cannot give, from [`PartitionWriter::next_offset`] up to `end`: they become a gap,
+    /// which answers tell of. `header`: that of the one record, where it can be read.
+    ///
+    /// # Errors
+    /// [`NotApplied::Stop`] where the header is that of a change of a table.
+    fn pass_over(&mut self, end: Offset, reason: GapReason, header: Option<&BlockHeader>) -> Result<(), NotApplied>;
 
     /// Work that waits for no record: eviction by the memory budget, reclaiming what readers have left.
     fn housekeep(&mut self);
@@ -120,6 +130,8 @@ pub struct PartitionScan {
     pub next_offset: Offset,
     /// Per table of the plan (by its index there): rows with event times before this have left memory.
     pub evicted_before: Vec<Option<Timestamp>>,
+    /// Records before that offset which may be of the plan's tables and are missing.
+    pub gaps: Vec<LogGap>,
 }
 
 /// What a node answered to a scan.

@@ -1,13 +1,17 @@
 //! Stops in the middle of work, on a log and a writer that give the signal themselves.
 
 use std::{
+    collections::BTreeMap,
     io,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use codec::{BlockHeader, BodyBuilder, EventRef};
+use codec::{BlockHeader, BlockKind, BodyBuilder, EventRef};
 use event_log::{Append, AppendError, Appended, Bounds, Durability, Load, LogLedger};
 use types::{Generation, SchemaVersion, TableId, TableKey, TenantId, Timestamp};
 
@@ -20,10 +24,13 @@ const POLLED: u64 = 6;
 const RECORDS: u64 = 10 * POLLED;
 
 /// A log of equal records. With `broken` each poll fails, and the first gives the signal.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct FakeLog {
     polls: Arc<AtomicU64>,
     broken: Option<Shutdown>,
+    start: u64,
+    /// Offsets of damaged records, each with its header where that is intact.
+    damaged: BTreeMap<u64, Option<BlockHeader>>,
 }
 
 struct FakeReader {
@@ -62,9 +69,15 @@ impl LogReader for FakeReader {
         if self.next == RECORDS {
             return Err(ReadError::Closed);
         }
-        into.extend((self.next..self.next + POLLED).map(record));
-        self.next += POLLED;
-        Ok(POLLED as usize)
+        let damaged = self.log.damaged.range(self.next..).next();
+        let whole = damaged.map_or(RECORDS, |(offset, _)| *offset).min(self.next + POLLED) - self.next;
+        if let Some((offset, header)) = damaged.filter(|_| whole == 0) {
+            let header = header.map(Box::new);
+            return Err(ReadError::Corrupt { partition: PARTITION, offset: Offset(*offset), header });
+        }
+        into.extend((self.next..self.next + whole).map(record));
+        self.next += whole;
+        Ok(whole as usize)
     }
 }
 
@@ -82,7 +95,10 @@ impl EventLog for FakeLog {
         Err(AppendError::Closed)
     }
 
-    fn reader(&self, _: PartitionId, from: Offset) -> Result<Box<dyn LogReader>, ReadError> {
+    fn reader(&self, partition: PartitionId, from: Offset) -> Result<Box<dyn LogReader>, ReadError> {
+        if from.0 < self.start {
+            return Err(ReadError::Gap { partition, wanted: from, start: Offset(self.start) });
+        }
         Ok(Box::new(FakeReader { log: self.clone(), next: from.0 }))
     }
 
@@ -111,11 +127,15 @@ impl EventLog for FakeLog {
     async fn close(&self) {}
 }
 
-/// Counts what it applies, and gives the signal with the first; refuses the first record so many times.
+/// What a writer went on without: first and last offset, reason, whether the header was known.
+type Passed = (u64, u64, GapReason, bool);
+
+/// Counts what it applies or passes over, and gives the signal with the first; refuses the first record so many times.
 struct FakeWriter {
     applied: Arc<AtomicU64>,
     refusals: u64,
     stop: Shutdown,
+    passed: Arc<Mutex<Vec<Passed>>>,
 }
 
 impl PartitionWriter for FakeWriter {
@@ -138,6 +158,15 @@ impl PartitionWriter for FakeWriter {
         Ok(())
     }
 
+    fn pass_over(&mut self, end: Offset, reason: GapReason, header: Option<&BlockHeader>) -> Result<(), NotApplied> {
+        if header.is_some_and(|header| header.kind == BlockKind::Control) {
+            return Err(NotApplied::Stop(ApiError::internal("a change of a table")));
+        }
+        let first = self.applied.swap(end.0, Ordering::Relaxed);
+        self.passed.lock().unwrap().push((first, end.0, reason, header.is_some()));
+        Ok(())
+    }
+
     fn housekeep(&mut self) {}
 
     fn needed_from(&self) -> Offset {
@@ -151,7 +180,7 @@ impl PartitionWriter for FakeWriter {
 /// the count of what is applied.
 fn worker(log: FakeLog, refusals: u64, applying: Shutdown, stop: Shutdown) -> (Worker, Arc<AtomicU64>) {
     let applied = Arc::new(AtomicU64::new(0));
-    let writer = FakeWriter { applied: Arc::clone(&applied), refusals, stop: applying };
+    let writer = FakeWriter { applied: Arc::clone(&applied), refusals, stop: applying, passed: Arc::default() };
     let means = Means {
         log: Arc::new(log),
         progress: Arc::new(PartitionProgress::new(PARTITION)),
@@ -164,7 +193,7 @@ fn worker(log: FakeLog, refusals: u64, applying: Shutdown, stop: Shutdown) -> (W
 /// Runs a worker; how it ended, what it applied, how often it asked the log.
 fn run(refusals: u64, broken: bool) -> (Stopped, u64, u64) {
     let (stop, polls) = (Shutdown::new(), Arc::new(AtomicU64::new(0)));
-    let log = FakeLog { polls: Arc::clone(&polls), broken: broken.then(|| stop.clone()) };
+    let log = FakeLog { polls: Arc::clone(&polls), broken: broken.then(|| stop.clone()), ..FakeLog::default() };
     let (worker, applied) = worker(log, refusals, stop.clone(), stop);
     (worker.run(), applied.load(Ordering::Relaxed), polls.load(Ordering::Relaxed))
 }
@@ -197,7 +226,7 @@ fn a_stop_ends_the_wait_for_a_record() {
 /// anything behind it, and what was applied before it in the batch is not applied again.
 #[test]
 fn steps_apply_in_order_and_say_how_long_to_wait() {
-    let log = FakeLog { polls: Arc::default(), broken: None };
+    let log = FakeLog::default();
     let (mut worker, applied) = worker(log, 2, Shutdown::new(), Shutdown::new());
     let mut waits = Vec::new();
     let stopped = loop {
@@ -212,4 +241,49 @@ fn steps_apply_in_order_and_say_how_long_to_wait() {
     assert!(matches!(stopped, Stopped::Closed), "{stopped}");
     assert_eq!(waits, [(0, RETRY_MIN), (0, RETRY_MIN * 2)]);
     assert_eq!((applied.load(Ordering::Relaxed), worker.next_offset()), (RECORDS, Offset(RECORDS)));
+}
+
+/// Steps a worker over a log to its end; what it passed over, what it counted, and how it ended.
+fn run_over(log: FakeLog) -> (Vec<Passed>, u64, Stopped) {
+    let passed = Arc::<Mutex<Vec<Passed>>>::default();
+    let progress = Arc::new(PartitionProgress::new(PARTITION));
+    let writer =
+        FakeWriter { applied: Arc::default(), refusals: 0, stop: Shutdown::new(), passed: Arc::clone(&passed) };
+    let means = Means {
+        log: Arc::new(log),
+        progress: Arc::clone(&progress),
+        health: Health::starting("test", "0"),
+        stop: Shutdown::new(),
+    };
+    let mut worker = Worker::new(means, Box::new(writer), 4);
+    let stopped = loop {
+        if let Step::Stopped(stopped) = worker.step(Duration::ZERO) {
+            break stopped;
+        }
+    };
+    let found = passed.lock().unwrap().clone();
+    (found, progress.snapshot().refused, stopped)
+}
+
+/// Goal: what the log lost or holds damaged becomes gaps, with the header where there is one, and the partition applies all
+/// the rest behind it.
+#[test]
+fn what_cannot_be_read_is_passed_over_and_told() {
+    let header = record(0).header;
+    let log = FakeLog { start: 3, damaged: [(7, None), (8, Some(header)), (20, None)].into(), ..FakeLog::default() };
+    let (passed, counted, stopped) = run_over(log);
+    let damaged = GapReason::Damaged;
+    let expected =
+        [(0, 3, GapReason::Gone, false), (7, 8, damaged, false), (8, 9, damaged, true), (20, 21, damaged, false)];
+    assert_eq!((passed.as_slice(), counted), (&expected[..], 4));
+    assert!(matches!(stopped, Stopped::Closed), "{stopped}");
+}
+
+/// Goal: a change of a table that cannot be read ends the partition there: what follows hangs on it.
+#[test]
+fn a_lost_change_of_a_table_stops_the_partition() {
+    let control = BlockHeader { kind: BlockKind::Control, ..record(0).header };
+    let (passed, _, stopped) = run_over(FakeLog { damaged: [(2, Some(control))].into(), ..FakeLog::default() });
+    assert_eq!(passed, []);
+    assert!(matches!(stopped, Stopped::Unreadable(_)), "{stopped}");
 }

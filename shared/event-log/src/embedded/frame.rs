@@ -89,6 +89,12 @@ pub(crate) fn header_in_damage(head: &[u8]) -> Option<BlockHeader> {
     BlockHeader::decode(head.get(HEADER_AT..CHECKSUM_AT)?).ok()
 }
 
+/// Whether the fields of a head, damaged or not, name this place.
+pub(crate) fn is_placed(head: &[u8], file: u64, partition: PartitionId, offset: Offset) -> bool {
+    let Some(head) = head.first_chunk::<HEAD_BYTES>() else { return false };
+    (u64_at(head, 24), u32_at(head, 4), u64_at(head, 8)) == (file, partition.0, offset.0)
+}
+
 /// Bytes that a record with such a body takes in a file.
 pub(crate) const fn stored_bytes(body_len: u32) -> u64 {
     (HEAD_BYTES as u64 + body_len as u64).next_multiple_of(ALIGN)

@@ -7,10 +7,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use codec::BlockHeader;
 use types::{Offset, PartitionId};
 
 use super::{
-    frame::{Frame, HEAD_BYTES},
+    frame::{Frame, HEAD_BYTES, header_in_damage, is_placed},
     index::{Entry, FileIndex},
     scan::{ScanOf, scan},
     segment::{index_name, log_name},
@@ -128,11 +129,11 @@ impl Reader {
 
     /// Reads records that lie close to each other with one read.
     fn read_run(&self, at: &Located, run: &[Entry], first: Offset, into: &mut Vec<Record>) -> Result<(), ReadError> {
-        let corrupt = |offset| ReadError::Corrupt { partition: self.partition, offset };
+        let corrupt = |offset, header| ReadError::Corrupt { partition: self.partition, offset, header };
         let (Some(start), Some(end)) = (run[0].position(), run[run.len() - 1].end()) else {
-            return Err(corrupt(first));
+            return Err(corrupt(first, None));
         };
-        let mut bytes = vec![0; usize::try_from(end - start).map_err(|_| corrupt(first))?];
+        let mut bytes = vec![0; usize::try_from(end - start).map_err(|_| corrupt(first, None))?];
         let filled = read_full_at(&*at.file, &mut bytes, start)?;
         bytes.truncate(filled);
         let bytes = Bytes::from(bytes);
@@ -140,8 +141,10 @@ impl Reader {
             let offset = Offset(offset);
             let skip = entry.position().map_or(u64::MAX, |position| position - start);
             let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
-            let record = record_of(&bytes.slice(skip..), at.number, self.partition, offset);
-            into.push(record.ok_or_else(|| corrupt(offset))?);
+            let bytes = bytes.slice(skip..);
+            let record = record_of(&bytes, at.number, self.partition, offset);
+            let header = || header_of(&bytes, at.number, self.partition, offset);
+            into.push(record.ok_or_else(|| corrupt(offset, header()))?);
         }
         Ok(())
     }
@@ -164,6 +167,13 @@ fn record_of(bytes: &Bytes, file: u64, partition: PartitionId, offset: Offset) -
     let body = expected.then(|| bytes.slice(HEAD_BYTES..body_end))?;
     let Frame { append_time, header, .. } = frame;
     frame.is_body(&body).then_some(Record { offset, append_time, header, body })
+}
+
+/// The block's header in a damaged record, where it is intact by its own checksum and what stands before it is that of
+/// this record: of another one, written to the wrong place, it would tell of the wrong table.
+fn header_of(bytes: &[u8], file: u64, partition: PartitionId, offset: Offset) -> Option<Box<BlockHeader>> {
+    let header = header_in_damage(bytes).filter(|header| header.partition == partition)?;
+    is_placed(bytes, file, partition, offset).then(|| Box::new(header))
 }
 
 /// The first entries with about `bytes_max` of bodies; at least one.

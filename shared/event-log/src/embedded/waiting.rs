@@ -108,7 +108,7 @@ impl Waiting<'_> {
         let mut rows = 0;
         let mut head = [0; HEAD_BYTES];
         for entry in &located.entries {
-            let corrupt = ReadError::Corrupt { partition: self.partition, offset: self.next };
+            let corrupt = ReadError::Corrupt { partition: self.partition, offset: self.next, header: None };
             let Some(position) = entry.position() else { return Err(corrupt) };
             let filled = read_full_at(&*located.file, &mut head, position)?;
             let frame = Frame::decode(&head[..filled], located.number)

@@ -1,0 +1,125 @@
+//! The records that a partition's state lacks, as part of that state. Their list is bounded: where it is full, gaps become
+//! one that says less of its records, and so rules out less.
+
+use types::{LogGap, Timestamp};
+
+/// Gaps that are told apart.
+const GAPS_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
+
+/// Gaps by offset, ascending.
+#[derive(Debug, Default)]
+pub(crate) struct Gaps {
+    list: Vec<LogGap>,
+}
+
+impl Gaps {
+    /// All of them.
+    pub(crate) fn as_slice(&self) -> &[LogGap] {
+        &self.list
+    }
+
+    /// Adds one behind all others.
+    pub(crate) fn add(&mut self, gap: LogGap) {
+        debug_assert!(gap.first < gap.end && self.list.last().is_none_or(|last| last.end <= gap.first));
+        if let Some(last) = self.list.last_mut()
+            && (last.end, last.table, last.reason) == (gap.first, gap.table, gap.reason)
+        {
+            *last = joined(last, &gap);
+            return;
+        }
+        self.list.push(gap);
+        if self.list.len() > GAPS_MAX {
+            // Two that are alike lose only the records between them, which were applied; else the two oldest lose more.
+            let at = self.list.windows(2).position(|pair| pair[0].table == pair[1].table).unwrap_or(0);
+            let second = self.list.remove(at + 1);
+            self.list[at] = joined(&self.list[at], &second);
+        }
+    }
+
+    /// Forgets those of which nothing can be asked any more. Returns whether there were any.
+    pub(crate) fn forget(&mut self, is_over: impl Fn(&LogGap) -> bool) -> bool {
+        let before = self.list.len();
+        self.list.retain(|gap| !is_over(gap));
+        self.list.len() < before
+    }
+}
+
+/// A gap that rules out nothing that one of the two does not.
+fn joined(first: &LogGap, second: &LogGap) -> LogGap {
+    let hull = |((a, b), (c, d)): ((Timestamp, Timestamp), (Timestamp, Timestamp))| (a.min(c), b.max(d));
+    LogGap {
+        first: first.first,
+        end: second.end,
+        table: first.table.filter(|_| first.table == second.table),
+        times: first.times.zip(second.times).map(hull),
+        reason: first.reason,
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use proptest::prelude::*;
+    use types::{GapReason, Generation, Offset, TableId, TableKey, TenantId, TimeRange};
+
+    use super::*;
+
+    fn key(table: u64) -> TableKey {
+        TableKey { tenant: TenantId(1), table: TableId(table), generation: Generation(1) }
+    }
+
+    prop_compose! {
+        /// Records passed before it, its records, its table, its times.
+        fn gap()(step in 0_u64..3, records in 1_u64..3, table in prop::option::of(0_u64..3),
+                 times in prop::option::of((0_i64..50, 0_i64..50)), damaged in any::<bool>()) -> (u64, u64, LogGap) {
+            let times = times.map(|(a, b)| (Timestamp(a.min(b)), Timestamp(a.max(b))));
+            let reason = if damaged { GapReason::Damaged } else { GapReason::Inapplicable };
+            (step, records, LogGap { first: Offset(0), end: Offset(0), table: table.map(key), times, reason })
+        }
+    }
+
+    proptest! {
+        /// Goal: however many gaps there were, the list stays short, in order, and answers yes wherever any of them does.
+        #[test]
+        fn a_full_list_rules_out_no_more(gaps in prop::collection::vec(gap(), 0..40)) {
+            let (mut bounded, mut all, mut next) = (Gaps::default(), Vec::new(), 0);
+            for (step, records, gap) in gaps {
+                let gap = LogGap { first: Offset(next + step), end: Offset(next + step + records), ..gap };
+                next = gap.end.0;
+                bounded.add(gap);
+                all.push(gap);
+            }
+            let list = bounded.as_slice();
+            prop_assert!(list.len() <= GAPS_MAX);
+            prop_assert!(list.windows(2).all(|pair| pair[0].end <= pair[1].first));
+            for gap in &all {
+                for table in 0..3 {
+                    for time in 0..50 {
+                        let range = TimeRange::new(Timestamp(time), Timestamp(time + 1)).unwrap();
+                        let yes = |gap: &LogGap| gap.may_hold(key(table)) && gap.may_reach(&range);
+                        let covers = |of: &&LogGap| of.first <= gap.first && gap.end <= of.end;
+                        prop_assert!(!yes(gap) || list.iter().filter(covers).any(yes));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goal: neighbours of one kind are one gap; what is forgotten is gone, and only that.
+    #[test]
+    fn neighbours_join_and_ended_ones_go() {
+        let gap = |first, table| LogGap {
+            first: Offset(first),
+            end: Offset(first + 1),
+            table: Some(key(table)),
+            times: Some((Timestamp(1), Timestamp(2))),
+            reason: GapReason::Damaged,
+        };
+        let mut gaps = Gaps::default();
+        [gap(3, 1), gap(4, 1), gap(5, 2), gap(7, 2)].into_iter().for_each(|gap| gaps.add(gap));
+        let bounds: Vec<_> = gaps.as_slice().iter().map(|gap| (gap.first.0, gap.end.0)).collect();
+        assert_eq!(bounds, [(3, 5), (5, 6), (7, 8)]);
+        assert!(gaps.forget(|gap| gap.table == Some(key(2))));
+        assert!(!gaps.forget(|gap| gap.table == Some(key(2))));
+        assert_eq!(gaps.as_slice().len(), 1);
+    }
+}
