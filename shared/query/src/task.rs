@@ -114,7 +114,7 @@ fn cut(plan: &Plan, source: &Arc<PlannedSource>, tasks: &mut Vec<Task>) {
 
 /// Whether a row lies in the range. Only a segment that straddles an end of the range is looked into, and mostly its first
 /// rows in the range tell.
-fn has_rows_in(segment: &SegmentView, range: TimeRange) -> bool {
+pub(crate) fn has_rows_in(segment: &SegmentView, range: TimeRange) -> bool {
     let zone = segment.zone();
     if !range.meets_closed(zone.min, zone.max) || range.covers_closed(zone.min, zone.max) {
         return range.covers_closed(zone.min, zone.max);

@@ -1,0 +1,208 @@
+//! What a scan would look at and about what that costs, without looking at any row that the scan would not look at.
+//!
+//! The decisions are those of the scan itself, segment by segment: [`crate::tasks`] passes over what the range spares,
+//! [`crate::run`] over what a filter spares. The costs per row are of one core, from `testing/bench/benches/query.rs`;
+//! they say which of two questions is dearer, not what a clock will show.
+
+use engine::{CHUNK_ROWS, Codes, ColumnIndex, SegmentView};
+use types::{PartitionId, Timestamp};
+
+use crate::{
+    plan::Plan,
+    segment_filter::{Passing, passing},
+    source::{PlannedSource, Source},
+    task::has_rows_in,
+};
+
+/// Segments listed one by one for each source.
+const LISTED_MAX: usize = 1_000;
+/// Nanoseconds per row: comparing its time, a filter, a column of the key, the time bucket, and a cell without and with a key.
+const TIME_NS: f64 = 0.2;
+const FILTER_NS: f64 = 0.4;
+const KEY_NS: f64 = 1.5;
+const BUCKET_NS: f64 = 1.0;
+const CELL_NS: f64 = 0.4;
+const KEYED_CELL_NS: f64 = 1.0;
+
+/// What a scan does with a table of the plan in one partition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceExplanation {
+    /// The table's index in the plan.
+    pub table: usize,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Rows before this may have left memory; `None` where none has.
+    pub evicted_before: Option<Timestamp>,
+    /// Segments that are looked at.
+    pub kept: SegmentCount,
+    /// Segments that need not be looked at, by reason, most rows first.
+    pub skipped: Vec<(Skip, SegmentCount)>,
+    /// The first segments in canonical order; at most 1,000 are listed.
+    pub segments: Vec<SegmentExplanation>,
+    /// What looking at the kept ones costs.
+    pub cost: ScanCost,
+}
+
+/// Some segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SegmentCount {
+    /// How many.
+    pub segments: u64,
+    /// Their rows.
+    pub rows: u64,
+}
+
+/// One segment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SegmentExplanation {
+    /// Its rows.
+    pub rows: u64,
+    /// Its least event time, or an earlier one.
+    pub time_min: Timestamp,
+    /// Its greatest event time, or a later one.
+    pub time_max: Timestamp,
+    /// Whether it gets no more rows.
+    pub sealed: bool,
+    /// Why it is skipped; `None`: it is kept.
+    pub skipped: Option<Skip>,
+}
+
+/// Why a segment need not be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Skip {
+    /// None of its rows lies in the range.
+    TimeRange,
+    /// None of its rows can pass the filter on this column.
+    Filter(String),
+}
+
+/// An estimate.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ScanCost {
+    /// Rows of the chunks that are looked at.
+    pub rows: u64,
+    /// Bytes of the columns that are read of them.
+    pub bytes: u64,
+    /// Nanoseconds of one core.
+    pub nanoseconds: f64,
+}
+
+impl ScanCost {
+    /// Adds another.
+    pub fn add(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+        self.nanoseconds += other.nanoseconds;
+    }
+}
+
+impl SegmentCount {
+    fn add(&mut self, segment: &SegmentView) {
+        self.segments += 1;
+        self.rows += segment.rows() as u64;
+    }
+}
+
+/// Explains the scan of one source.
+#[must_use]
+pub fn explain(plan: &Plan, source: Source) -> SourceExplanation {
+    let source = PlannedSource::new(plan, source);
+    let mut explanation = SourceExplanation {
+        table: source.table(),
+        partition: source.partition(),
+        evicted_before: source.snapshot().evicted_before(),
+        kept: SegmentCount::default(),
+        skipped: Vec::new(),
+        segments: Vec::new(),
+        cost: ScanCost::default(),
+    };
+    for segment in source.segments() {
+        let skipped = skip(plan, &source, segment);
+        match &skipped {
+            None => {
+                explanation.kept.add(segment);
+                explanation.cost.add(cost(plan, &source, segment));
+            }
+            Some(skip) => explanation.skipped_for(skip).add(segment),
+        }
+        if explanation.segments.len() < LISTED_MAX {
+            let zone = segment.zone();
+            explanation.segments.push(SegmentExplanation {
+                rows: segment.rows() as u64,
+                time_min: zone.min,
+                time_max: zone.max,
+                sealed: segment.sealed(),
+                skipped,
+            });
+        }
+    }
+    explanation.skipped.sort_by_key(|(_, count)| std::cmp::Reverse(count.rows));
+    explanation
+}
+
+impl SourceExplanation {
+    fn skipped_for(&mut self, skip: &Skip) -> &mut SegmentCount {
+        let at = self.skipped.iter().position(|(known, _)| known == skip).unwrap_or_else(|| {
+            self.skipped.push((skip.clone(), SegmentCount::default()));
+            self.skipped.len() - 1
+        });
+        &mut self.skipped[at].1
+    }
+}
+
+fn skip(plan: &Plan, source: &PlannedSource, segment: &SegmentView) -> Option<Skip> {
+    if !has_rows_in(segment, plan.range) {
+        return Some(Skip::TimeRange);
+    }
+    let spares = |at: &usize| matches!(passing(plan, source, segment, *at), Passing::None);
+    let filter = (0..plan.filters.len()).find(spares)?;
+    Some(Skip::Filter(plan.filters[filter].column.clone()))
+}
+
+fn cost(plan: &Plan, source: &PlannedSource, segment: &SegmentView) -> ScanCost {
+    let (mut bytes, mut nanoseconds) = (0, 0.0);
+    for at in 0..plan.filters.len() {
+        if let Passing::Some(_) = passing(plan, source, segment, at) {
+            bytes += source.filter(at).map_or(0, |column| width(segment, column));
+            nanoseconds += FILTER_NS;
+        }
+    }
+    for at in 0..plan.groups.len() {
+        bytes += source.group(at).map_or(0, |column| width(segment, column));
+        nanoseconds += KEY_NS;
+    }
+    if plan.interval.is_some() {
+        bytes += size_of::<i64>() as u64;
+        nanoseconds += BUCKET_NS;
+    }
+    for at in 0..plan.cells.len() {
+        bytes += source.cell(at).map_or(0, |column| width(segment, column));
+        nanoseconds += if plan.grouped() { KEYED_CELL_NS } else { CELL_NS };
+    }
+    let mut cost = ScanCost::default();
+    for chunk in 0..segment.chunks() {
+        let zone = segment.chunk_zone(chunk);
+        if !plan.range.meets_closed(zone.min, zone.max) {
+            continue;
+        }
+        let rows = CHUNK_ROWS.min(segment.rows() - chunk * CHUNK_ROWS) as u64;
+        let cut = !plan.range.covers_closed(zone.min, zone.max);
+        let (time_bytes, time_ns) = if cut { (size_of::<i64>() as u64, TIME_NS) } else { (0, 0.0) };
+        cost.add(ScanCost {
+            rows,
+            bytes: rows * (bytes + time_bytes),
+            nanoseconds: rows as f64 * (nanoseconds + time_ns),
+        });
+    }
+    cost
+}
+
+/// Bytes of one row in a column.
+fn width(segment: &SegmentView, column: ColumnIndex) -> u64 {
+    match segment.codes(column) {
+        Some(Codes::U8(_)) => 1,
+        Some(Codes::U16(_)) => 2,
+        Some(Codes::U32(_)) => 4,
+        None => segment.metric(column).map_or(0, |_| size_of::<f64>() as u64),
+    }
+}

@@ -1,0 +1,60 @@
+//! What explain says against what the scan does.
+
+mod world;
+
+use std::sync::atomic::AtomicBool;
+
+use proptest::prelude::*;
+use query::{Cancel, ScanCost, Skip, Source};
+use world::{Random, Shape, World, tiny};
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Goal: for any question, explain keeps and skips the segments that the scan keeps and skips, and counts the rows that
+    /// the scan looks at; what it lists adds up to what it counts.
+    #[test]
+    fn the_scan_does_what_explain_says(seed: u64, in_order: bool) {
+        let world = World::new(seed, Shape { rows: 900, limits: tiny(), span_us: 3_000, in_order, users: 30 });
+        let mut random = Random(seed);
+        let start = random.below(2_000) as i64;
+        let end = start + 1 + random.below(1_500) as i64;
+        let filters = random.pick(&[
+            "{}",
+            r#"{"region":["r1","none"]}"#,
+            r#"{"value":{"gte":900000000},"user":{"exists":true}}"#,
+            r#"{"flag":"none","latency":{"lt":20}}"#,
+            r#"{"unseen":1}"#,
+        ]);
+        let groups = random.pick(&["[]", r#"["region","user"]"#]);
+        let plan = world.plan(&format!(
+            r#"{{"namespace":"shop","table":"events","start_time":{start},"end_time":{end},"filters":{filters},
+                "group_by":{groups},"aggregate":"sum","metric":"value"}}"#
+        )).unwrap();
+        let left = AtomicBool::new(false);
+        let cancel = Cancel::new(&left, &|| false);
+        for reader in &world.readers {
+            let partition = reader.partition();
+            let snapshot = reader.snapshot(plan.tables()[0].key).unwrap();
+            let source = || Source { table: 0, partition, snapshot: snapshot.clone() };
+            let explained = query::explain(&plan, source());
+            let tasks = query::tasks(&plan, vec![source()]);
+            let results = tasks.iter().map(|task| query::run(&plan, task, &cancel)).collect::<Result<_, _>>().unwrap();
+            let stats = query::merge(&plan, partition, results).unwrap().stats();
+            prop_assert_eq!(explained.kept.segments, stats.segments_scanned);
+            let skipped: u64 = explained.skipped.iter().map(|(_, count)| count.segments).sum();
+            prop_assert_eq!(skipped, stats.segments_skipped);
+            prop_assert_eq!(explained.cost.rows, stats.rows_scanned);
+            prop_assert_eq!(explained.cost == ScanCost::default(), stats.rows_scanned == 0);
+            for (why, count) in &explained.skipped {
+                let listed = explained.segments.iter().filter(|segment| segment.skipped.as_ref() == Some(why));
+                prop_assert_eq!(listed.clone().count() as u64, count.segments);
+                prop_assert_eq!(listed.map(|segment| segment.rows).sum::<u64>(), count.rows);
+                if *why == Skip::TimeRange {
+                    continue;
+                }
+                prop_assert!(filters != "{}", "no filter spares a segment where there is none");
+            }
+        }
+    }
+}
