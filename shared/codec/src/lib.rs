@@ -10,6 +10,7 @@ mod body;
 mod check;
 mod compress;
 mod control;
+mod cursor;
 mod decode_error;
 mod event;
 mod header;
@@ -25,6 +26,7 @@ pub use body::{
 pub use check::{EventChecker, TimeLimits};
 pub use compress::{DecompressError, Encoding, decompress};
 pub use control::{ControlError, ControlRecord};
+pub use cursor::Cursor;
 pub use decode_error::DecodeError;
 pub use event::{Decoded, EventRef, Refused, Reject};
 pub use header::{BatchIdentity, BlockHeader, BlockKind, FORMAT_VERSION, HEADER_BYTES, HeaderError};

@@ -18,7 +18,7 @@ const MAC_BYTES: usize = 16;
 const TOKEN_CHARS_MAX: usize = 256 << 10;
 /// A table has an id, a generation, a schema version and a count; a partition an id and an offset: a byte each at least.
 const TABLE_BYTES_MIN: usize = 4;
-const PARTITION_BYTES_MIN: usize = 2;
+pub(crate) const PARTITION_BYTES_MIN: usize = 2;
 
 /// The key that tokens are authenticated with. All gateways and query APIs of one cluster share it.
 #[derive(Clone)]
@@ -142,9 +142,7 @@ impl Token {
                 put(&mut out, next.0);
             }
         }
-        let mac = key.mac(&out).finalize().into_bytes();
-        out.extend_from_slice(&mac[..MAC_BYTES]);
-        URL_SAFE_NO_PAD.encode(out)
+        seal(key, out)
     }
 
     /// Reads a token that was made with the same key.
@@ -152,17 +150,31 @@ impl Token {
     /// # Errors
     /// It was not; the caller's `INVALID_ARGUMENT`.
     pub fn decode(key: &TokenKey, text: &str) -> Result<Self, TokenError> {
-        if text.len() > TOKEN_CHARS_MAX {
-            return Err(TokenError::Forged);
-        }
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError::Forged)?;
-        let (content, mac) = bytes.split_last_chunk::<MAC_BYTES>().ok_or(TokenError::Forged)?;
-        key.mac(content).verify_truncated_left(mac).map_err(|_| TokenError::Forged)?;
-        match content.split_first() {
-            Some((&VERSION, rest)) => read(rest).ok_or(TokenError::Forged),
-            Some(_) => Err(TokenError::Version),
-            None => Err(TokenError::Forged),
-        }
+        read(&unseal(key, VERSION, text)?[1..]).ok_or(TokenError::Forged)
+    }
+}
+
+/// Content, which begins with its version, as text that [`unseal`] takes.
+pub(crate) fn seal(key: &TokenKey, mut content: Vec<u8>) -> String {
+    let mac = key.mac(&content).finalize().into_bytes();
+    content.extend_from_slice(&mac[..MAC_BYTES]);
+    URL_SAFE_NO_PAD.encode(content)
+}
+
+/// The content of a text that was sealed with the same key; it begins with `version`.
+pub(crate) fn unseal(key: &TokenKey, version: u8, text: &str) -> Result<Vec<u8>, TokenError> {
+    if text.len() > TOKEN_CHARS_MAX {
+        return Err(TokenError::Forged);
+    }
+    let mut content = URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError::Forged)?;
+    let (_, mac) = content.split_last_chunk::<MAC_BYTES>().ok_or(TokenError::Forged)?;
+    let mac = *mac;
+    content.truncate(content.len() - MAC_BYTES);
+    key.mac(&content).verify_truncated_left(&mac).map_err(|_| TokenError::Forged)?;
+    match content.first() {
+        Some(&first) if first == version => Ok(content),
+        Some(_) => Err(TokenError::Version),
+        None => Err(TokenError::Forged),
     }
 }
 
@@ -178,7 +190,7 @@ impl TableToken {
     }
 }
 
-fn put(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn put(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -186,7 +198,7 @@ fn put(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-fn take(rest: &mut &[u8]) -> Option<u64> {
+pub(crate) fn take(rest: &mut &[u8]) -> Option<u64> {
     let mut number = 0_u64;
     for shift in (0..u64::BITS).step_by(7) {
         let (&byte, behind) = rest.split_first()?;
@@ -204,12 +216,12 @@ fn take(rest: &mut &[u8]) -> Option<u64> {
 }
 
 /// A count of things of which each takes at least `bytes_min`.
-fn take_count(rest: &mut &[u8], bytes_min: usize) -> Option<usize> {
+pub(crate) fn take_count(rest: &mut &[u8], bytes_min: usize) -> Option<usize> {
     let count = usize::try_from(take(rest)?).ok()?;
     (count <= rest.len() / bytes_min).then_some(count)
 }
 
-fn take_u32(rest: &mut &[u8]) -> Option<u32> {
+pub(crate) fn take_u32(rest: &mut &[u8]) -> Option<u32> {
     u32::try_from(take(rest)?).ok()
 }
 
