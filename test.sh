@@ -122,8 +122,10 @@ step "build" ./build.sh
 real=(scripts/test_real_data.sh)
 if [ -d ../shared/data ]; then real+=(--data ../shared/data); fi
 step "real data" on_a_server "${real[@]}"
+step "crashes with a planted fault" scripts/test_crash.sh --rounds 5 --plant short-window
 if $full; then
-  step "crashes" scripts/test_crash.sh --rounds 20
+  step "crashes" scripts/test_crash.sh --rounds 200
+  step "tokens" scripts/test_system.sh tokens --pairs 10000
   step "queries" ./test_queries.sh --events 2000000
   if cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny; then
     step "dependencies" cargo deny check
@@ -131,7 +133,8 @@ if $full; then
     left_out "dependencies" "cargo-deny could not be installed"
   fi
 else
-  step "crashes" scripts/test_crash.sh --rounds 3
+  step "crashes" scripts/test_crash.sh --rounds 20
+  step "tokens" scripts/test_system.sh tokens --pairs 1000
   step "queries" ./test_queries.sh
 fi
 

@@ -24,7 +24,7 @@ enum Layer {
 use Layer::{Adapter, Composition, Contract, Pure, Service, Testing};
 
 /// Every crate of the workspace. One that is missing here fails the test: a new crate needs a layer.
-const LAYERS: [(&str, Layer); 26] = [
+const LAYERS: [(&str, Layer); 27] = [
     ("types", Pure),
     ("codec", Pure),
     ("admission", Pure),
@@ -51,6 +51,7 @@ const LAYERS: [(&str, Layer); 26] = [
     ("bench", Testing),
     ("cluster", Testing),
     ("simulator", Testing),
+    ("system", Testing),
 ];
 
 /// What pure crates never depend on: runtimes, network, files and clocks behind an interface.

@@ -1,0 +1,61 @@
+//! Proofs against the real server, from outside: each starts a server of its own, does it harm, and holds what it answers
+//! against an oracle in memory.
+
+mod crash;
+mod http;
+mod load;
+mod random;
+mod server;
+mod tokens;
+
+use std::{
+    error::Error,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+/// Why a proof could not be led, or what disproves it.
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
+
+/// Proofs against the real server.
+#[derive(Debug, Parser)]
+#[command(name = "system", max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    proof: Proof,
+}
+
+/// The proofs.
+#[derive(Debug, Subcommand)]
+enum Proof {
+    /// kill -9 again and again under ingest with retries: nothing acked is lost, nothing counts twice.
+    Crash(crash::Args),
+    /// Write, then ask with the token of the ack, under full ingest: no answer misses its event.
+    Tokens(tokens::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("the system gives a thread");
+    let led = runtime.block_on(async {
+        match &cli.proof {
+            Proof::Crash(args) => crash::run(args).await,
+            Proof::Tokens(args) => tokens::run(args).await,
+        }
+    });
+    match led {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(&format!("FAILED {failure}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes a line of the report. A closed stdout is nobody's loss.
+pub(crate) fn say(line: &str) {
+    let _closed = writeln!(io::stdout(), "{line}");
+}
