@@ -115,3 +115,28 @@ impl TDigest {
         if own.to_bytes() == bytes { Ok(own) } else { Err(DecodeError::Invalid("not as a t-digest is written")) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use datasketches::tdigest::TDigestMut;
+
+    /// Goal: images of other implementations answer right, so that an upgrade of the crate cannot change what is read.
+    #[test]
+    fn images_of_other_implementations_are_read() {
+        let images: [(u64, f64, &[u8]); 3] = [
+            (1_000_000, 1.0, include_bytes!("../tests/data/tdigest_double_n1000000_cpp.sk")),
+            (1_000_000, 1.0, include_bytes!("../tests/data/tdigest_double_n1000000_java.sk")),
+            (10_000, 0.0, include_bytes!("../tests/data/tdigest_ref_k100_n10000_double.sk")),
+        ];
+        for (count, least, image) in images {
+            let mut digest = TDigestMut::deserialize(image).expect("an image of a t-digest");
+            assert_eq!((digest.total_weight(), digest.min_value()), (count, Some(least)));
+            for share in [0.001, 0.01, 0.5, 0.99, 0.999] {
+                let got = digest.quantile(share).expect("a share").expect("there are values");
+                let off = got / count as f64 - share;
+                // The error is least at both ends: it goes with q (1 - q).
+                assert!(off.abs() <= 0.02 * share * (1.0 - share) + 1.0 / count as f64, "{count}: {got} at {share}");
+            }
+        }
+    }
+}

@@ -57,3 +57,35 @@ fn tau(mut share: f64) -> f64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// Where the registers of a HyperLogLog of Apache DataSketches lie, one byte each.
+    const REGISTERS_AT: usize = 40;
+
+    /// Goal: registers that other implementations filled, with another hash, are estimated within four standard errors.
+    #[test]
+    fn registers_of_other_implementations_are_estimated() {
+        let images: [(f64, &[u8]); 5] = [
+            (1e3, include_bytes!("../../tests/data/hll8_n1000_cpp.sk")),
+            (1e4, include_bytes!("../../tests/data/hll8_n10000_cpp.sk")),
+            (1e5, include_bytes!("../../tests/data/hll8_n100000_cpp.sk")),
+            (1e6, include_bytes!("../../tests/data/hll8_n1000000_cpp.sk")),
+            (1e6, include_bytes!("../../tests/data/hll8_n1000000_java.sk")),
+        ];
+        for (want, image) in images {
+            let registers = &image[REGISTERS_AT..];
+            assert_eq!(registers.len(), 4_096);
+            let off = super::of(registers) / want - 1.0;
+            assert!(off.abs() <= 4.0 * 1.04 / 64.0, "{want}: off by {off}");
+        }
+    }
+
+    /// Goal: no registers give anything but a number: none filled is nothing, all at the largest rank is beyond all.
+    #[test]
+    fn extremes_are_numbers() {
+        assert_eq!(super::of(&[0; 1 << 14]), 0.0);
+        assert_eq!(super::of(&[51; 1 << 14]).round() as u64, u64::MAX);
+        assert!(super::of(&[50; 1 << 14]) > 1e18);
+    }
+}
