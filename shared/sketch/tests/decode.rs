@@ -124,7 +124,7 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], draws: &mut Draws) {
     for _ in 0..=draws.bits() % 4 {
         let at = (draws.bits() % (bytes.len() as u64 + 1)) as usize;
         // Headers are where lengths are: half of the changes go there.
-        let at = if draws.bits() % 2 == 0 { at % 32 } else { at }.min(bytes.len());
+        let at = if draws.bits().is_multiple_of(2) { at % 32 } else { at }.min(bytes.len());
         match draws.bits() % 6 {
             0 if at < bytes.len() => bytes[at] ^= 1 << (draws.bits() % 8),
             1 if at < bytes.len() => bytes[at] = draws.bits() as u8,
