@@ -3,8 +3,8 @@
 //! 1. Of all files but the last only the header is read: the next file's header says where it ends and where the
 //!    partitions stand after it.
 //! 2. The last file is read whole, unless it was closed in order. What a crash left torn is cut off; what stays of the
-//!    part that may not have been synced is written once more and synced, for a system that once failed to sync may
-//!    show what its disk does not hold.
+//!    part that may not have been synced, the header of a file without records included, is written once more and
+//!    synced, for a system that once failed to sync may show what its disk does not hold.
 //! 3. Row counts are those stored for the newest file, and the rows of the records from there on.
 //! 4. A start appends to no old file.
 //! 5. What contradicts itself is an error: a start never guesses an offset.
@@ -203,17 +203,18 @@ fn recover_last(
     if found.unattributed {
         return Err(damaged(store, number, "records that were synced, and it cannot be told of which partitions"));
     }
-    mend(&*file, &found).map_err(OpenError::at(path))?;
+    mend(&*file, &found, records_at(base.len())).map_err(OpenError::at(path))?;
     recovery.cut_bytes = found.cut_bytes;
     recovery.damaged_records = found.damaged;
     store_index(store, number, found.end, &found.index);
     Ok((SealedFile { number, end: found.end, base, ends: found.index.ends() }, Some(found.rows)))
 }
 
-/// Cuts off what is torn and makes sure of what is not (rule 2).
-fn mend(file: &dyn LogFile, found: &Scan) -> io::Result<()> {
+/// Cuts off what is torn and makes sure of what is not (rule 2). Records begin at `start`.
+fn mend(file: &dyn LogFile, found: &Scan, start: u64) -> io::Result<()> {
     file.truncate(found.end)?;
-    let mut position = found.durable_to;
+    // That the header was synced is known by the first record alone.
+    let mut position = if found.end == start { 0 } else { found.durable_to };
     let mut bytes = vec![0; REWRITE_BYTES];
     while position < found.end {
         let len = REWRITE_BYTES.min(usize::try_from(found.end - position).unwrap_or(REWRITE_BYTES));

@@ -232,6 +232,29 @@ fn a_failed_sync_is_not_believed_later() {
     }
 }
 
+/// Goal: a new file whose header was not synced and that cannot be removed looks whole to the next start; it is made so, or
+/// a crash after the next file would leave a log that does not open.
+#[test]
+fn a_header_that_was_never_synced_is_not_believed_later() {
+    for seed in 0..20 {
+        let mut files = MemoryFiles::new(seed);
+        let log = Arc::new(open(&files).unwrap());
+        files.set_plan(Box::new(|call, _| match call {
+            Call::Sync | Call::Remove => Outcome::Fail(std::io::ErrorKind::Other),
+            _ => Outcome::Done,
+        }));
+        let mut acked = Acked::new();
+        assert_eq!(append_some(&log, 0..1, &mut acked), 0);
+        files.kill();
+        drop(log);
+        let log = Arc::new(open(&files).unwrap());
+        assert_eq!(append_some(&log, 1..3, &mut acked), 2);
+        files.cut_power();
+        drop(log);
+        check(&open(&files).unwrap(), &acked, &BTreeMap::new());
+    }
+}
+
 /// Goal: a failed group takes no offset, no row count, and harms no group after it.
 #[test]
 fn a_failed_group_leaves_no_trace() {
