@@ -190,3 +190,24 @@ impl HeavyHitters {
         self.undercount += taken;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{HeavyHitters, ITEMS_MAX};
+
+    /// Goal: a pruning takes off what makes room for as many items as may stay, not more: those that came often stay, with
+    /// nearly all of their counts.
+    #[test]
+    fn pruning_takes_no_more_than_it_must() {
+        let mut summary = HeavyHitters::default();
+        for item in 0..600 {
+            summary.add(&format!("often {item}"), 100);
+        }
+        for item in 0..=ITEMS_MAX - 600 {
+            assert!(summary.is_exact());
+            summary.add(&format!("seldom {item}"), 1);
+        }
+        assert_eq!((summary.undercount(), summary.top(1_000).len()), (1, 600));
+        assert!(summary.top(600).iter().all(|hitter| hitter.count == 99));
+    }
+}

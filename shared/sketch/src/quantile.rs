@@ -25,6 +25,9 @@ use crate::{
     nearest_rank,
 };
 
+/// Values that are taken together: a few pages of memory.
+const CHUNK: usize = 1_024;
+
 /// Approximate quantiles with a guaranteed relative error; see the module's rules.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuantileSketch {
@@ -81,9 +84,14 @@ impl QuantileSketch {
         }
     }
 
-    /// Takes many values.
+    /// Takes many values: the same as taking each, faster.
     pub fn extend(&mut self, values: &[f64]) {
-        values.iter().for_each(|&value| self.add(value));
+        for chunk in values.chunks(CHUNK) {
+            match bins::ends_of_normals(chunk) {
+                Some((low, high)) if low > 0.0 || high < 0.0 => self.extend_one_sign(chunk, low, high),
+                _ => chunk.iter().for_each(|&value| self.add(value)),
+            }
+        }
     }
 
     /// Takes all that `other` took.
@@ -177,6 +185,21 @@ impl QuantileSketch {
         let count = checked_rows(checked_rows(zeros, negative.count())?, positive.count())?;
         let sketch = Self { positive, negative, bins, zeros, count, min, max };
         if sketch.ends_fit() { Ok(sketch) } else { Err(DecodeError::Invalid("the ends are not of the bins")) }
+    }
+
+    /// Takes normal values of one sign, of which `low` is the least and `high` the greatest.
+    fn extend_one_sign(&mut self, mut values: &[f64], low: f64, high: f64) {
+        self.count += values.len() as u64;
+        self.min = self.min.min(low);
+        self.max = self.max.max(high);
+        let positive = low > 0.0;
+        loop {
+            let pages = if positive { &mut self.positive } else { &mut self.negative };
+            let Some(absent) = pages.increment_all(values, self.bins) else { return };
+            let key = bins::key_of(values[absent]).expect("a normal value is not zero");
+            self.count_bin(self.bins.of(key), 1, positive);
+            values = &values[absent + 1..];
+        }
     }
 
     #[inline]

@@ -53,6 +53,23 @@ proptest! {
         prop_assert_eq!(whole.count(), values.iter().filter(|value| value.is_finite()).count() as u64);
     }
 
+    /// Goal: many values taken together are the same as each taken in turn, of both signs, of one, and with values between
+    /// that are none.
+    #[test]
+    fn values_taken_together_are_those_taken_in_turn(values in values(), keep in 0..4) {
+        let kept: Vec<f64> = values.iter().copied().filter(|&value| match keep {
+            0 => true,
+            1 => value > 0.0 && value.is_normal(),
+            2 => value < 0.0 && value.is_normal(),
+            _ => value.is_normal(),
+        }).cycle().take(3 * values.len()).collect();
+        let (mut together, mut in_turn) = (QuantileSketch::default(), QuantileSketch::default());
+        together.extend(&kept);
+        kept.iter().for_each(|&value| in_turn.add(value));
+        prop_assert_eq!(together.to_bytes(), in_turn.to_bytes());
+        prop_assert_eq!(together, in_turn);
+    }
+
     /// Goal: whatever the double, also a subnormal one, its bin answers within the stated bound.
     #[test]
     fn every_double_has_a_bin(values in values()) {

@@ -35,6 +35,26 @@ pub(super) fn key_of_normal(value: f64) -> Option<u32> {
     normal.contains(&leading).then_some(leading + KEY_BIAS)
 }
 
+/// The least and the greatest value; `None` where there is none, or one is not a normal double.
+pub(super) fn ends_of_normals(values: &[f64]) -> Option<(f64, f64)> {
+    /// Values that are looked at side by side, for the compiler to make vectors of.
+    const LANES: usize = 8;
+    let (&first, _) = values.split_first()?;
+    let (mut low, mut high, mut normal) = ([first; LANES], [first; LANES], [true; LANES]);
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let padded = std::array::from_fn(|lane| rest.get(lane).copied().unwrap_or(first));
+    for chunk in chunks.iter().chain([&padded]) {
+        for lane in 0..LANES {
+            let value = chunk[lane];
+            low[lane] = if value < low[lane] { value } else { low[lane] };
+            high[lane] = if value > high[lane] { value } else { high[lane] };
+            normal[lane] &= value.abs() >= f64::MIN_POSITIVE && value.abs() <= f64::MAX;
+        }
+    }
+    let ends = || Some((low.into_iter().reduce(f64::min)?, high.into_iter().reduce(f64::max)?));
+    normal.into_iter().all(|normal| normal).then(ends)?
+}
+
 /// The key of a finite double's magnitude, `None` for zero.
 pub(super) fn key_of(value: f64) -> Option<u32> {
     key_of_normal(value).or_else(|| {
@@ -85,6 +105,12 @@ impl Bins {
     #[inline]
     pub(super) fn of(self, key: u32) -> u32 {
         key >> self.shift
+    }
+
+    /// The bin of a normal double.
+    #[inline]
+    pub(super) fn of_normal(self, value: f64) -> u32 {
+        self.of(((value.to_bits() & !SIGN) >> KEY_SHIFT) as u32 + KEY_BIAS)
     }
 
     /// One more than the largest bin.

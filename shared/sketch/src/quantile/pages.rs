@@ -44,6 +44,18 @@ impl Pages {
         true
     }
 
+    /// Counts normal values in turn. Where one's page is absent it stops and says at which: those before are counted.
+    pub(super) fn increment_all(&mut self, values: &[f64], bins: Bins) -> Option<usize> {
+        let (first, places, counts) = (self.first, self.places.as_slice(), self.counts.as_mut_slice());
+        values.iter().position(|&value| {
+            let bin = bins.of_normal(value);
+            let place = places.get((bin >> OCTAVE_BITS).wrapping_sub(first) as usize).copied().unwrap_or(ABSENT);
+            let Some(counts) = counts.get_mut(usize::from(place)) else { return true };
+            counts[bin as usize % PAGE_BINS] += 1;
+            false
+        })
+    }
+
     pub(super) fn has(&self, bin: u32) -> bool {
         self.place(bin >> OCTAVE_BITS) < self.counts.len()
     }
