@@ -1,7 +1,12 @@
 //! A scan as a job of the pool: prepared on a scan thread, its tasks run in any order on any thread, their results merge
 //! in canonical order by partition.
+//!
+//! A result waits only for those of its partition that come before it. Whichever thread brings one while nobody merges that
+//! partition merges what is in order, and finishes the partition after its last task. So partitions merge at the same time,
+//! and a scan holds little more than a result per thread beside what is merged.
 
 use std::{
+    collections::BTreeMap,
     mem,
     sync::{
         Arc, Mutex,
@@ -15,9 +20,9 @@ use std::{
 
 use engine::Reader;
 use proto::hot_tier::PartitionScan;
-use query::{Plan, Source, Task, TaskPartial};
+use query::{Partial, PartitionMerge, Plan, Source, Task, TaskPartial};
 use tokio::sync::oneshot;
-use types::{ApiError, LogGap, Offset, PartitionId, Timestamp};
+use types::{ApiError, LogGap, Offset, PartitionId, TableKey, Timestamp};
 
 use crate::pool::{Job, Queue};
 
@@ -35,6 +40,12 @@ pub(crate) struct Stop {
 impl Stop {
     pub(crate) fn at(deadline: Instant) -> Self {
         Self { deadline, left: AtomicBool::new(false) }
+    }
+
+    /// Does some work that looks at a [`query::Cancel`].
+    pub(crate) fn watch<R>(&self, work: impl FnOnce(&query::Cancel<'_>) -> R) -> R {
+        let expired = || Instant::now() >= self.deadline;
+        work(&query::Cancel::new(&self.left, &expired))
     }
 
     /// The client has left.
@@ -60,6 +71,22 @@ struct Covered {
     gaps: Vec<LogGap>,
 }
 
+/// The merge of a partition.
+struct Merging {
+    /// The task whose result is merged next, and the end of the partition's tasks.
+    next: usize,
+    end: usize,
+    waiting: BTreeMap<usize, TaskPartial>,
+    state: MergeState,
+}
+
+enum MergeState {
+    Idle(Box<PartitionMerge>),
+    /// Some thread has it.
+    Taken,
+    Done(Partial),
+}
+
 /// A scan under way.
 struct Scan {
     plan: Arc<Plan>,
@@ -68,10 +95,14 @@ struct Scan {
     tasks: Vec<Task>,
     /// The first task that nobody has taken. Relaxed: the number is all that it says; tasks were published by the queue.
     next: AtomicUsize,
-    /// Tasks that are not done. AcqRel: whoever takes it to zero sees what all others stored in `results`.
+    /// Tasks that are not done. AcqRel: whoever takes it to zero sees what all others merged.
     left: AtomicUsize,
-    /// Held for a push alone, once per task.
-    results: Mutex<Result<Vec<TaskPartial>, ApiError>>,
+    /// By place in `covered`.
+    merging: Vec<Mutex<Merging>>,
+    /// Bytes of all results, waiting and merged. Relaxed: a bound, which nothing else hangs on.
+    bytes: AtomicUsize,
+    /// The first error, which is the answer.
+    failed: Mutex<Option<ApiError>>,
     reply: Mutex<Option<oneshot::Sender<Outcome>>>,
 }
 
@@ -96,21 +127,23 @@ impl Prepare {
             let keys: Vec<_> = self.plan.tables().iter().map(|table| table.key).collect();
             let (next_offset, snapshots) = reader.snapshots(&keys);
             let evicted_before = snapshots.iter().map(|s| s.as_ref().and_then(|s| s.evicted_before())).collect();
-            let may_lack = |gap: &&LogGap| gap.first < next_offset && keys.iter().any(|key| gap.may_hold(*key));
-            let gaps = reader.gaps().iter().filter(may_lack).copied().collect();
+            let gaps = gaps_before(reader, next_offset, &keys);
             covered.push(Covered { partition, next_offset, evicted_before, gaps });
             let found = snapshots.into_iter().enumerate();
             sources
                 .extend(found.filter_map(|(table, snapshot)| Some(Source { table, partition, snapshot: snapshot? })));
         }
         let tasks = query::tasks(&self.plan, sources);
+        let merging = covered.iter().map(|covered| Mutex::new(Merging::new(covered.partition, &tasks)));
         Scan {
             plan: Arc::clone(&self.plan),
             stop: Arc::clone(&self.stop),
+            merging: merging.collect(),
             covered,
             next: AtomicUsize::new(0),
             left: AtomicUsize::new(tasks.len()),
-            results: Mutex::new(Ok(Vec::with_capacity(tasks.len()))),
+            bytes: AtomicUsize::new(0),
+            failed: Mutex::new(None),
             tasks,
             reply: Mutex::new(lock(&self.reply).take()),
         }
@@ -134,15 +167,11 @@ impl Job for Scan {
     fn run_next(&self) -> bool {
         let at = self.next.fetch_add(1, Relaxed);
         let Some(task) = self.tasks.get(at) else { return false };
-        let result = self.run(task);
+        // After an error the other tasks would be done for nothing.
+        if lock(&self.failed).is_none()
+            && let Err(error) = self.run(at, task)
         {
-            let mut results = lock(&self.results);
-            match (results.as_mut(), result) {
-                (Ok(results), Ok(partial)) => results.push(partial),
-                // The first error is the answer; the memory of what was done is not kept until the last task.
-                (Ok(_), Err(error)) => *results = Err(error),
-                (Err(_), _) => {}
-            }
+            lock(&self.failed).get_or_insert(error);
         }
         if self.left.fetch_sub(1, AcqRel) == 1 {
             self.finish();
@@ -151,40 +180,103 @@ impl Job for Scan {
     }
 }
 
-impl Scan {
-    fn run(&self, task: &Task) -> Result<TaskPartial, ApiError> {
-        let expired = || Instant::now() >= self.stop.deadline;
-        query::run(&self.plan, task, &query::Cancel::new(&self.stop.left, &expired))
+impl Merging {
+    /// Of a partition, whose tasks stand together among `tasks`.
+    fn new(partition: PartitionId, tasks: &[Task]) -> Self {
+        let next = tasks.partition_point(|task| task.partition() < partition);
+        let end = tasks.partition_point(|task| task.partition() <= partition);
+        Self { next, end, waiting: BTreeMap::new(), state: MergeState::Idle(Box::new(PartitionMerge::new(partition))) }
     }
 
-    /// Merges and replies; runs once, on the thread that did the last task.
+    /// Takes the merge, with the result that is next, where nobody else has it and the result is there.
+    fn take(&mut self) -> Option<(Box<PartitionMerge>, TaskPartial)> {
+        if !matches!(self.state, MergeState::Idle(_)) {
+            return None;
+        }
+        let result = self.waiting.remove(&self.next)?;
+        match mem::replace(&mut self.state, MergeState::Taken) {
+            MergeState::Idle(merge) => Some((merge, result)),
+            MergeState::Taken | MergeState::Done(_) => unreachable!("it was idle"),
+        }
+    }
+}
+
+impl Scan {
+    /// Runs a task and merges what is in order then.
+    fn run(&self, at: usize, task: &Task) -> Result<(), ApiError> {
+        let result = self.stop.watch(|cancel| query::run(&self.plan, task, cancel))?;
+        self.grow(0, result.bytes())?;
+        let place = self.covered.iter().position(|covered| covered.partition == task.partition());
+        let merging = &self.merging[place.expect("tasks are of the partitions that are covered")];
+        lock(merging).waiting.insert(at, result);
+        loop {
+            let Some((mut merge, result)) = lock(merging).take() else { return Ok(()) };
+            self.stop.watch(|cancel| cancel.check())?;
+            let before = merge.bytes() + result.bytes();
+            merge.absorb(&self.plan, result)?;
+            self.grow(before, merge.bytes())?;
+            let mut merging = lock(merging);
+            merging.next += 1;
+            if merging.next < merging.end {
+                merging.state = MergeState::Idle(merge);
+                continue;
+            }
+            // Nobody waits for this lock any more: all results of the partition are in.
+            let before = merge.bytes();
+            let partial = merge.finish(&self.plan)?;
+            self.grow(before, partial.bytes())?;
+            merging.state = MergeState::Done(partial);
+            return Ok(());
+        }
+    }
+
+    /// Counts that results of `before` bytes became ones of `after` bytes.
+    fn grow(&self, before: usize, after: usize) -> Result<(), ApiError> {
+        let change = after.wrapping_sub(before);
+        let all = self.bytes.fetch_add(change, Relaxed).wrapping_add(change);
+        self.plan.allow_bytes(all)
+    }
+
+    /// Replies; runs once, on the thread that did the last task.
     fn finish(&self) {
-        let results = mem::replace(&mut *lock(&self.results), Ok(Vec::new()));
-        let outcome = results.and_then(|results| self.merge(results));
+        let outcome = match lock(&self.failed).take() {
+            Some(error) => Err(error),
+            None => self.outcome(),
+        };
         if let Some(reply) = lock(&self.reply).take() {
             // Nobody waits any more if the client has left.
             let _ = reply.send(outcome);
         }
     }
 
-    fn merge(&self, mut results: Vec<TaskPartial>) -> Outcome {
-        let mut scans = Vec::with_capacity(self.covered.len());
-        for covered in &self.covered {
-            let partition = covered.partition;
-            let of_partition = results.extract_if(.., |result| result.partition() == partition).collect();
-            scans.push(PartitionScan {
-                partition,
-                partial: query::merge(&self.plan, partition, of_partition)?,
+    fn outcome(&self) -> Outcome {
+        let scans = self.covered.iter().zip(&self.merging).map(|(covered, merging)| {
+            let partial = match mem::replace(&mut lock(merging).state, MergeState::Taken) {
+                MergeState::Done(partial) => partial,
+                // A partition that knows none of the tables has no task.
+                MergeState::Idle(merge) => merge.finish(&self.plan)?,
+                MergeState::Taken => return Err(ApiError::internal("a partition was merged by nobody")),
+            };
+            Ok(PartitionScan {
+                partition: covered.partition,
+                partial,
                 next_offset: covered.next_offset,
                 evicted_before: covered.evicted_before.clone(),
                 gaps: covered.gaps.clone(),
-            });
-        }
-        Ok(scans)
+            })
+        });
+        scans.collect()
     }
 }
 
+/// The records before an offset that a partition lacks and that may be of these tables. A snapshot at that offset was taken
+/// before.
+pub(crate) fn gaps_before(reader: &Reader, next_offset: Offset, keys: &[TableKey]) -> Vec<LogGap> {
+    let may_lack = |gap: &&LogGap| gap.first < next_offset && keys.iter().any(|key| gap.may_hold(*key));
+    reader.gaps().iter().filter(may_lack).copied().collect()
+}
+
 /// A lock whose holders cannot panic between changes that belong together.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

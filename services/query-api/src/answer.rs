@@ -1,7 +1,10 @@
 //! One question from its JSON to the answer's JSON: parse, find the tables, plan, fan out, merge, receipt.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -9,7 +12,7 @@ use bytes::Bytes;
 use codec::{Token, TokenKey};
 use futures_util::future::try_join_all;
 use proto::{catalog::Catalog, progress::Progress};
-use query::{Answer, Query, QueryLimits};
+use query::{Answer, Cancel, Query, QueryLimits};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use types::{ApiError, ErrorCode, Offset, PartitionId, Table, TableName, TenantId, Timestamp};
@@ -110,7 +113,7 @@ impl Answers {
         let freshness_us = self.progress.freshness_us(gathered.covered(), as_of).await?;
         let (covers, offsets) =
             (receipt::covers(tenant, &tables, &gathered, &self.token_key), receipt::offsets(&gathered));
-        let answer = merge(plan, gathered).await?;
+        let answer = merge(plan, gathered, deadline).await?;
         let receipt = Receipt {
             complete: missing.is_empty(),
             missing,
@@ -176,10 +179,23 @@ fn offsets_of(tokens: &[Token], tables: &[Arc<Table>]) -> Result<Vec<(PartitionI
 }
 
 /// Merging and sorting may take milliseconds: off the network threads.
-async fn merge(plan: Arc<query::Plan>, gathered: Gathered) -> Result<Answer, ApiError> {
+async fn merge(plan: Arc<query::Plan>, gathered: Gathered, deadline: Instant) -> Result<Answer, ApiError> {
     let partials = gathered.scans.into_iter().map(|scan| scan.partial).collect();
-    let merged = tokio::task::spawn_blocking(move || query::finish(&plan, partials)).await;
+    let left = LeftOnDrop(Arc::new(AtomicBool::new(false)));
+    let flag = Arc::clone(&left.0);
+    let work = move || query::finish(&plan, partials, &Cancel::new(&flag, &|| Instant::now() >= deadline));
+    let merged = tokio::task::spawn_blocking(work).await;
     merged.map_err(|error| ApiError::internal(format!("merging the answer failed: {error}")))?
+}
+
+/// Stops the work on an answer when the request is dropped.
+struct LeftOnDrop(Arc<AtomicBool>);
+
+impl Drop for LeftOnDrop {
+    fn drop(&mut self) {
+        // Relaxed: it only has to be seen soon.
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn reply(answer: Answer, receipt: Receipt, began: Instant) -> Result<String, ApiError> {

@@ -79,5 +79,6 @@ fn limits(config: &QueryApiConfig) -> QueryLimits {
         groups_max: config.groups_max,
         timeout_default: config.timeout_default,
         timeout_max: config.timeout_max,
+        ..QueryLimits::default()
     }
 }

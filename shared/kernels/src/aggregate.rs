@@ -164,6 +164,14 @@ pub fn count_codes<C: Code>(codes: &[C], selection: &Selection) -> u64 {
     present.count() as u64
 }
 
+/// Counts the selected rows with one code.
+#[must_use]
+pub fn count_equal<C: Code>(codes: &[C], wanted: u32, selection: &Selection) -> u64 {
+    let mut equal = selection.clone();
+    crate::and_any_of(&mut equal, codes, &[wanted]);
+    equal.count() as u64
+}
+
 /// Count, mean and sum of squared deviations of the present values of the selected rows of one chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct MomentsLanes {

@@ -78,7 +78,7 @@ impl Key for u64 {
 
 /// Calls `take(k, item)` for the k-th row taken, with its item of a column.
 #[inline(always)]
-fn each<T: Copy>(rows: Rows<'_>, items: &[T], mut take: impl FnMut(usize, T)) {
+pub(crate) fn each<T: Copy>(rows: Rows<'_>, items: &[T], mut take: impl FnMut(usize, T)) {
     match rows {
         Rows::All(count) => items[..count].iter().enumerate().for_each(|(k, &item)| take(k, item)),
         Rows::Listed(rows) => rows.iter().enumerate().for_each(|(k, &row)| take(k, items[usize::from(row)])),
@@ -143,6 +143,12 @@ pub fn count_rows(slots: &[u32], counts: &mut [u64]) {
 /// Counts rows where a dimension is present, by slot.
 pub fn count_slots_codes<C: Code>(slots: &[u32], rows: Rows<'_>, codes: &[C], counts: &mut [u64]) {
     each(rows, codes, |k, code| counts[slots[k] as usize] += u64::from(code.index() != 0));
+}
+
+/// Counts rows with one code, by slot.
+pub fn count_slots_equal<C: Code>(slots: &[u32], rows: Rows<'_>, codes: &[C], wanted: u32, counts: &mut [u64]) {
+    let Some(wanted) = C::narrow(wanted) else { return };
+    each(rows, codes, |k, code| counts[slots[k] as usize] += u64::from(code == wanted));
 }
 
 /// Counts rows where a metric is present, by slot.

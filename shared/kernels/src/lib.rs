@@ -13,13 +13,17 @@ mod code;
 mod dispatch;
 mod filter;
 mod group;
+mod pairs;
 mod selection;
 
-pub use aggregate::{LANES, MomentsLanes, SumLanes, count_codes, count_present, greatest, least};
+pub use aggregate::{LANES, MomentsLanes, SumLanes, count_codes, count_equal, count_present, greatest, least};
 pub use code::Code;
 pub use filter::{and_any_of, and_listed, and_metric, and_none_of, and_range, and_times};
 pub use group::{
     GroupMoments, GroupSum, Key, Rows, add_lanes, append_absent, append_bucket, append_codes, count_rows,
-    count_slots_codes, count_slots_present, greatest_slots, least_slots, moments_slots, sum_slots,
+    count_slots_codes, count_slots_equal, count_slots_present, greatest_slots, least_slots, moments_slots, sum_slots,
+};
+pub use pairs::{
+    Slots, count_pairs, from_ordered_bits, list_pairs, list_values, mark_pairs, number_values, ordered_bits,
 };
 pub use selection::{CHUNK_ROWS, Selection};

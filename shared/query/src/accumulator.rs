@@ -1,10 +1,12 @@
 //! What a task accumulates: one state per cell, or one per cell and slot.
 
 use engine::Codes;
-use kernels::{GroupMoments, GroupSum, MomentsLanes, Rows, Selection, SumLanes};
+use kernels::{CHUNK_ROWS, GroupMoments, GroupSum, MomentsLanes, Rows, Selection, Slots, SumLanes};
 
 use crate::{
     cells::Cell,
+    codes::by_width,
+    keyed::{Keyed, Sizes},
     state::{Moments, State},
 };
 
@@ -12,29 +14,11 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum CellColumn<'a> {
     Codes(Codes<'a>),
+    /// Only the rows with this code count.
+    Equal(Codes<'a>, u32),
     Values(&'a [f64]),
     /// No row has a value.
     Absent,
-}
-
-/// Runs `$body` with `$items` as the chunk's codes of whichever width.
-macro_rules! by_width {
-    ($codes:expr, $rows:expr, |$items:ident| $body:expr) => {
-        match $codes {
-            Codes::U8(codes) => {
-                let $items = &codes[$rows];
-                $body
-            }
-            Codes::U16(codes) => {
-                let $items = &codes[$rows];
-                $body
-            }
-            Codes::U32(codes) => {
-                let $items = &codes[$rows];
-                $body
-            }
-        }
-    };
 }
 
 /// A cell without groups.
@@ -45,23 +29,47 @@ pub(crate) enum Single {
     Min(f64),
     Max(f64),
     Moments(Moments),
+    Keyed(Keyed),
 }
 
 impl Single {
-    pub(crate) fn new(cell: &Cell) -> Self {
+    pub(crate) fn new(cell: &Cell, sizes: Sizes) -> Self {
+        if let Some(keyed) = Keyed::new(cell, sizes) {
+            return Self::Keyed(keyed);
+        }
         match cell {
-            Cell::PresentDimension(_) | Cell::PresentMetric(_) => Self::Count(0),
+            Cell::PresentDimension(_) | Cell::PresentMetric(_) | Cell::Frequency { .. } => Self::Count(0),
             Cell::Sum(_) => Self::Sum(SumLanes::default()),
             Cell::Min(_) => Self::Min(f64::INFINITY),
             Cell::Max(_) => Self::Max(f64::NEG_INFINITY),
             Cell::Moments(_) => Self::Moments(Moments::default()),
+            Cell::Distinct(_) | Cell::Top { .. } | Cell::Quantiles { .. } | Cell::Digest(_) => {
+                unreachable!("these are keyed")
+            }
         }
     }
 
-    /// Takes the selected rows of a chunk, which are `rows` of its segment.
-    pub(crate) fn add(&mut self, column: CellColumn<'_>, rows: std::ops::Range<usize>, selection: &Selection) {
+    /// Takes the selected rows of a chunk, which are `rows` of its segment; `list` is scratch for their numbers.
+    pub(crate) fn add(
+        &mut self,
+        column: CellColumn<'_>,
+        rows: std::ops::Range<usize>,
+        selection: &Selection,
+        list: &mut [u16; CHUNK_ROWS],
+    ) {
         match (self, column) {
             (_, CellColumn::Absent) => {}
+            (Self::Keyed(keyed), column) => {
+                let taken = match selection.count() {
+                    all if all == rows.len() => Rows::All(all),
+                    _ => Rows::Listed(selection.list(list)),
+                };
+                // All rows are of group 0.
+                keyed.add(column, rows, taken, Slots { slots: &[0; CHUNK_ROWS][..taken.len()], lanes_log2: 0 });
+            }
+            (Self::Count(count), CellColumn::Equal(codes, code)) => {
+                *count += by_width!(codes, rows, |codes| kernels::count_equal(codes, code, selection));
+            }
             (Self::Count(count), CellColumn::Codes(codes)) => {
                 *count += by_width!(codes, rows, |codes| kernels::count_codes(codes, selection));
             }
@@ -79,8 +87,13 @@ impl Single {
                 let MomentsLanes { count, mean, deviation } = MomentsLanes::of(&values[rows], selection);
                 moments.absorb(Moments { count, mean, deviation });
             }
-            (_, CellColumn::Codes(_)) => unreachable!("only counts are of dimensions"),
+            (_, CellColumn::Codes(_) | CellColumn::Equal(..)) => unreachable!("only counts are of dimensions"),
         }
+    }
+
+    /// Memory that it takes beyond its own size.
+    pub(crate) fn bytes(&self) -> usize {
+        if let Self::Keyed(keyed) = self { keyed.bytes() } else { 0 }
     }
 
     /// As the state of a single group.
@@ -93,6 +106,7 @@ impl Single {
             Self::Moments(Moments { count, mean, deviation }) => {
                 State::Moments { counts: vec![count], means: vec![mean], deviations: vec![deviation] }
             }
+            Self::Keyed(keyed) => keyed.gather(&[0]),
         }
     }
 }
@@ -105,16 +119,23 @@ pub(crate) enum Slotted {
     Min(Vec<f64>),
     Max(Vec<f64>),
     Moments(Vec<GroupMoments>),
+    Keyed(Keyed),
 }
 
 impl Slotted {
-    pub(crate) fn new(cell: &Cell) -> Self {
+    pub(crate) fn new(cell: &Cell, sizes: Sizes) -> Self {
+        if let Some(keyed) = Keyed::new(cell, sizes) {
+            return Self::Keyed(keyed);
+        }
         match cell {
-            Cell::PresentDimension(_) | Cell::PresentMetric(_) => Self::Count(Vec::new()),
+            Cell::PresentDimension(_) | Cell::PresentMetric(_) | Cell::Frequency { .. } => Self::Count(Vec::new()),
             Cell::Sum(_) => Self::Sum(Vec::new()),
             Cell::Min(_) => Self::Min(Vec::new()),
             Cell::Max(_) => Self::Max(Vec::new()),
             Cell::Moments(_) => Self::Moments(Vec::new()),
+            Cell::Distinct(_) | Cell::Top { .. } | Cell::Quantiles { .. } | Cell::Digest(_) => {
+                unreachable!("these are keyed")
+            }
         }
     }
 
@@ -125,13 +146,19 @@ impl Slotted {
             Self::Min(values) => values.resize(slots, f64::INFINITY),
             Self::Max(values) => values.resize(slots, f64::NEG_INFINITY),
             Self::Moments(moments) => moments.resize(slots, GroupMoments::default()),
+            Self::Keyed(_) => {}
         }
     }
 
     /// Takes rows of a chunk, which is `range` of its segment; `slots` are those of the rows taken.
-    pub(crate) fn add(&mut self, column: CellColumn<'_>, range: std::ops::Range<usize>, rows: Rows<'_>, slots: &[u32]) {
+    pub(crate) fn add(&mut self, column: CellColumn<'_>, range: std::ops::Range<usize>, rows: Rows<'_>, of: Slots<'_>) {
+        let slots = of.slots;
         match (self, column) {
             (_, CellColumn::Absent) => {}
+            (Self::Keyed(keyed), column) => keyed.add(column, range, rows, of),
+            (Self::Count(counts), CellColumn::Equal(codes, code)) => {
+                by_width!(codes, range, |codes| kernels::count_slots_equal(slots, rows, codes, code, counts));
+            }
             (Self::Count(counts), CellColumn::Codes(codes)) => {
                 by_width!(codes, range, |codes| kernels::count_slots_codes(slots, rows, codes, counts));
             }
@@ -148,13 +175,25 @@ impl Slotted {
             (Self::Moments(moments), CellColumn::Values(values)) => {
                 kernels::moments_slots(slots, rows, &values[range], moments);
             }
-            (_, CellColumn::Codes(_)) => unreachable!("only counts are of dimensions"),
+            (_, CellColumn::Codes(_) | CellColumn::Equal(..)) => unreachable!("only counts are of dimensions"),
+        }
+    }
+
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Count(counts) => size_of_val(&**counts),
+            Self::Sum(sums) => size_of_val(&**sums),
+            Self::Min(values) | Self::Max(values) => size_of_val(&**values),
+            Self::Moments(moments) => size_of_val(&**moments),
+            Self::Keyed(keyed) => keyed.bytes(),
         }
     }
 
     /// The states of the slots `kept`, in that order.
     pub(crate) fn gather(&self, kept: &[u32]) -> State {
         match self {
+            Self::Keyed(_) => unreachable!("a keyed cell has groups, not slots"),
             Self::Count(counts) => State::Count(kept.iter().map(|&at| counts[at as usize]).collect()),
             Self::Sum(sums) => State::Sum {
                 sums: kept.iter().map(|&at| sums[at as usize].sum).collect(),

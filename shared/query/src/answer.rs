@@ -2,9 +2,12 @@
 
 use std::cmp::Ordering;
 
+use sketch::{Bound, BoundKind};
 use types::Interval;
 
-use crate::{finish::OutputColumn, groups::Groups, partial::ScanStats, plan::Plan, planner::TIME, values::Values};
+use crate::{
+    finish::OutputColumn, groups::Groups, partial::ScanStats, plan::Plan, planner::TIME, top::Leaders, values::Values,
+};
 
 /// The answer to a query, without its receipt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +16,8 @@ pub struct Answer {
     pub rows: String,
     /// How many rows there are.
     pub row_count: usize,
-    /// The list of descriptions of the aggregates, as JSON text: `name`, `exact`, and `"overflow":true` where some value
-    /// was too large for a number, so that its cell is null.
+    /// The list of descriptions of the aggregates, as JSON text: `name`, `exact`, the `bound` of what is not exact, and
+    /// `"overflow":true` where some value was too large for a number, so that its cell is null.
     pub columns: String,
     /// Whether the limit left rows out.
     pub truncated: bool,
@@ -28,6 +31,8 @@ pub(crate) enum Cell {
     Null,
     Integer(u64),
     Float(f64),
+    /// The list of that index; no order is asked by one.
+    List(u32),
 }
 
 impl Cell {
@@ -36,7 +41,7 @@ impl Cell {
         match (self, other) {
             (Self::Integer(a), Self::Integer(b)) => a.cmp(b),
             (Self::Float(a), Self::Float(b)) => a.total_cmp(b),
-            (Self::Null, Self::Null) => Ordering::Equal,
+            (Self::Null, Self::Null) | (Self::List(_), _) | (_, Self::List(_)) => Ordering::Equal,
             (Self::Null, _) => Ordering::Less,
             (_, Self::Null) => Ordering::Greater,
             (Self::Integer(_), Self::Float(_)) => Ordering::Less,
@@ -70,7 +75,11 @@ fn columns(plan: &Plan, outputs: &[OutputColumn]) -> String {
     out.list(plan.outputs.iter().zip(outputs), |out, (output, column)| {
         out.raw("{\"name\":");
         out.text(&output.name);
-        out.raw(if column.overflow { ",\"exact\":false,\"overflow\":true}" } else { ",\"exact\":true}" });
+        out.raw(if column.overflow || column.bound.is_some() { ",\"exact\":false" } else { ",\"exact\":true" });
+        if let Some(bound) = column.bound {
+            out.bound(bound);
+        }
+        out.raw(if column.overflow { ",\"overflow\":true}" } else { "}" });
     });
     out.finish()
 }
@@ -108,7 +117,10 @@ fn write_rows(plan: &Plan, rows: &Rows<'_>) -> String {
         }
         for output in rows.outputs {
             key(out);
-            out.cell(output.cells[group]);
+            match output.cells[group] {
+                Cell::List(at) => out.leaders(&output.lists[at as usize]),
+                cell => out.cell(cell),
+            }
         }
         out.raw("}");
     });
@@ -144,6 +156,7 @@ impl Writer {
     fn cell(&mut self, cell: Cell) {
         match cell {
             Cell::Null => self.raw("null"),
+            Cell::List(_) => unreachable!("lists are written by whoever has them"),
             Cell::Integer(number) => {
                 serde_json::to_writer(&mut self.0, &number).expect("an integer is JSON, and memory takes all writes");
             }
@@ -152,6 +165,30 @@ impl Writer {
                 serde_json::to_writer(&mut self.0, &number).expect("a number is JSON, and memory takes all writes");
             }
         }
+    }
+
+    fn leaders(&mut self, leaders: &Leaders) {
+        self.list(leaders.iter(), |out, (value, count)| {
+            out.raw("{\"value\":");
+            out.text(value);
+            out.raw(",\"count\":");
+            out.cell(Cell::Integer(*count));
+            out.raw("}");
+        });
+    }
+
+    fn bound(&mut self, bound: Bound) {
+        let kind = match bound.kind {
+            BoundKind::Relative => "relative",
+            BoundKind::Absolute => "absolute",
+            // There is no figure where nothing is guaranteed.
+            BoundKind::None => return self.raw(",\"bound\":{\"kind\":\"none\"}"),
+        };
+        self.raw(&format!(",\"bound\":{{\"kind\":\"{kind}\",\"value\":"));
+        self.cell(Cell::Float(bound.value));
+        self.raw(",\"confidence\":");
+        self.cell(Cell::Float(bound.confidence));
+        self.raw("}");
     }
 
     fn list<T>(&mut self, items: impl Iterator<Item = T>, mut each: impl FnMut(&mut Self, T)) {

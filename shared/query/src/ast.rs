@@ -21,6 +21,9 @@ pub(crate) const TOKENS_MAX: usize = 256;
 /// `k` of a `top`, at most.
 pub(crate) const TOP_MAX: u64 = 1_000;
 
+/// Memory of a query's intermediate results where nothing else is configured, bytes.
+const BYTES_DEFAULT: usize = 512 << 20;
+
 /// What is configured about queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryLimits {
@@ -30,6 +33,8 @@ pub struct QueryLimits {
     pub rows_max: usize,
     /// Groups that a query may make.
     pub groups_max: usize,
+    /// Memory that the intermediate results of a query may take on a node, bytes.
+    pub bytes_max: usize,
     /// Time of a query that does not say.
     pub timeout_default: Duration,
     /// Time that a query may ask for.
@@ -43,6 +48,7 @@ impl Default for QueryLimits {
             rows_default: limits::QUERY_LIMIT_DEFAULT,
             rows_max: limits::QUERY_LIMIT_MAX,
             groups_max: limits::QUERY_GROUPS_DEFAULT,
+            bytes_max: BYTES_DEFAULT,
             timeout_default: Duration::from_millis(limits::QUERY_TIMEOUT_MS_DEFAULT),
             timeout_max: Duration::from_millis(limits::QUERY_TIMEOUT_MS_MAX),
         }
@@ -72,6 +78,8 @@ pub struct Query {
     pub limit: usize,
     /// Groups that it may make at most.
     pub groups_max: usize,
+    /// Memory that its intermediate results may take on a node, bytes.
+    pub bytes_max: usize,
     /// Tokens that the answer must cover, as given; the service checks them.
     pub after: Vec<String>,
     /// How long it may take, the wait for `after` included.

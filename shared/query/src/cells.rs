@@ -17,30 +17,91 @@ pub(crate) enum Cell {
     Max(String),
     /// Count, mean and sum of squared deviations of a metric's values.
     Moments(String),
+    /// Rows where a dimension has one value.
+    Frequency { column: String, value: String },
+    /// The distinct values of a dimension.
+    Distinct(String),
+    /// Counts of a dimension's values. `disjoint`: none of them stands in more than one partition.
+    Top { column: String, disjoint: bool },
+    /// What percentiles of a metric come from.
+    Quantiles { column: String, method: QuantileMethod },
+    /// A t-digest of a metric.
+    Digest(String),
 }
+
+/// How percentiles with a guarantee are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QuantileMethod {
+    /// Exact where few rows lie in the plan's range, else as a sketch.
+    Auto,
+    /// Exact.
+    Exact,
+    /// By bins.
+    Sketch,
+}
+
+impl QuantileMethod {
+    /// Rows in the plan's range, up to which all values are kept.
+    pub(crate) const fn rows_max(self) -> u64 {
+        match self {
+            Self::Auto => AUTO_ROWS_MAX,
+            Self::Exact => EXACT_ROWS_MAX,
+            Self::Sketch => 0,
+        }
+    }
+}
+
+/// Rows up to which a percentile is exact where the query does not say: some milliseconds of work, 2 MiB on the way.
+const AUTO_ROWS_MAX: u64 = 1 << 17;
+/// Rows up to which values travel for an exact percentile: 64 MiB on the way at most.
+const EXACT_ROWS_MAX: u64 = 1 << 22;
 
 impl Cell {
     /// Its column and that one's kind.
     pub(crate) fn column(&self) -> (&str, ColumnKind) {
         match self {
-            Self::PresentDimension(column) => (column, ColumnKind::Dimension),
+            Self::PresentDimension(column)
+            | Self::Frequency { column, .. }
+            | Self::Distinct(column)
+            | Self::Top { column, .. } => (column, ColumnKind::Dimension),
             Self::PresentMetric(column)
             | Self::Sum(column)
             | Self::Min(column)
             | Self::Max(column)
-            | Self::Moments(column) => (column, ColumnKind::Metric),
+            | Self::Moments(column)
+            | Self::Quantiles { column, .. }
+            | Self::Digest(column) => (column, ColumnKind::Metric),
         }
     }
 
-    /// A tag of its own and the column, for the plan's canonical form.
-    pub(crate) fn canonical(&self) -> (u8, &str) {
-        match self {
-            Self::PresentDimension(column) => (0, column),
-            Self::PresentMetric(column) => (1, column),
-            Self::Sum(column) => (2, column),
-            Self::Min(column) => (3, column),
-            Self::Max(column) => (4, column),
-            Self::Moments(column) => (5, column),
-        }
+    /// Whether its state holds codes, so that these have to mean the same wherever states are merged.
+    pub(crate) fn keeps_codes(&self) -> bool {
+        matches!(self, Self::Distinct(_) | Self::Top { .. })
+    }
+
+    /// Whether none of the values that its state names stands in another partition too.
+    pub(crate) fn disjoint(&self) -> bool {
+        matches!(self, Self::Top { disjoint: true, .. })
+    }
+
+    /// A tag of its own, the column and the value that it asks for, for the plan's canonical form.
+    pub(crate) fn canonical(&self) -> (u8, &str, &str) {
+        let tag = match self {
+            Self::PresentDimension(_) => 0,
+            Self::PresentMetric(_) => 1,
+            Self::Sum(_) => 2,
+            Self::Min(_) => 3,
+            Self::Max(_) => 4,
+            Self::Moments(_) => 5,
+            Self::Frequency { .. } => 6,
+            Self::Distinct(_) => 7,
+            Self::Top { disjoint, .. } => 8 + u8::from(*disjoint),
+            Self::Quantiles { method: QuantileMethod::Auto, .. } => 10,
+            Self::Quantiles { method: QuantileMethod::Exact, .. } => 11,
+            Self::Quantiles { method: QuantileMethod::Sketch, .. } => 12,
+            Self::Digest(_) => 13,
+        };
+        let value = if let Self::Frequency { value, .. } = self { value } else { "" };
+        (tag, self.column().0, value)
     }
 }

@@ -2,46 +2,55 @@
 
 use std::cmp::Ordering;
 
+use sketch::{Bound, TDigest};
 use types::ApiError;
 
 use crate::{
     answer::{Answer, Cell, Rows},
+    cancel::Cancel,
     groups::Groups,
     partial::{Partial, ScanStats, StringMerger},
     plan::{OrderKey, Plan, RowColumn, Value},
     state::State,
+    top::Leaders,
     values::Values,
 };
 
 /// Makes the answer from the results of all partitions, given in any order.
 ///
 /// # Errors
-/// `RESOURCE_EXHAUSTED` where there are more groups than the plan allows.
-pub fn finish(plan: &Plan, mut partials: Vec<Partial>) -> Result<Answer, ApiError> {
+/// `CANCELLED`, `DEADLINE_EXCEEDED`; `RESOURCE_EXHAUSTED` where there are more groups, or more memory is needed, than the
+/// plan allows.
+pub fn finish(plan: &Plan, mut partials: Vec<Partial>, cancel: &Cancel<'_>) -> Result<Answer, ApiError> {
+    cancel.check()?;
     partials.sort_by_key(Partial::partition);
     let mut stats = ScanStats::default();
     partials.iter().for_each(|partial| stats.add(partial.stats));
     let (values, mut groups) = match partials.len() {
         1 => partials.pop().map(|partial| (partial.values, partial.groups)).expect("there is one"),
-        _ => merge(plan, &partials)?,
+        _ => merge(plan, &partials, cancel)?,
     };
     if !plan.grouped() && groups.len() == 0 {
         groups.push_empty();
     }
-    let outputs: Vec<OutputColumn> = plan.outputs.iter().map(|output| column(&groups, output.value)).collect();
+    let outputs: Vec<OutputColumn> = plan.outputs.iter().map(|output| column(&mut groups, output.value)).collect();
+    cancel.check()?;
     let kept = order(plan, &values, &groups, &outputs);
     let truncated = groups.len() > kept.len();
+    cancel.check()?;
     let rows = Rows { values: &values, groups: &groups, outputs: &outputs, kept: &kept };
     Ok(Answer::new(plan, &rows, truncated, stats))
 }
 
-fn merge(plan: &Plan, partials: &[Partial]) -> Result<(Vec<Values>, Groups), ApiError> {
+fn merge(plan: &Plan, partials: &[Partial], cancel: &Cancel<'_>) -> Result<(Vec<Values>, Groups), ApiError> {
     let mut merger = StringMerger::new(plan);
     for partial in partials {
+        cancel.check()?;
         let numbers: Vec<usize> = partial.values.iter().map(Values::numbers).collect();
         merger.absorb(&partial.groups, &numbers, |column, number| {
             partial.values[column].get(number).expect("a partial has the strings of its keys")
         })?;
+        plan.allow_bytes(merger.bytes())?;
     }
     Ok(merger.into_parts())
 }
@@ -51,9 +60,50 @@ pub(crate) struct OutputColumn {
     pub(crate) cells: Vec<Cell>,
     /// Whether some value was too large for a number, and is null instead.
     pub(crate) overflow: bool,
+    /// How far the worst cell can be off; `None` where all are exact.
+    pub(crate) bound: Option<Bound>,
+    /// The lists that cells refer to.
+    pub(crate) lists: Vec<Leaders>,
 }
 
-fn column(groups: &Groups, value: Value) -> OutputColumn {
+impl OutputColumn {
+    fn exact(cells: Vec<Cell>) -> Self {
+        Self { cells, overflow: false, bound: None, lists: Vec::new() }
+    }
+
+    /// Of values of which NaN stands for none.
+    fn of_values(values: Vec<f64>, bound: Option<Bound>) -> Self {
+        let cell = |value: f64| if value.is_nan() { Cell::Null } else { Cell::Float(value + 0.0) };
+        Self { bound, ..Self::exact(values.into_iter().map(cell).collect()) }
+    }
+}
+
+/// An output's value in every group.
+fn column(groups: &mut Groups, value: Value) -> OutputColumn {
+    let count = groups.len();
+    match (value, value.cell().map(|at| &mut groups.states[at])) {
+        (Value::Percentile { q, .. }, Some(State::Quantiles(quantiles))) => {
+            let (values, bound) = quantiles.quantiles(count, q);
+            OutputColumn::of_values(values, bound)
+        }
+        (Value::Percentile { q, .. }, Some(State::Digests(digests))) => {
+            OutputColumn::of_values(digests.quantiles(count, q), Some(TDigest::BOUND))
+        }
+        (Value::Distinct(_), Some(State::Distinct(distinct))) => {
+            let (counts, bound) = distinct.counts(count);
+            OutputColumn { bound, ..OutputColumn::exact(counts.into_iter().map(Cell::Integer).collect()) }
+        }
+        (Value::Top { k, .. }, Some(State::Top(top))) => {
+            let (lists, bound) = top.leaders(&groups.rows, k);
+            let cells = (0..lists.len() as u32).map(Cell::List).collect();
+            OutputColumn { bound, lists, ..OutputColumn::exact(cells) }
+        }
+        _ => plain_column(groups, value),
+    }
+}
+
+/// The same where each group has a number or two.
+fn plain_column(groups: &Groups, value: Value) -> OutputColumn {
     let mut overflow = false;
     let mut float = |count: u64, value: f64| match (count, value.is_finite()) {
         (0, _) => Cell::Null,
@@ -93,7 +143,7 @@ fn column(groups: &Groups, value: Value) -> OutputColumn {
         }
         _ => unreachable!("an output's cell has the state that the planner chose for it"),
     };
-    OutputColumn { cells, overflow }
+    OutputColumn { overflow, ..OutputColumn::exact(cells) }
 }
 
 /// The groups of the answer in their order, the limit applied.

@@ -150,6 +150,21 @@ impl Grouper {
         &self.narrow_keys[..rows.len()]
     }
 
+    /// How many groups there are, where that is known before the rows are.
+    pub(crate) fn groups(&self) -> Option<usize> {
+        self.direct.map(|slots| slots >> self.lanes_log2)
+    }
+
+    /// Bits of a slot that are its lane.
+    pub(crate) fn lanes_log2(&self) -> u32 {
+        self.lanes_log2
+    }
+
+    /// Memory that its numbers of keys take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.stages.iter().map(|stage| stage.numbers.keys.len() * 4 * size_of::<u64>()).sum()
+    }
+
     /// The group of a slot: lanes of one group are neighbours.
     pub(crate) fn group_of(&self, slot: u32) -> u32 {
         slot >> self.lanes_log2

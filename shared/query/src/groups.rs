@@ -6,14 +6,17 @@
 use hashbrown::HashTable;
 use types::{ApiError, ErrorCode};
 
-use crate::{plan::Plan, state::State};
+use crate::{
+    plan::Plan,
+    state::{Level, State},
+};
 
 /// Slots of a direct index, at most: 4 MiB of `u32`.
 const DIRECT_SLOTS_MAX: usize = 1 << 20;
 const FREE: u32 = u32::MAX;
 
 /// Groups in order of first appearance.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Groups {
     /// Bucket numbers; all 0 without an interval.
     pub(crate) buckets: Vec<i64>,
@@ -27,17 +30,23 @@ pub(crate) struct Groups {
 
 impl Groups {
     /// No group yet.
-    pub(crate) fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(plan: &Plan, level: Level) -> Self {
         Self {
             buckets: Vec::new(),
             keys: vec![Vec::new(); plan.groups.len()],
             rows: Vec::new(),
-            states: plan.cells.iter().map(|cell| State::new(cell, 0)).collect(),
+            states: plan.cells.iter().map(|cell| State::new(cell, 0, level)).collect(),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Memory that they take.
+    pub(crate) fn bytes(&self) -> usize {
+        let keys = self.rows.len() * (size_of::<i64>() + size_of::<u64>() + self.keys.len() * size_of::<u32>());
+        keys + self.states.iter().map(State::bytes).sum::<usize>()
     }
 }
 
@@ -56,7 +65,7 @@ impl Merger {
         // Buckets have no bound of their own, so a plan with an interval is merged by hash.
         let numbers = if plan.interval.is_some() { None } else { Some(numbers) };
         Self {
-            groups: Groups::new(plan),
+            groups: Groups::new(plan, Level::Codes),
             index: KeyIndex::new(numbers),
             groups_max: plan.groups_max,
             map: Vec::new(),
@@ -64,9 +73,14 @@ impl Merger {
         }
     }
 
-    /// A merger for keys of any numbers.
+    /// A merger for keys of any numbers, which are those of strings.
     pub(crate) fn unbounded(plan: &Plan) -> Self {
-        Self { index: KeyIndex::Hashed(HashTable::new()), ..Self::new(plan, &vec![1; plan.groups.len()]) }
+        let groups = Groups::new(plan, Level::Strings);
+        Self { groups, index: KeyIndex::Hashed(HashTable::new()), ..Self::new(plan, &vec![1; plan.groups.len()]) }
+    }
+
+    pub(crate) fn groups(&self) -> &Groups {
+        &self.groups
     }
 
     pub(crate) fn into_groups(self) -> Groups {
@@ -98,6 +112,16 @@ impl Merger {
         }
         Ok(())
     }
+}
+
+/// The error of a query whose intermediate results take more memory than they may.
+pub(crate) fn too_many_bytes(max: usize) -> ApiError {
+    let message = format!(
+        "the intermediate results of the query take more than {} MiB; narrow it by a filter, a shorter range, fewer groups \
+         or fewer aggregates",
+        max >> 20
+    );
+    ApiError::new(ErrorCode::TooLarge, message).with_field("aggregates")
 }
 
 /// The error of a query that makes more groups than it may.

@@ -49,6 +49,7 @@ pub fn parse(json: &[u8], limits: &QueryLimits) -> Result<Query, ApiError> {
         order_by,
         limit,
         groups_max: limits.groups_max,
+        bytes_max: limits.bytes_max,
         after,
         timeout,
         allow_partial,

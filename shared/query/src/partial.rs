@@ -36,6 +36,10 @@ pub struct TaskPartial {
     pub(crate) sequence: usize,
     /// Per group column: a segment that has the dictionary of the codes; `None` where the column is absent everywhere.
     pub(crate) dictionaries: Vec<Option<usize>>,
+    /// Per cell: the same, where its state holds codes.
+    pub(crate) cell_dictionaries: Vec<Option<usize>>,
+    /// Rows of the whole partition in the plan's range.
+    pub(crate) partition_rows: u64,
     pub(crate) groups: Groups,
     pub(crate) stats: ScanStats,
 }
@@ -59,17 +63,29 @@ impl TaskPartial {
         self.source.partition()
     }
 
-    /// What the codes mean: two results of one table whose answers are equal can be merged by code.
-    fn meaning(&self) -> Vec<Option<u64>> {
-        (0..self.dictionaries.len()).map(|column| self.dictionary(column).map(|view| view.epoch())).collect()
+    /// Memory that it takes, apart from its snapshot's.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.groups.bytes()
     }
 
-    fn dictionary(&self, column: usize) -> Option<engine::DictionaryView<'_>> {
+    /// What the codes mean: two results of one table whose answers are equal can be merged by code.
+    pub(crate) fn meaning(&self) -> Vec<Option<u64>> {
+        let groups = (0..self.dictionaries.len()).map(|column| self.dictionary(column));
+        let cells = (0..self.cell_dictionaries.len()).map(|cell| self.cell_dictionary(cell));
+        groups.chain(cells).map(|view| view.map(|view| view.epoch())).collect()
+    }
+
+    pub(crate) fn dictionary(&self, column: usize) -> Option<engine::DictionaryView<'_>> {
         self.source.group_dictionary(column, self.dictionaries[column]?)
     }
 
+    pub(crate) fn cell_dictionary(&self, cell: usize) -> Option<engine::DictionaryView<'_>> {
+        self.source.cell_dictionary(cell, self.cell_dictionaries[cell]?)
+    }
+
     /// Codes that a column may have, "absent" included.
-    fn numbers(&self, plan: &Plan, column: usize) -> usize {
+    pub(crate) fn numbers(&self, plan: &Plan, column: usize) -> usize {
         if plan.groups[column] == GroupColumn::Table {
             return 2;
         }
@@ -78,7 +94,7 @@ impl TaskPartial {
 }
 
 /// The result of one partition: groups keyed by strings, for all tables of the plan.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Partial {
     pub(crate) partition: PartitionId,
     /// Per group column of the plan.
@@ -94,48 +110,17 @@ impl Partial {
         self.partition
     }
 
+    /// Memory that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.groups.bytes() + self.values.iter().map(Values::bytes).sum::<usize>()
+    }
+
     /// What the scan looked at.
     #[must_use]
     pub fn stats(&self) -> ScanStats {
         self.stats
     }
-}
-
-/// Merges the results of all tasks of one partition, given in any order. No task at all is a partition without rows.
-///
-/// # Errors
-/// `RESOURCE_EXHAUSTED` where there are more groups than the plan allows.
-///
-/// # Panics
-/// A result is of another partition.
-pub fn merge(plan: &Plan, partition: PartitionId, mut tasks: Vec<TaskPartial>) -> Result<Partial, ApiError> {
-    tasks.sort_by_key(|task| (task.source.table(), task.sequence));
-    let mut stats = ScanStats::default();
-    for task in &tasks {
-        assert_eq!(task.partition(), partition, "a task's result is merged into its partition's");
-        stats.add(task.stats);
-    }
-    let mut strings = StringMerger::new(plan);
-    for alike in tasks.chunk_by(|a, b| a.source.table() == b.source.table() && a.meaning() == b.meaning()) {
-        let first = &alike[0];
-        let numbers: Vec<usize> = (0..plan.groups.len())
-            .map(|column| alike.iter().map(|task| task.numbers(plan, column)).max().expect("a chunk is not empty"))
-            .collect();
-        let mut merged = Merger::new(plan, &numbers);
-        for task in alike {
-            merged.absorb(&task.groups, &[])?;
-        }
-        let groups = merged.into_groups();
-        strings.absorb(&groups, &numbers, |column, number| match &plan.groups[column] {
-            GroupColumn::Table => first.source.table_name(),
-            GroupColumn::Dimension(_) => first
-                .dictionary(column)
-                .and_then(|view| view.get(number))
-                .expect("the dictionary of a column has every code that its rows have"),
-        })?;
-    }
-    let (values, groups) = strings.into_parts();
-    Ok(Partial { partition, values, groups, stats })
 }
 
 /// Merges groups whose numbers have different meanings, by their strings.
@@ -166,6 +151,11 @@ impl StringMerger {
             maps.push(interner.absorb(numbers[column], used, |number| string(column, number)));
         }
         self.merger.absorb(groups, &maps)
+    }
+
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.merger.groups().bytes() + self.interners.iter().map(Interner::bytes).sum::<usize>()
     }
 
     pub(crate) fn into_parts(self) -> (Vec<Values>, Groups) {

@@ -1,15 +1,16 @@
 //! A plan: all that a scan and the end of a query need, as plain data that names columns and never refers to a table.
 
-use types::{Interval, PartitionId, TableKey, TableName, TimeRange};
+use types::{ApiError, Interval, PartitionId, TableKey, TableName, TimeRange};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
     cells::Cell,
+    groups::too_many_bytes,
     predicate::{DimensionCondition, DimensionTest, MetricTest},
 };
 
 /// Version of the canonical form: a change of what a plan means must change its fingerprint.
-const CANONICAL_VERSION: u8 = 1;
+const CANONICAL_VERSION: u8 = 2;
 
 /// What to compute over which tables. Equal plans over equal data have equal answers, to the byte.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +25,7 @@ pub struct Plan {
     pub(crate) order: Vec<OrderKey>,
     pub(crate) limit: usize,
     pub(crate) groups_max: usize,
+    pub(crate) bytes_max: usize,
 }
 
 /// A table of a plan. Its place in the list is its index.
@@ -89,6 +91,15 @@ pub(crate) enum Value {
     Max(usize),
     Variance(usize),
     Stddev(usize),
+    Percentile {
+        cell: usize,
+        q: f64,
+    },
+    Distinct(usize),
+    Top {
+        cell: usize,
+        k: usize,
+    },
 }
 
 impl Value {
@@ -102,7 +113,10 @@ impl Value {
             | Self::Min(cell)
             | Self::Max(cell)
             | Self::Variance(cell)
-            | Self::Stddev(cell) => Some(cell),
+            | Self::Stddev(cell)
+            | Self::Percentile { cell, .. }
+            | Self::Distinct(cell)
+            | Self::Top { cell, .. } => Some(cell),
         }
     }
 }
@@ -144,6 +158,14 @@ impl Plan {
         all
     }
 
+    /// Whether intermediate results may take so many bytes on a node.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` where they may not.
+    pub fn allow_bytes(&self, bytes: usize) -> Result<(), ApiError> {
+        if bytes > self.bytes_max { Err(too_many_bytes(self.bytes_max)) } else { Ok(()) }
+    }
+
     /// Equal for equal plans, on any machine: xxh3-128 of the canonical form.
     #[must_use]
     pub fn fingerprint(&self) -> u128 {
@@ -178,9 +200,10 @@ impl Plan {
             out.text(group.name());
         });
         out.list(&self.cells, |out, cell| {
-            let (tag, column) = cell.canonical();
+            let (tag, column, value) = cell.canonical();
             out.tag(tag);
             out.text(column);
+            out.text(value);
         });
         out.list(&self.outputs, |out, output| {
             out.text(&output.name);
@@ -196,6 +219,7 @@ impl Plan {
         });
         out.number(self.limit as u64);
         out.number(self.groups_max as u64);
+        out.number(self.bytes_max as u64);
         out.0
     }
 }
@@ -243,6 +267,15 @@ impl Canonical {
             Value::Max(cell) => self.indexed(5, cell),
             Value::Variance(cell) => self.indexed(6, cell),
             Value::Stddev(cell) => self.indexed(7, cell),
+            Value::Percentile { cell, q } => {
+                self.indexed(8, cell);
+                self.number(q.to_bits());
+            }
+            Value::Distinct(cell) => self.indexed(9, cell),
+            Value::Top { cell, k } => {
+                self.indexed(10, cell);
+                self.number(k as u64);
+            }
         }
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use types::{ApiError, ColumnKind, Table};
 
 use crate::{
-    ast::{Aggregate, Filter, Function, Over, Query},
-    cells::Cell,
+    ast::{Aggregate, Filter, Function, Method, Over, Query},
+    cells::{Cell, QuantileMethod},
     json::shown,
     plan::{ColumnFilter, GroupColumn, OrderKey, Output, Plan, PlannedTable, RowColumn, Test, Value},
     predicate::{DimensionTest, MetricTest},
@@ -52,6 +52,12 @@ pub fn plan(query: &Query, tables: &[Arc<Table>]) -> Result<Plan, ApiError> {
             let message = format!("order_by: unknown column {}; the rows have {listed}", shown(&key.column));
             return Err(ApiError::invalid(&key.column, message));
         };
+        if let RowColumn::Output(at) = column
+            && let Value::Top { .. } = outputs[at].value
+        {
+            let message = format!("order_by: {} is a list, by which rows have no order", shown(&key.column));
+            return Err(ApiError::invalid(&key.column, message));
+        }
         Ok(OrderKey { column, descending: key.descending })
     });
     let order = order.collect::<Result<Vec<_>, _>>()?;
@@ -73,6 +79,7 @@ pub fn plan(query: &Query, tables: &[Arc<Table>]) -> Result<Plan, ApiError> {
         order,
         limit: query.limit,
         groups_max: query.groups_max,
+        bytes_max: query.bytes_max,
     })
 }
 
@@ -102,6 +109,11 @@ impl Columns<'_> {
             let listed = if names.is_empty() { "none yet".to_owned() } else { list(names.into_iter()) };
             ApiError::invalid(name, format!("unknown column {}; the columns are: {listed}", shown(name)))
         })
+    }
+
+    /// Whether no value of the dimension stands in more than one partition.
+    fn is_partitioned_by(&self, name: &str) -> bool {
+        matches!(self.tables, [table] if table.partition_by.as_deref() == Some(name))
     }
 
     /// Checks that a column is of the kind that `what` needs.
@@ -178,13 +190,20 @@ fn lower(columns: &Columns<'_>, aggregate: &Aggregate, cells: &mut Vec<Cell>) ->
         (Function::Max, _) => Value::Max(cell(Cell::Max(column))),
         (Function::Variance, _) => Value::Variance(cell(Cell::Moments(column))),
         (Function::Stddev, _) => Value::Stddev(cell(Cell::Moments(column))),
-        (Function::Percentile { .. }, _) => return Err(not_built("percentile")),
-        (Function::Distinct, _) => return Err(not_built("distinct")),
-        (Function::Top { .. }, _) => return Err(not_built("top")),
-        (Function::Frequency { .. }, _) => return Err(not_built("frequency")),
+        (&Function::Percentile { q, method }, _) => {
+            let source = match method {
+                Method::Auto => Cell::Quantiles { column, method: QuantileMethod::Auto },
+                Method::Exact => Cell::Quantiles { column, method: QuantileMethod::Exact },
+                Method::Sketch => Cell::Quantiles { column, method: QuantileMethod::Sketch },
+                Method::TDigest => Cell::Digest(column),
+            };
+            Value::Percentile { cell: cell(source), q }
+        }
+        (Function::Distinct, _) => Value::Distinct(cell(Cell::Distinct(column))),
+        (&Function::Top { k }, _) => {
+            let disjoint = columns.is_partitioned_by(&column);
+            Value::Top { cell: cell(Cell::Top { column, disjoint }), k: k as usize }
+        }
+        (Function::Frequency { value }, _) => Value::Present(cell(Cell::Frequency { column, value: value.clone() })),
     })
-}
-
-fn not_built(function: &str) -> ApiError {
-    ApiError::invalid("fn", format!("{function} is not implemented in this version"))
 }

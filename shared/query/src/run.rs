@@ -10,11 +10,12 @@ use crate::{
     cells::Cell,
     grouper::{Grouper, KeyColumns},
     groups::Groups,
+    keyed::Sizes,
     partial::{ScanStats, TaskPartial},
     plan::{GroupColumn, Plan},
     segment_filter::{SegmentFilter, segment_filters},
     source::PlannedSource,
-    state::State,
+    state::{Level, State},
     task::Task,
 };
 
@@ -35,7 +36,7 @@ pub fn run(plan: &Plan, task: &Task, cancel: &Cancel<'_>) -> Result<TaskPartial,
         scan.segments(task, &mut sink)?;
         sink.finish()?
     } else {
-        let mut sink = Total::new(plan);
+        let mut sink = Total::new(plan, task);
         scan.segments(task, &mut sink)?;
         sink.finish(plan)
     };
@@ -43,6 +44,8 @@ pub fn run(plan: &Plan, task: &Task, cancel: &Cancel<'_>) -> Result<TaskPartial,
         source: task.source.clone(),
         sequence: task.sequence,
         dictionaries: task.dictionaries.clone(),
+        cell_dictionaries: task.cell_dictionaries.clone(),
+        partition_rows: task.partition_rows,
         groups,
         stats: scan.stats,
     })
@@ -62,6 +65,9 @@ struct Chunk<'a> {
 /// Where chunks go.
 trait Sink {
     fn add(&mut self, chunk: Chunk<'_>) -> Result<(), ApiError>;
+
+    /// Memory that it takes so far.
+    fn bytes(&self) -> usize;
 }
 
 /// The columns of a segment that the plan needs.
@@ -75,10 +81,15 @@ impl<'a> SegmentColumns<'a> {
     fn new(plan: &Plan, source: &PlannedSource, segment: &'a SegmentView) -> Self {
         let cells = plan.cells.iter().enumerate().map(|(at, cell)| {
             let column = source.cell(at);
-            let found = if let Cell::PresentDimension(_) = cell {
-                column.and_then(|column| segment.codes(column)).map(CellColumn::Codes)
-            } else {
-                column.and_then(|column| segment.metric(column)).map(CellColumn::Values)
+            let found = match cell {
+                Cell::PresentDimension(_) | Cell::Distinct(_) | Cell::Top { .. } => {
+                    column.and_then(|column| segment.codes(column)).map(CellColumn::Codes)
+                }
+                Cell::Frequency { value, .. } => column.and_then(|column| {
+                    let code = segment.dictionary(column)?.find(value)?;
+                    Some(CellColumn::Equal(segment.codes(column)?, code))
+                }),
+                _ => column.and_then(|column| segment.metric(column)).map(CellColumn::Values),
             };
             found.unwrap_or(CellColumn::Absent)
         });
@@ -121,7 +132,7 @@ impl Scan<'_> {
         let columns = SegmentColumns::new(self.plan, source, segment);
         let range = self.plan.range;
         for chunk in 0..segment.chunks() {
-            self.pause()?;
+            self.pause(sink)?;
             let zone = segment.chunk_zone(chunk);
             if !range.meets_closed(zone.min, zone.max) {
                 continue;
@@ -154,10 +165,22 @@ impl Scan<'_> {
         Ok(())
     }
 
-    fn pause(&mut self) -> Result<(), ApiError> {
+    fn pause(&mut self, sink: &impl Sink) -> Result<(), ApiError> {
         self.chunks += 1;
-        if self.chunks.is_multiple_of(CLOCK_CHUNKS) { self.cancel.check() } else { self.cancel.check_left() }
+        if !self.chunks.is_multiple_of(CLOCK_CHUNKS) {
+            return self.cancel.check_left();
+        }
+        self.plan.allow_bytes(sink.bytes())?;
+        self.cancel.check()
     }
+}
+
+/// What the cells of a task need to know of it.
+fn sizes(task: &Task, cell: usize, groups: Option<usize>) -> Sizes {
+    let dictionary = task.cell_dictionaries[cell].and_then(|segment| task.source.cell_dictionary(cell, segment));
+    // Whichever observation of the dictionary this is, it covers all codes of the snapshot's rows.
+    let codes = dictionary.map_or(1, |view| view.len() as usize + 1);
+    Sizes { groups, rows: task.rows, partition_rows: task.partition_rows, codes }
 }
 
 /// All rows as one group.
@@ -168,13 +191,14 @@ struct Total {
 }
 
 impl Total {
-    fn new(plan: &Plan) -> Self {
-        Self { rows: 0, cells: plan.cells.iter().map(Single::new).collect(), all: Selection::all(CHUNK_ROWS) }
+    fn new(plan: &Plan, task: &Task) -> Self {
+        let cells = plan.cells.iter().enumerate().map(|(at, cell)| Single::new(cell, sizes(task, at, Some(1))));
+        Self { rows: 0, cells: cells.collect(), all: Selection::all(CHUNK_ROWS) }
     }
 
     fn finish(self, plan: &Plan) -> Groups {
         let states = self.cells.into_iter().map(Single::into_state).collect();
-        Groups { buckets: vec![0], rows: vec![self.rows], states, ..Groups::new(plan) }
+        Groups { buckets: vec![0], rows: vec![self.rows], states, ..Groups::new(plan, Level::Codes) }
     }
 }
 
@@ -190,9 +214,13 @@ impl Sink for Total {
         }
         let selection = chunk.selection.unwrap_or(&self.all);
         for (cell, &column) in self.cells.iter_mut().zip(&chunk.segment.cells) {
-            cell.add(column, chunk.rows.clone(), selection);
+            cell.add(column, chunk.rows.clone(), selection, chunk.list);
         }
         Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.cells.iter().map(Single::bytes).sum()
     }
 }
 
@@ -206,21 +234,21 @@ struct Slots<'a> {
 
 impl<'a> Slots<'a> {
     fn new(plan: &'a Plan, task: &Task) -> Self {
-        Self {
-            plan,
-            grouper: Grouper::new(plan, task),
-            rows: Vec::new(),
-            cells: plan.cells.iter().map(Slotted::new).collect(),
-        }
+        let grouper = Grouper::new(plan, task);
+        let groups = grouper.groups();
+        let cells = plan.cells.iter().enumerate().map(|(at, cell)| Slotted::new(cell, sizes(task, at, groups)));
+        Self { plan, rows: Vec::new(), cells: cells.collect(), grouper }
     }
 
     fn finish(self) -> Result<Groups, ApiError> {
         let kept: Vec<u32> = (0..self.rows.len() as u32).filter(|&slot| self.rows[slot as usize] > 0).collect();
-        let mut groups = Groups::new(self.plan);
+        let mut groups = Groups::new(self.plan, Level::Codes);
         // The pseudo-column has one string, and a column without any dictionary none.
         let number = |group: &GroupColumn| u32::from(*group == GroupColumn::Table);
         let mut key: Vec<u32> = self.plan.groups.iter().map(number).collect();
         let mut map = Vec::with_capacity(kept.len());
+        // Which group here a group of the grouper is; most have no row.
+        let mut found = vec![u32::MAX; self.rows.len() >> self.grouper.lanes_log2()];
         let mut last = None;
         for &slot in &kept {
             let group = self.grouper.group_of(slot);
@@ -228,6 +256,7 @@ impl<'a> Slots<'a> {
                 let bucket = self.grouper.key(group, &mut key);
                 groups.push_key(bucket, &key);
                 groups.rows.push(0);
+                found[group as usize] = groups.len() as u32 - 1;
                 last = Some(group);
             }
             map.push(groups.len() as u32 - 1);
@@ -237,7 +266,10 @@ impl<'a> Slots<'a> {
             return Err(crate::groups::too_many_groups(self.plan.groups_max));
         }
         let states = self.plan.cells.iter().zip(&self.cells).map(|(cell, slotted)| {
-            let mut state = State::new(cell, groups.len());
+            if let Slotted::Keyed(keyed) = slotted {
+                return keyed.gather(&found);
+            }
+            let mut state = State::new(cell, groups.len(), Level::Codes);
             state.absorb(&slotted.gather(&kept), &map);
             state
         });
@@ -262,8 +294,13 @@ impl Sink for Slots<'_> {
         let slots = self.grouper.found(rows);
         kernels::count_rows(slots, &mut self.rows);
         for (cell, &column) in self.cells.iter_mut().zip(&chunk.segment.cells) {
-            cell.add(column, chunk.rows.clone(), rows, slots);
+            cell.add(column, chunk.rows.clone(), rows, kernels::Slots { slots, lanes_log2: self.grouper.lanes_log2() });
         }
         Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        let cells: usize = self.cells.iter().map(Slotted::bytes).sum();
+        cells + size_of_val(&*self.rows) + self.grouper.bytes()
     }
 }

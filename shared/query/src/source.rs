@@ -102,6 +102,11 @@ impl PlannedSource {
         self.segments()[segment].dictionary(self.groups[column]?)
     }
 
+    /// The dictionary that a cell's dimension has in a segment.
+    pub(crate) fn cell_dictionary(&self, cell: usize, segment: usize) -> Option<DictionaryView<'_>> {
+        self.segments()[segment].dictionary(self.cells[cell]?)
+    }
+
     /// The test of a dimension's filter in terms of a dictionary, which is that of one of the source's segments.
     pub(crate) fn codes(&self, filter: usize, test: &DimensionTest, dictionary: DictionaryView<'_>) -> &CodeFilter {
         let known = self.filters[filter].codes.iter().find(|(epoch, _)| *epoch == dictionary.epoch());

@@ -3,27 +3,67 @@
 //! 1. Merging is in the order of the calls: float sums depend on it, so callers keep to the canonical order.
 //! 2. A group without a value has count 0, sum 0, minimum +∞ and maximum -∞: values themselves are finite.
 
-use crate::cells::Cell;
+use engine::DictionaryView;
+
+use crate::{
+    cells::Cell,
+    digests::Digests,
+    distinct::Distinct,
+    pair_counts::PairCounts,
+    pair_sets::PairSets,
+    quantiles::Quantiles,
+    top::{Cut, Top},
+};
 
 /// The states of one cell.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) enum State {
     Count(Vec<u64>),
-    Sum { sums: Vec<f64>, counts: Vec<u64> },
+    Sum {
+        sums: Vec<f64>,
+        counts: Vec<u64>,
+    },
     Min(Vec<f64>),
     Max(Vec<f64>),
-    Moments { counts: Vec<u64>, means: Vec<f64>, deviations: Vec<f64> },
+    Moments {
+        counts: Vec<u64>,
+        means: Vec<f64>,
+        deviations: Vec<f64>,
+    },
+    /// Codes of distinct values, before they are strings.
+    Sets(PairSets),
+    /// Counts of codes, before they are strings.
+    Counts(PairCounts),
+    Distinct(Distinct),
+    Top(Top),
+    Quantiles(Quantiles),
+    Digests(Digests),
+}
+
+/// What the numbers of dimensions in groups and states are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Codes of dictionaries that somebody else has.
+    Codes,
+    /// Places in lists of strings that go with them.
+    Strings,
 }
 
 impl State {
     /// States of `groups` groups that have seen nothing.
-    pub(crate) fn new(cell: &Cell, groups: usize) -> Self {
+    pub(crate) fn new(cell: &Cell, groups: usize, level: Level) -> Self {
         let mut state = match cell {
-            Cell::PresentDimension(_) | Cell::PresentMetric(_) => Self::Count(Vec::new()),
+            Cell::PresentDimension(_) | Cell::PresentMetric(_) | Cell::Frequency { .. } => Self::Count(Vec::new()),
             Cell::Sum(_) => Self::Sum { sums: Vec::new(), counts: Vec::new() },
             Cell::Min(_) => Self::Min(Vec::new()),
             Cell::Max(_) => Self::Max(Vec::new()),
             Cell::Moments(_) => Self::Moments { counts: Vec::new(), means: Vec::new(), deviations: Vec::new() },
+            Cell::Distinct(_) if level == Level::Codes => Self::Sets(PairSets::default()),
+            Cell::Distinct(_) => Self::Distinct(Distinct::default()),
+            Cell::Top { .. } if level == Level::Codes => Self::Counts(PairCounts::default()),
+            Cell::Top { .. } => Self::Top(Top::default()),
+            Cell::Quantiles { method, .. } => Self::Quantiles(Quantiles::new(*method)),
+            Cell::Digest(_) => Self::Digests(Digests::default()),
         };
         state.grow(groups);
         state
@@ -44,6 +84,40 @@ impl State {
                 means.resize(groups, 0.0);
                 deviations.resize(groups, 0.0);
             }
+            // A group that they do not name has seen nothing.
+            Self::Sets(_)
+            | Self::Counts(_)
+            | Self::Distinct(_)
+            | Self::Top(_)
+            | Self::Quantiles(_)
+            | Self::Digests(_) => {}
+        }
+    }
+
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Count(counts) => size_of_val(&**counts),
+            Self::Sum { sums, counts } => size_of_val(&**sums) + size_of_val(&**counts),
+            Self::Min(values) | Self::Max(values) => size_of_val(&**values),
+            Self::Moments { counts, .. } => counts.len() * size_of::<Moments>(),
+            Self::Sets(sets) => sets.bytes(),
+            Self::Counts(counts) => counts.bytes(),
+            Self::Distinct(distinct) => distinct.bytes(),
+            Self::Top(top) => top.bytes(),
+            Self::Quantiles(quantiles) => quantiles.bytes(),
+            Self::Digests(digests) => digests.bytes(),
+        }
+    }
+
+    /// The state with strings instead of codes, which are those of `dictionary`; `cut` as [`Top::of_codes`] has it.
+    pub(crate) fn with_strings(self, dictionary: Option<DictionaryView<'_>>, cut: Option<Cut>) -> Self {
+        match (self, dictionary) {
+            (Self::Sets(sets), Some(dictionary)) => Self::Distinct(Distinct::of_codes(sets, dictionary)),
+            (Self::Sets(_), None) => Self::Distinct(Distinct::default()),
+            (Self::Counts(counts), Some(dictionary)) => Self::Top(Top::of_codes(counts, dictionary, cut)),
+            (Self::Counts(_), None) => Self::Top(Top::default()),
+            (other, _) => other,
         }
     }
 
@@ -68,6 +142,12 @@ impl State {
                     (counts[group], means[group], deviations[group]) = (into.count, into.mean, into.deviation);
                 }
             }
+            (Self::Sets(into), Self::Sets(from)) => into.absorb(from, map),
+            (Self::Counts(into), Self::Counts(from)) => into.absorb(from, map),
+            (Self::Distinct(into), Self::Distinct(from)) => into.absorb(from, map),
+            (Self::Top(into), Self::Top(from)) => into.absorb(from, map),
+            (Self::Quantiles(into), Self::Quantiles(from)) => into.absorb(from, map),
+            (Self::Digests(into), Self::Digests(from)) => into.absorb(from, map),
             _ => unreachable!("states of one plan have the kinds of its cells"),
         }
     }

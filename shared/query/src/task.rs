@@ -31,6 +31,10 @@ pub struct Task {
     pub(crate) rows: usize,
     /// Per group column: a segment with its dictionary; all segments of the task that have one have the same.
     pub(crate) dictionaries: Vec<Option<usize>>,
+    /// The same per cell, where its codes have to mean the same throughout.
+    pub(crate) cell_dictionaries: Vec<Option<usize>>,
+    /// Rows of all tasks of the partition that may lie in the plan's range, by whole segments.
+    pub(crate) partition_rows: u64,
     /// Whether all codes of all group columns are one byte.
     pub(crate) narrow: bool,
     /// Segments that need not be looked at, counted with this task.
@@ -57,21 +61,35 @@ impl Task {
             segments: Vec::new(),
             rows: 0,
             dictionaries: vec![None; plan.groups.len()],
+            cell_dictionaries: vec![None; plan.cells.len()],
+            partition_rows: 0,
             narrow: true,
             stats: ScanStats::default(),
         }
     }
 
     /// Whether a segment's codes mean what those of this task's do.
-    fn agrees_with(&self, segment: &SegmentView) -> bool {
-        (0..self.dictionaries.len()).all(|column| {
-            let known = self.dictionaries[column].and_then(|known| self.source.group_dictionary(column, known));
-            let other = self.source.group(column).and_then(|index| segment.dictionary(index));
+    fn agrees_with(&self, plan: &Plan, segment: &SegmentView) -> bool {
+        let cells = plan.cells.iter().enumerate().filter(|(_, cell)| cell.keeps_codes()).all(|(at, _)| {
+            let known = self.cell_dictionaries[at].and_then(|known| self.source.cell_dictionary(at, known));
+            let other = self.source.cell(at).and_then(|index| segment.dictionary(index));
             known.zip(other).is_none_or(|(known, other)| known.epoch() == other.epoch())
-        })
+        });
+        cells
+            && (0..self.dictionaries.len()).all(|column| {
+                let known = self.dictionaries[column].and_then(|known| self.source.group_dictionary(column, known));
+                let other = self.source.group(column).and_then(|index| segment.dictionary(index));
+                known.zip(other).is_none_or(|(known, other)| known.epoch() == other.epoch())
+            })
     }
 
-    fn push(&mut self, at: usize, segment: &SegmentView) {
+    fn push(&mut self, plan: &Plan, at: usize, segment: &SegmentView) {
+        for (cell, dictionary) in self.cell_dictionaries.iter_mut().enumerate() {
+            let codes = self.source.cell(cell).and_then(|index| segment.codes(index));
+            if plan.cells[cell].keeps_codes() && codes.is_some() {
+                *dictionary = Some(at);
+            }
+        }
         self.segments.push(at);
         self.rows += segment.rows();
         for (column, dictionary) in self.dictionaries.iter_mut().enumerate() {
@@ -93,6 +111,10 @@ pub fn tasks(plan: &Plan, mut sources: Vec<Source>) -> Vec<Task> {
     for source in sources {
         cut(plan, &Arc::new(PlannedSource::new(plan, source)), &mut tasks);
     }
+    for of_partition in tasks.chunk_by_mut(|a, b| a.partition() == b.partition()) {
+        let rows = of_partition.iter().map(|task| task.rows as u64).sum();
+        of_partition.iter_mut().for_each(|task| task.partition_rows = rows);
+    }
     tasks
 }
 
@@ -103,11 +125,11 @@ fn cut(plan: &Plan, source: &Arc<PlannedSource>, tasks: &mut Vec<Task>) {
             task.stats.segments_skipped += 1;
             continue;
         }
-        if task.rows >= TASK_ROWS_MIN || !task.agrees_with(segment) {
+        if task.rows >= TASK_ROWS_MIN || !task.agrees_with(plan, segment) {
             let next = Task::new(plan, source, task.sequence + 1);
             tasks.push(std::mem::replace(&mut task, next));
         }
-        task.push(at, segment);
+        task.push(plan, at, segment);
     }
     tasks.push(task);
 }

@@ -35,6 +35,11 @@ impl Values {
         ranks
     }
 
+    /// Memory that they take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.text.len() + size_of_val(&*self.ends)
+    }
+
     fn push(&mut self, value: &str) -> u32 {
         self.text.push_str(value);
         self.ends.push(self.text.len());
@@ -43,7 +48,7 @@ impl Values {
 }
 
 /// Gives numbers to the strings of several sources, the same to the same.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Interner {
     values: Values,
     sources: usize,
@@ -52,6 +57,16 @@ pub(crate) struct Interner {
 }
 
 impl Interner {
+    /// The strings so far.
+    pub(crate) fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.values.bytes() + self.index.capacity() * (size_of::<u32>() + 1)
+    }
+
     pub(crate) fn into_values(self) -> Values {
         self.values
     }

@@ -165,7 +165,7 @@ fn plans_name_what_does_not_fit() {
         (r#","aggregates":[{"fn":"count","as":"time"}],"interval_us":5"#, "time"),
         (r#","order_by":[{"column":"region"}]"#, "region"),
         (r#","order_by":[{"column":"time"}]"#, "time"),
-        (r#","aggregate":"top","dimension":"user""#, "fn"),
+        (r#","aggregate":"top","dimension":"user","order_by":[{"column":"top_user"}]"#, "top_user"),
     ];
     for (fields, field) in cases {
         let error = world.plan(&with(fields)).expect_err(fields);

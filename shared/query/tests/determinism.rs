@@ -80,11 +80,11 @@ fn placement_changes_no_byte() {
             .map(|reader| {
                 let tasks = world.tasks(&plan).into_iter().filter(|task| task.partition() == reader.partition());
                 let results = tasks.map(|task| query::run(&plan, &task, &Cancel::new(&left, &|| false)).unwrap());
-                query::merge(&plan, reader.partition(), results.collect()).unwrap()
+                query::merge(&plan, reader.partition(), results.collect(), &Cancel::new(&left, &|| false)).unwrap()
             })
             .collect();
         partials.reverse();
-        assert_eq!(query::finish(&plan, partials).unwrap(), expected, "{query}");
+        assert_eq!(query::finish(&plan, partials, &Cancel::new(&left, &|| false)).unwrap(), expected, "{query}");
     }
 }
 

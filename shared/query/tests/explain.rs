@@ -40,7 +40,7 @@ proptest! {
             let explained = query::explain(&plan, source());
             let tasks = query::tasks(&plan, vec![source()]);
             let results = tasks.iter().map(|task| query::run(&plan, task, &cancel)).collect::<Result<_, _>>().unwrap();
-            let stats = query::merge(&plan, partition, results).unwrap().stats();
+            let stats = query::merge(&plan, partition, results, &cancel).unwrap().stats();
             prop_assert_eq!(explained.kept.segments, stats.segments_scanned);
             let skipped: u64 = explained.skipped.iter().map(|(_, count)| count.segments).sum();
             prop_assert_eq!(skipped, stats.segments_skipped);

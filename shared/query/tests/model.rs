@@ -87,12 +87,25 @@ fn random_query(random: &mut Random, world: &World, span_us: i64) -> Value {
     for name in ["sum", "avg", "min", "max", "count", "variance", "stddev"] {
         menu.extend(METRICS.iter().map(|metric| json!({"fn": name, "metric": metric})));
     }
-    menu.extend(dimensions(several || late).iter().map(|name| json!({"fn": "count", "dimension": name})));
+    for name in dimensions(several || late) {
+        menu.extend(["count", "distinct"].map(|of| json!({"fn": of, "dimension": name})));
+        let value = random.pick(&world.rows).dimensions.get(name).cloned().unwrap_or_else(|| "nobody".to_owned());
+        menu.push(json!({"fn": "frequency", "dimension": name, "value": value}));
+        menu.push(json!({"fn": "top", "dimension": name, "k": random.pick(&[1, 2, 5, 1_000])}));
+    }
+    for metric in METRICS {
+        let q = random.pick(&[0.0, 0.001, 0.25, 0.5, 0.9, 0.99, 1.0]);
+        menu.extend(["auto", "exact", "sketch", "tdigest"].map(|method| {
+            json!({"fn": "percentile", "metric": metric, "q": q, "method": method, "as": format!("{method}_{metric}")})
+        }));
+    }
     random.shuffle(&mut menu);
     menu.truncate(1 + random.below(5));
     let mut keys: Vec<String> = groups.iter().map(|&name| name.to_owned()).collect();
     // Floats of the model may differ in the last bit, so the order is asked by what is exact.
-    let exact = |aggregate: &&Value| ["count", "min", "max"].contains(&aggregate["fn"].as_str().unwrap());
+    let exact = |aggregate: &&Value| {
+        ["count", "min", "max", "distinct", "frequency"].contains(&aggregate["fn"].as_str().unwrap())
+    };
     keys.extend(menu.iter().filter(exact).map(model::name_of));
     if !keys.is_empty() && random.chance(40) {
         let order: Vec<Value> = (0..1 + random.below(2).min(keys.len() - 1))
@@ -131,6 +144,7 @@ fn check(world: &World, query: &Value) -> Result<(), TestCaseError> {
     let rows: Vec<Value> = serde_json::from_str(&answer.rows).expect("rows are JSON");
     prop_assert_eq!(rows.len(), answer.row_count);
     let expected = model::groups(&world.rows, query);
+    let described: Vec<Value> = serde_json::from_str(&answer.columns).expect("columns are JSON");
     let limit = query["limit"].as_u64().unwrap() as usize;
     prop_assert_eq!(rows.len(), expected.len().min(limit), "groups of {}", query);
     prop_assert_eq!(answer.truncated, expected.len() > limit);
@@ -149,12 +163,13 @@ fn check(world: &World, query: &Value) -> Result<(), TestCaseError> {
             let group = group.expect("checked above");
             prop_assert!(row.get(&name).is_some(), "{} is missing", name);
             prop_assert!(
-                model::holds(&row[&name], aggregate, group),
-                "{} is {} in {:?} of {}",
+                model::holds(&row[&name], aggregate, group, described.iter().find(|c| c["name"] == name).unwrap()),
+                "{} is {} in {:?} of {} by {}",
                 name,
                 row[&name],
                 key,
-                query
+                query,
+                answer.columns
             );
         }
     }

@@ -88,8 +88,8 @@ fn answer(table: &Arc<Table>, reader: &Reader, json: &str) -> Answer {
     let left = AtomicBool::new(false);
     let cancel = Cancel::new(&left, &|| false);
     let results = tasks.iter().map(|task| query::run(&plan, task, &cancel)).collect::<Result<_, _>>();
-    let partial = query::merge(&plan, PartitionId(0), results.expect("nobody cancels")).expect("few groups");
-    query::finish(&plan, vec![partial]).expect("few groups")
+    let partial = query::merge(&plan, PartitionId(0), results.expect("nobody cancels"), &cancel).expect("few groups");
+    query::finish(&plan, vec![partial], &cancel).expect("few groups")
 }
 
 fn queries(criterion: &mut Criterion) {

@@ -211,8 +211,10 @@ pub(crate) fn conclude(plan: &Plan, results: Vec<TaskPartial>) -> Result<Answer,
     for result in results {
         by_partition.entry(result.partition()).or_default().push(result);
     }
-    let partials = by_partition.into_iter().map(|(partition, tasks)| query::merge(plan, partition, tasks));
-    query::finish(plan, partials.collect::<Result<_, _>>()?)
+    let left = AtomicBool::new(false);
+    let cancel = Cancel::new(&left, &|| false);
+    let partials = by_partition.into_iter().map(|(partition, tasks)| query::merge(plan, partition, tasks, &cancel));
+    query::finish(plan, partials.collect::<Result<_, _>>()?, &cancel)
 }
 
 fn table(at: u64) -> Table {

@@ -1,6 +1,9 @@
 //! Queries as anybody would answer them from a list of rows: no index, no code, no order of additions to keep.
 
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde_json::{Map, Value};
 
@@ -92,15 +95,88 @@ pub(crate) fn groups<'a>(rows: &'a [Row], query: &Value) -> BTreeMap<Key, Vec<&'
     groups
 }
 
-/// Whether a cell of an answer is right for the rows of its group.
-pub(crate) fn holds(got: &Value, aggregate: &Value, rows: &[&Row]) -> bool {
+/// Whether a cell of an answer is right for the rows of its group, by what its column says of itself.
+pub(crate) fn holds(got: &Value, aggregate: &Value, rows: &[&Row], described: &Value) -> bool {
     let fn_name = aggregate["fn"].as_str().unwrap();
     let column = aggregate["metric"].as_str().or(aggregate["dimension"].as_str());
     let Some(column) = column else { return got.as_u64() == Some(rows.len() as u64) };
-    if fn_name == "count" {
-        let present = rows.iter().filter(|row| !value_of(row, column).is_null()).count();
-        return got.as_u64() == Some(present as u64);
+    let exact = described["exact"] == true;
+    match fn_name {
+        "count" => {
+            let present = rows.iter().filter(|row| !value_of(row, column).is_null()).count();
+            exact && got.as_u64() == Some(present as u64)
+        }
+        "frequency" => {
+            let value = aggregate["value"].as_str().unwrap();
+            let found = rows.iter().filter(|row| row.dimensions.get(column).is_some_and(|is| is == value)).count();
+            exact && got.as_u64() == Some(found as u64)
+        }
+        "distinct" => holds_distinct(got, rows, column, described),
+        "top" => holds_top(got, rows, column, aggregate["k"].as_u64().unwrap() as usize, described),
+        "percentile" => holds_percentile(got, aggregate, rows, column, described),
+        _ => exact && holds_number(got, fn_name, rows, column),
     }
+}
+
+fn holds_distinct(got: &Value, rows: &[&Row], column: &str, described: &Value) -> bool {
+    let distinct: BTreeSet<_> = rows.iter().filter_map(|row| row.dimensions.get(column)).collect();
+    let (got, want) = (got.as_u64().unwrap(), distinct.len() as u64);
+    if want <= 1_000 || described["exact"] == true {
+        return got == want;
+    }
+    let off = described["bound"]["value"].as_f64().unwrap() * want as f64;
+    described["bound"]["kind"] == "relative" && (got as f64 - want as f64).abs() <= off
+}
+
+fn holds_top(got: &Value, rows: &[&Row], column: &str, k: usize, described: &Value) -> bool {
+    let mut counts = BTreeMap::<&str, u64>::new();
+    for value in rows.iter().filter_map(|row| row.dimensions.get(column)) {
+        *counts.entry(value).or_default() += 1;
+    }
+    let mut want: Vec<_> = counts.iter().map(|(&value, &count)| (value, count)).collect();
+    want.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.as_bytes().cmp(b.0.as_bytes())));
+    want.truncate(k);
+    let got: Vec<_> =
+        got.as_array().unwrap().iter().map(|v| (v["value"].as_str().unwrap(), v["count"].as_u64().unwrap())).collect();
+    if described["exact"] == true {
+        return got == want;
+    }
+    let off = (described["bound"]["value"].as_f64().unwrap() * rows.len() as f64) as u64 + 1;
+    let least = want.last().map_or(0, |&(_, count)| count);
+    described["bound"]["kind"] == "absolute"
+        && got.len() == want.len()
+        && got.is_sorted_by(|a, b| a.1 > b.1 || a.1 == b.1 && a.0 < b.0)
+        && got.iter().all(|(value, count)| counts[value].abs_diff(*count) <= off && counts[value] + off >= least)
+}
+
+fn holds_percentile(got: &Value, aggregate: &Value, rows: &[&Row], column: &str, described: &Value) -> bool {
+    let mut values: Vec<f64> = rows.iter().filter_map(|row| row.metrics.get(column).copied()).collect();
+    if values.is_empty() {
+        return got.is_null();
+    }
+    values.sort_by(f64::total_cmp);
+    let (got, q, n) = (got.as_f64().unwrap(), aggregate["q"].as_f64().unwrap(), values.len());
+    // In thousandths, in which the test's quantiles are whole.
+    let rank = ((q * 1_000.0).round() as usize * n).div_ceil(1_000).saturating_sub(1);
+    match aggregate["method"].as_str().unwrap() {
+        "tdigest" => {
+            let share = |count: usize| count as f64 / n as f64;
+            let (below, upto) = (values.partition_point(|v| *v < got), values.partition_point(|v| *v <= got));
+            let slack = 0.01 + 2.0 / n as f64;
+            described["exact"] == false
+                && described["bound"]["kind"] == "none"
+                && (values[0]..=values[n - 1]).contains(&got)
+                && (share(below) - slack..=share(upto) + slack).contains(&q)
+        }
+        method if described["exact"] == true => method != "sketch" && got == values[rank],
+        method => {
+            let off = described["bound"]["value"].as_f64().unwrap() * values[rank].abs();
+            method != "exact" && described["bound"]["kind"] == "relative" && (got - values[rank]).abs() <= off
+        }
+    }
+}
+
+fn holds_number(got: &Value, fn_name: &str, rows: &[&Row], column: &str) -> bool {
     let values: Vec<f64> = rows.iter().filter_map(|row| row.metrics.get(column).copied()).collect();
     if values.is_empty() {
         return got.is_null();
@@ -126,5 +202,8 @@ pub(crate) fn holds(got: &Value, aggregate: &Value, rows: &[&Row]) -> bool {
 pub(crate) fn name_of(aggregate: &Value) -> String {
     let column = aggregate["metric"].as_str().or(aggregate["dimension"].as_str());
     let fn_name = aggregate["fn"].as_str().unwrap();
+    if let Some(name) = aggregate["as"].as_str() {
+        return name.to_owned();
+    }
     column.map_or(fn_name.to_owned(), |column| format!("{fn_name}_{column}"))
 }

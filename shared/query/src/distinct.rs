@@ -1,0 +1,130 @@
+//! How many distinct strings each group has: the strings themselves up to [`EXACT_MAX`], then a HyperLogLog.
+//!
+//! A group's state depends on the set of its strings alone, however they were split and in which order they came: up to
+//! [`EXACT_MAX`] of them are kept, and a sketch is a function of the set that it took. So is the answer.
+
+use std::collections::BTreeMap;
+
+use engine::DictionaryView;
+use sketch::{Bound, Hll, hash_str};
+
+use crate::{
+    pair_counts::pair,
+    pair_sets::PairSets,
+    values::{Interner, Values},
+};
+
+/// Distinct strings of a group that are counted exactly, at most: the contract's number.
+pub(crate) const EXACT_MAX: usize = 1_000;
+/// Pairs that wait to be put in order, at least.
+const PENDING_MIN: usize = 1 << 14;
+
+/// Sets of strings by group.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Distinct {
+    values: Interner,
+    /// Group and number of a string; ascending up to `settled`, each once, and no group there has more than [`EXACT_MAX`].
+    pairs: Vec<u64>,
+    settled: usize,
+    sketches: BTreeMap<u32, Hll>,
+}
+
+impl Distinct {
+    /// The strings of sets of codes.
+    pub(crate) fn of_codes(mut sets: PairSets, dictionary: DictionaryView<'_>) -> Self {
+        let string = |code| dictionary.get(code).expect("a dictionary has every code of its rows");
+        // A string is hashed once, in however many groups it stands; 0 is "not yet", and a hash of 0 is made again.
+        let mut hashes = vec![0; dictionary.len() as usize + 1];
+        let mut hash_of = |code: u32| {
+            let hash = &mut hashes[code as usize];
+            if *hash == 0 {
+                *hash = hash_str(string(code));
+            }
+            *hash
+        };
+        let mut distinct = Self::default();
+        sets.by_group(|group, codes| {
+            if codes.len() <= EXACT_MAX {
+                distinct.pairs.extend(codes.iter().map(|&code| pair(group, code)));
+                return;
+            }
+            let mut sketch = Hll::default();
+            codes.iter().for_each(|&code| sketch.insert(hash_of(code)));
+            distinct.sketches.insert(group, sketch);
+        });
+        let codes = distinct.pairs.iter().map(|&pair| pair as u32);
+        let numbers = distinct.values.absorb(dictionary.len() as usize + 1, codes, string);
+        for pair in &mut distinct.pairs {
+            *pair = *pair >> 32 << 32 | u64::from(numbers[*pair as u32 as usize]);
+        }
+        distinct.settle();
+        distinct
+    }
+
+    /// Adds the strings of each group `g` of `other` to group `map[g]` here.
+    pub(crate) fn absorb(&mut self, other: &Self, map: &[u32]) {
+        let from = other.values.values();
+        let used = other.pairs.iter().map(|&pair| pair as u32);
+        let string = |number| from.get(number).expect("numbers from 1 have strings");
+        let numbers = self.values.absorb(from.numbers(), used, string);
+        let moved = |key: u64| pair(map[(key >> 32) as usize], numbers[key as u32 as usize]);
+        self.pairs.extend(other.pairs.iter().map(|&key| moved(key)));
+        for (&group, sketch) in &other.sketches {
+            let into = self.sketches.entry(map[group as usize]).or_default();
+            into.merge(sketch);
+        }
+        if self.pairs.len() - self.settled >= self.settled.max(PENDING_MIN) {
+            self.settle();
+        }
+    }
+
+    /// The count of each of `groups` groups, and how far the worst of them can be off; `None` where all are exact.
+    pub(crate) fn counts(&mut self, groups: usize) -> (Vec<u64>, Option<Bound>) {
+        self.settle();
+        let mut counts = vec![0; groups];
+        for run in self.pairs.chunk_by(|a, b| a >> 32 == b >> 32) {
+            counts[(run[0] >> 32) as usize] = run.len() as u64;
+        }
+        for (&group, sketch) in &self.sketches {
+            // Whoever has a sketch had more strings than are counted exactly.
+            counts[group as usize] = sketch.estimate().max(EXACT_MAX as u64 + 1);
+        }
+        (counts, (!self.sketches.is_empty()).then_some(Hll::BOUND))
+    }
+
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let sketches: usize = self.sketches.values().map(Hll::bytes).sum();
+        self.values.bytes() + size_of_val(&*self.pairs) + sketches
+    }
+
+    /// Puts pairs in order, and strings of groups that have too many into sketches.
+    fn settle(&mut self) {
+        if self.settled == self.pairs.len() {
+            return;
+        }
+        self.pairs[self.settled..].sort_unstable();
+        // A stable sort takes what is in order already as it is.
+        self.pairs.sort();
+        self.pairs.dedup();
+        let (values, sketches): (&Values, _) = (self.values.values(), &mut self.sketches);
+        let mut kept = 0;
+        let mut at = 0;
+        while at < self.pairs.len() {
+            let group = (self.pairs[at] >> 32) as u32;
+            let end = at + self.pairs[at..].partition_point(|&pair| (pair >> 32) as u32 == group);
+            if end - at > EXACT_MAX || sketches.contains_key(&group) {
+                let sketch: &mut Hll = sketches.entry(group).or_default();
+                for &pair in &self.pairs[at..end] {
+                    sketch.insert(hash_str(values.get(pair as u32).expect("numbers from 1 have strings")));
+                }
+            } else {
+                self.pairs.copy_within(at..end, kept);
+                kept += end - at;
+            }
+            at = end;
+        }
+        self.pairs.truncate(kept);
+        self.settled = kept;
+    }
+}

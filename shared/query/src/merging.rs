@@ -1,0 +1,160 @@
+//! Merging the results of a partition's tasks, one by one in canonical order.
+//!
+//! Results that have the same dictionaries merge by code, in arrays where keys are few. Where dictionaries change, what was
+//! merged so far becomes strings. A scan can hand over each result as soon as those before it are in, so that it never holds
+//! more of them than it has threads.
+
+use types::{ApiError, PartitionId};
+
+use crate::{
+    cancel::Cancel,
+    groups::{Groups, Merger},
+    partial::{Partial, ScanStats, StringMerger, TaskPartial},
+    plan::{GroupColumn, Plan},
+    state::{Level, State},
+    top::Cut,
+};
+
+/// The merge of one partition under way.
+pub struct PartitionMerge {
+    partition: PartitionId,
+    stats: ScanStats,
+    /// The place of the last result: its table and its number among that one's tasks.
+    last: Option<(usize, usize)>,
+    /// Rows of the partition in the plan's range.
+    rows: u64,
+    alike: Option<Alike>,
+    strings: Option<StringMerger>,
+}
+
+/// Results of one table whose codes have one meaning, merged.
+struct Alike {
+    /// The first of them, which has the dictionaries.
+    first: TaskPartial,
+    meaning: Vec<Option<u64>>,
+    numbers: Vec<usize>,
+    merger: Merger,
+}
+
+impl std::fmt::Debug for PartitionMerge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartitionMerge")
+            .field("partition", &self.partition)
+            .field("last", &self.last)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartitionMerge {
+    /// A partition of which no result came yet, and which has no rows if none comes.
+    #[must_use]
+    pub fn new(partition: PartitionId) -> Self {
+        Self { partition, stats: ScanStats::default(), last: None, rows: 0, alike: None, strings: None }
+    }
+
+    /// Merges the next result, in the order in which [`crate::tasks`] gave the tasks.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` where there are more groups, or more memory is needed, than the plan allows.
+    ///
+    /// # Panics
+    /// The result is of another partition, or out of order.
+    pub fn absorb(&mut self, plan: &Plan, task: TaskPartial) -> Result<(), ApiError> {
+        assert_eq!(task.partition(), self.partition, "a task's result is merged into its partition's");
+        let place = (task.source.table(), task.sequence);
+        assert!(self.last.is_none_or(|last| last < place), "float sums depend on the order of results");
+        let table = self.last.map(|(table, _)| table);
+        self.last = Some(place);
+        self.rows = task.partition_rows;
+        self.stats.add(task.stats);
+        let meaning = task.meaning();
+        if let Some(alike) = &mut self.alike
+            && table == Some(place.0)
+            && alike.meaning == meaning
+        {
+            alike.merger.absorb(&task.groups, &[])?;
+        } else {
+            self.flush(plan, false)?;
+            // Dictionaries were looked at after the snapshot was taken, so no later result has further codes.
+            let numbers: Vec<usize> = (0..plan.groups.len()).map(|column| task.numbers(plan, column)).collect();
+            let mut merger = Merger::new(plan, &numbers);
+            merger.absorb(&task.groups, &[])?;
+            let first = TaskPartial { groups: Groups::new(plan, Level::Codes), ..task };
+            self.alike = Some(Alike { first, meaning, numbers, merger });
+        }
+        plan.allow_bytes(self.bytes())
+    }
+
+    /// Memory that it takes, apart from the snapshot's.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let alike = self.alike.as_ref().map_or(0, |alike| alike.merger.groups().bytes());
+        alike + self.strings.as_ref().map_or(0, StringMerger::bytes)
+    }
+
+    /// The result of the partition.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` where there are more groups than the plan allows.
+    pub fn finish(mut self, plan: &Plan) -> Result<Partial, ApiError> {
+        let whole = self.strings.is_none();
+        self.flush(plan, whole)?;
+        let strings = self.strings.unwrap_or_else(|| StringMerger::new(plan));
+        let (values, mut groups) = strings.into_parts();
+        let count = groups.len();
+        for (state, cell) in groups.states.iter_mut().zip(&plan.cells) {
+            match state {
+                State::Quantiles(quantiles) => quantiles.of_partition(self.rows),
+                State::Top(top) if !whole => {
+                    top.cut(Cut { groups: count, disjoint: cell.disjoint() });
+                }
+                _ => {}
+            }
+        }
+        Ok(Partial { partition: self.partition, values, groups, stats: self.stats })
+    }
+
+    /// Makes strings of what was merged by code; `whole`: that is all of the partition.
+    fn flush(&mut self, plan: &Plan, whole: bool) -> Result<(), ApiError> {
+        let Some(Alike { first, numbers, merger, .. }) = self.alike.take() else { return Ok(()) };
+        let mut groups = merger.into_groups();
+        let count = groups.len();
+        let cells = groups.states.into_iter().zip(&plan.cells).enumerate();
+        let states = cells.map(|(at, (state, cell))| {
+            let cut = whole.then(|| Cut { groups: count, disjoint: cell.disjoint() });
+            state.with_strings(first.cell_dictionary(at), cut)
+        });
+        groups.states = states.collect();
+        let strings = self.strings.get_or_insert_with(|| StringMerger::new(plan));
+        strings.absorb(&groups, &numbers, |column, number| match &plan.groups[column] {
+            GroupColumn::Table => first.source.table_name(),
+            GroupColumn::Dimension(_) => first
+                .dictionary(column)
+                .and_then(|view| view.get(number))
+                .expect("the dictionary of a column has every code that its rows have"),
+        })
+    }
+}
+
+/// Merges the results of all tasks of one partition, given in any order. No task at all is a partition without rows.
+///
+/// # Errors
+/// `CANCELLED`, `DEADLINE_EXCEEDED`; `RESOURCE_EXHAUSTED` where there are more groups, or more memory is needed, than the
+/// plan allows.
+///
+/// # Panics
+/// A result is of another partition.
+pub fn merge(
+    plan: &Plan,
+    partition: PartitionId,
+    mut tasks: Vec<TaskPartial>,
+    cancel: &Cancel<'_>,
+) -> Result<Partial, ApiError> {
+    tasks.sort_by_key(|task| (task.source.table(), task.sequence));
+    let mut merging = PartitionMerge::new(partition);
+    for task in tasks {
+        cancel.check()?;
+        merging.absorb(plan, task)?;
+    }
+    merging.finish(plan)
+}

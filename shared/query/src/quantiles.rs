@@ -1,0 +1,124 @@
+//! What percentiles of a metric come from, by group: all values where they are few, else counts of bins.
+//!
+//! 1. A partition keeps values if it has at most so many rows in the plan's range as the method allows, whatever the filters
+//!    leave of them: that number depends on the plan and on the offset alone. So does what an answer is made of, since the
+//!    end of a query goes by the rows of all partitions together: values become bins there, but bins never become values.
+//! 2. Both are functions of the multiset of values, so no order has to be kept.
+
+use std::ops::Range;
+
+use kernels::{CHUNK_ROWS, Rows, Slots};
+use sketch::{Bound, nearest_rank};
+
+use crate::{bins, cells::QuantileMethod, pair_counts::PairCounts};
+
+/// Values or bins by group.
+#[derive(Debug, Clone)]
+pub(crate) struct Quantiles {
+    method: QuantileMethod,
+    /// Rows of the partitions in it that lie in the plan's range.
+    rows: u64,
+    /// Group and value, in any order unless `sorted`.
+    values: Vec<(u32, f64)>,
+    sorted: bool,
+    bins: PairCounts,
+}
+
+impl Quantiles {
+    pub(crate) fn new(method: QuantileMethod) -> Self {
+        Self { method, rows: 0, values: Vec::new(), sorted: false, bins: PairCounts::default() }
+    }
+
+    pub(crate) fn method(&self) -> QuantileMethod {
+        self.method
+    }
+
+    /// Says how many rows the whole partition has in the plan's range.
+    pub(crate) fn of_partition(&mut self, rows: u64) {
+        self.rows = rows;
+    }
+
+    /// Adds what each group `g` of `other` has to group `map[g]` here; a group that maps to `u32::MAX` has nothing.
+    pub(crate) fn absorb(&mut self, other: &Self, map: &[u32]) {
+        self.rows += other.rows;
+        self.sorted = false;
+        let moved = other.values.iter().map(|&(group, value)| (map[group as usize], value));
+        self.values.extend(moved.filter(|&(group, _)| group != u32::MAX));
+        self.bins.absorb(&other.bins, map);
+    }
+
+    /// The value of rank `q` in each of `groups` groups, NaN where there is none, and how far off the worst of them can be;
+    /// `None` where all are exact.
+    pub(crate) fn quantiles(&mut self, groups: usize, q: f64) -> (Vec<f64>, Option<Bound>) {
+        let mut answers = vec![f64::NAN; groups];
+        if self.rows <= self.method.rows_max() {
+            self.sort();
+            for run in self.values.chunk_by(|a, b| a.0 == b.0) {
+                let rank = nearest_rank(q, run.len() as u64).expect("a run is not empty");
+                answers[run[0].0 as usize] = run[rank as usize].1;
+            }
+            return (answers, None);
+        }
+        for (group, value) in self.values.drain(..) {
+            self.bins.add_one(group, bins::number_of(value));
+        }
+        self.bins.by_group(|group, counted| {
+            let count = counted.iter().map(|&(_, count)| count).sum();
+            let mut left = nearest_rank(q, count).expect("a group that was counted has values");
+            let at = counted.iter().position(|&(_, count)| {
+                let found = left < count;
+                left = left.saturating_sub(count);
+                found
+            });
+            answers[group as usize] = bins::value_of(counted[at.expect("a rank is below the count")].0);
+        });
+        (answers, Some(bins::bound()))
+    }
+
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&*self.values) + self.bins.bytes()
+    }
+
+    fn sort(&mut self) {
+        if !self.sorted {
+            self.values.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+            self.sorted = true;
+        }
+    }
+}
+
+/// What a task makes of its rows.
+#[derive(Debug)]
+pub(crate) struct QuantileScan {
+    quantiles: Quantiles,
+    /// Whether values are kept.
+    keeps: bool,
+    /// How many groups there are, where that is known, and rows of the task.
+    groups: Option<usize>,
+    rows: usize,
+    numbers: Box<[u32; CHUNK_ROWS]>,
+}
+
+impl QuantileScan {
+    /// For a task of `rows` rows in a partition that has `partition_rows` in the plan's range.
+    pub(crate) fn new(method: QuantileMethod, groups: Option<usize>, rows: usize, partition_rows: u64) -> Self {
+        let keeps = partition_rows <= method.rows_max();
+        Self { quantiles: Quantiles::new(method), keeps, groups, rows, numbers: Box::new([0; CHUNK_ROWS]) }
+    }
+
+    /// Takes the present values of rows of a chunk, which is `range` of its segment.
+    pub(crate) fn add(&mut self, slots: Slots<'_>, rows: Rows<'_>, values: &[f64], range: Range<usize>) {
+        let values = &values[range];
+        if self.keeps {
+            return kernels::list_values(slots, rows, values, &mut self.quantiles.values);
+        }
+        let numbers = &mut self.numbers[..rows.len()];
+        let ends = kernels::number_values(rows, values, numbers, bins::number_of);
+        self.quantiles.bins.add_numbers(slots, numbers, ends, self.groups, self.rows);
+    }
+
+    pub(crate) fn quantiles(&self) -> &Quantiles {
+        &self.quantiles
+    }
+}

@@ -1,0 +1,244 @@
+//! The most frequent strings of each group.
+//!
+//! 1. A partition counts every string of a group and hands on the most frequent ones, by count descending, then value
+//!    ascending: [`kept_of`] of them, and the count of the next one, its *floor*. A string that it does not name stood there
+//!    at most that often (as in the threshold algorithm of Fagin, Lotem and Naor 2001; merged as the counters of Agarwal et
+//!    al. 2012, "Mergeable summaries").
+//! 2. So the sum of a string's counts is too small by at most the floors of the partitions that did not name it, and a group
+//!    is exact where no other string can stand above any that is named: the answer proves itself, and mostly it can.
+//! 3. Where a string stands in one partition only (the table is partitioned by its column) no floor is needed.
+
+use std::cmp::Reverse;
+
+use engine::DictionaryView;
+use sketch::Bound;
+
+use crate::{
+    ast::TOP_MAX,
+    pair_counts::{PairCounts, pair},
+    values::Interner,
+};
+
+/// Strings that a partition names in all groups together, if groups are few.
+const KEPT_ALL: usize = 1 << 18;
+/// And of a single group, at most and at least: the second bounds the error to 1/4096 of the rows.
+const KEPT_MAX: usize = 1 << 16;
+const KEPT_MIN: usize = 1 << 12;
+const _: () = assert!(TOP_MAX as usize <= KEPT_MIN);
+/// Entries that wait to be put in order, at least.
+const PENDING_MIN: usize = 1 << 14;
+
+/// How many strings of each of `groups` groups a partition names. `disjoint`: no other partition has any of them.
+fn kept_of(groups: usize, disjoint: bool) -> usize {
+    if disjoint { TOP_MAX as usize } else { (KEPT_ALL / groups.max(1)).clamp(KEPT_MIN, KEPT_MAX) }
+}
+
+/// A string of a group.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// Group and number of the string.
+    key: u64,
+    count: u64,
+    /// The floors of the partitions that named it: in the others it stood at most as often as their floors say.
+    credit: u64,
+}
+
+/// Counts of strings by group.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Top {
+    values: Interner,
+    /// Ascending by key up to `settled`, each once; the rest in any order.
+    entries: Vec<Entry>,
+    settled: usize,
+    /// By group: what the partitions left out stood at most so often, added up. Groups beyond have 0.
+    floors: Vec<u64>,
+}
+
+/// The most frequent strings of a group, by count descending, then value ascending.
+pub(crate) type Leaders = Vec<(String, u64)>;
+
+impl Top {
+    /// The strings of counted codes. `cut`: these are all of the partition, of so many groups; see [`Top::cut`].
+    pub(crate) fn of_codes(mut counts: PairCounts, dictionary: DictionaryView<'_>, cut: Option<Cut>) -> Self {
+        let string = |code| dictionary.get(code).expect("a dictionary has every code of its rows");
+        let mut top = Self::default();
+        let mut chosen = Vec::new();
+        counts.by_group(|group, counted| {
+            chosen.clear();
+            chosen.extend_from_slice(counted);
+            // Cut by code, so that strings which do not stay need not be copied.
+            let floor = cut.map_or(0, |cut| leave_most_frequent(&mut chosen, cut.kept(), string));
+            top.raise_floor(group, cut.map_or(0, |cut| cut.floor(floor)));
+            let credit = top.floor(group);
+            top.entries.extend(chosen.iter().map(|&(code, count)| Entry { key: pair(group, code), count, credit }));
+        });
+        let codes = top.entries.iter().map(|entry| entry.key as u32);
+        let numbers = top.values.absorb(dictionary.len() as usize + 1, codes, string);
+        for entry in &mut top.entries {
+            entry.key = entry.key >> 32 << 32 | u64::from(numbers[entry.key as u32 as usize]);
+        }
+        top.settle();
+        top
+    }
+
+    /// Adds the counts of each group `g` of `other` to group `map[g]` here.
+    pub(crate) fn absorb(&mut self, other: &Self, map: &[u32]) {
+        let from = other.values.values();
+        let used = other.entries.iter().map(|entry| entry.key as u32);
+        let string = |number| from.get(number).expect("numbers from 1 have strings");
+        let numbers = self.values.absorb(from.numbers(), used, string);
+        for entry in &other.entries {
+            let key = pair(map[(entry.key >> 32) as usize], numbers[entry.key as u32 as usize]);
+            self.entries.push(Entry { key, ..*entry });
+        }
+        for (group, &floor) in other.floors.iter().enumerate().filter(|(_, floor)| **floor > 0) {
+            self.raise_floor(map[group], floor);
+        }
+        if self.entries.len() - self.settled >= self.settled.max(PENDING_MIN) {
+            self.settle();
+        }
+    }
+
+    /// Leaves the most frequent strings of each group; for a partition's counts, of which none was left out before.
+    pub(crate) fn cut(&mut self, cut: Cut) {
+        self.settle();
+        let whole = std::mem::take(self);
+        let values = whole.values.values();
+        let string = |number| values.get(number).expect("numbers from 1 have strings");
+        let mut chosen: Vec<(u32, u64)> = Vec::new();
+        for run in whole.entries.chunk_by(|a, b| a.key >> 32 == b.key >> 32) {
+            let group = (run[0].key >> 32) as u32;
+            chosen.clear();
+            chosen.extend(run.iter().map(|entry| (entry.key as u32, entry.count)));
+            let floor = leave_most_frequent(&mut chosen, cut.kept(), string);
+            self.raise_floor(group, cut.floor(floor));
+            let credit = self.floor(group);
+            self.entries.extend(chosen.iter().map(|&(number, count)| Entry {
+                key: pair(group, number),
+                count,
+                credit,
+            }));
+        }
+        let used = self.entries.iter().map(|entry| entry.key as u32);
+        let numbers = self.values.absorb(values.numbers(), used, string);
+        for entry in &mut self.entries {
+            entry.key = entry.key >> 32 << 32 | u64::from(numbers[entry.key as u32 as usize]);
+        }
+        self.settle();
+    }
+
+    /// The `k` most frequent strings of each of the groups, whose rows are `rows`, and how far the worst of them can be off;
+    /// `None` where all are exact.
+    pub(crate) fn leaders(&mut self, rows: &[u64], k: usize) -> (Vec<Leaders>, Option<Bound>) {
+        self.settle();
+        let values = self.values.values();
+        let string = |number| values.get(number).expect("numbers from 1 have strings");
+        let mut leaders = vec![Leaders::new(); rows.len()];
+        let mut share: Option<f64> = None;
+        for run in self.entries.chunk_by(|a, b| a.key >> 32 == b.key >> 32) {
+            let group = (run[0].key >> 32) as usize;
+            let floor = self.floor(group as u32);
+            let mut chosen: Vec<(u32, u64)> = run.iter().map(|entry| (entry.key as u32, entry.count)).collect();
+            leave_most_frequent(&mut chosen, k, string);
+            chosen.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| string(a.0).cmp(string(b.0))));
+            if !is_exact(run, floor, &chosen, k) {
+                let off = floor as f64 / rows[group] as f64;
+                share = Some(share.map_or(off, |worst: f64| worst.max(off)));
+            }
+            leaders[group] = chosen.iter().map(|&(number, count)| (string(number).to_owned(), count)).collect();
+        }
+        (leaders, share.map(|share| Bound { kind: sketch::BoundKind::Absolute, value: share, confidence: 1.0 }))
+    }
+
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.values.bytes() + size_of_val(&*self.entries) + size_of_val(&*self.floors)
+    }
+
+    fn floor(&self, group: u32) -> u64 {
+        self.floors.get(group as usize).copied().unwrap_or(0)
+    }
+
+    fn raise_floor(&mut self, group: u32, floor: u64) {
+        if floor > 0 {
+            if self.floors.len() <= group as usize {
+                self.floors.resize(group as usize + 1, 0);
+            }
+            self.floors[group as usize] += floor;
+        }
+    }
+
+    fn settle(&mut self) {
+        if self.settled < self.entries.len() {
+            // A stable sort takes what is in order already as it is.
+            self.entries.sort_by_key(|entry| entry.key);
+            self.entries.dedup_by(|next, kept| {
+                let same = next.key == kept.key;
+                if same {
+                    kept.count += next.count;
+                    kept.credit += next.credit;
+                }
+                same
+            });
+            self.settled = self.entries.len();
+        }
+    }
+}
+
+/// How a partition's counts are cut before they travel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cut {
+    /// Groups of the partition.
+    pub(crate) groups: usize,
+    /// Whether no other partition has any of the strings.
+    pub(crate) disjoint: bool,
+}
+
+impl Cut {
+    fn kept(self) -> usize {
+        kept_of(self.groups, self.disjoint)
+    }
+
+    /// What a string that was left out can add elsewhere.
+    fn floor(self, count: u64) -> u64 {
+        if self.disjoint { 0 } else { count }
+    }
+}
+
+/// Leaves the `kept` most frequent strings, in any order, and returns the count of the most frequent one that it left out.
+fn leave_most_frequent<'a>(counted: &mut Vec<(u32, u64)>, kept: usize, string: impl Fn(u32) -> &'a str) -> u64 {
+    let mut floor = 0;
+    if kept < counted.len() {
+        // By count alone first: comparing strings is dear, and only those of the least count that stays need it.
+        let (_, &mut (_, least), rest) = counted.select_nth_unstable_by_key(kept - 1, |&(_, count)| Reverse(count));
+        floor = rest.iter().map(|&(_, count)| count).max().unwrap_or(0);
+        if floor == least {
+            let (mut sure, mut even): (Vec<_>, Vec<_>) =
+                counted.iter().filter(|(_, count)| *count >= least).partition(|(_, count)| *count > least);
+            let more = kept - sure.len();
+            even.select_nth_unstable_by_key(more - 1, |&(number, _)| string(number));
+            sure.extend_from_slice(&even[..more]);
+            *counted = sure;
+        }
+        counted.truncate(kept);
+    }
+    floor
+}
+
+/// Whether `chosen`, the `k` with the greatest known counts of a group, are surely its `k` most frequent strings, with
+/// counts that are complete. `floor`: so often at most a string stood in partitions that did not name it.
+fn is_exact(run: &[Entry], floor: u64, chosen: &[(u32, u64)], k: usize) -> bool {
+    if floor == 0 {
+        return true;
+    }
+    let Some(&(_, last)) = chosen.last().filter(|_| chosen.len() == k) else { return false };
+    for entry in run {
+        let most = entry.count + (floor - entry.credit);
+        let is_chosen = entry.count >= last && chosen.iter().any(|&(number, _)| number == entry.key as u32);
+        // Ties among complete counts were broken by their strings; one that may yet rise must stay below.
+        if most > entry.count && (is_chosen || most >= last) {
+            return false;
+        }
+    }
+    floor < last
+}
