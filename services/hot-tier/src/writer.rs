@@ -143,7 +143,10 @@ mod tests {
     };
 
     use codec::{BodyBuilder, EventRef};
-    use engine::{HeapRuns, IdRuns, Limits, MemoryBudget, RunFault, RunId, partition_with_runs};
+    use engine::{
+        FrozenIds, HeapRuns, IdRuns, Limits, MemoryBudget, PinnedRun, RunFault, RunId, RunSet, SetUsage,
+        partition_with_runs,
+    };
     use types::{Generation, SchemaVersion, TableId, TableKey, TenantId};
 
     use super::*;
@@ -152,19 +155,43 @@ mod tests {
     struct Away(HeapRuns, Arc<AtomicBool>);
 
     impl IdRuns for Away {
-        fn write_run(&mut self, ids: &[u128], contents: &[u32]) -> Result<RunId, RunFault> {
-            self.0.write_run(ids, contents)
+        fn new_set(&mut self) -> RunSet {
+            self.0.new_set()
         }
 
-        fn confirm(&mut self, run: RunId, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
+        fn add(&mut self, set: RunSet, ids: Arc<FrozenIds>) {
+            self.0.add(set, ids);
+        }
+
+        fn seal(&mut self, set: RunSet) {
+            self.0.seal(set);
+        }
+
+        fn confirm(&mut self, set: RunSet, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
             if self.1.load(Relaxed) {
                 return Err(RunFault::Io(std::io::ErrorKind::Other));
             }
-            self.0.confirm(run, suspects, found)
+            self.0.confirm(set, suspects, found)
         }
 
-        fn drop_run(&mut self, run: RunId) {
-            self.0.drop_run(run);
+        fn drop_set(&mut self, set: RunSet) {
+            self.0.drop_set(set);
+        }
+
+        fn usage(&mut self, set: RunSet) -> SetUsage {
+            self.0.usage(set)
+        }
+
+        fn pin(&self, set: RunSet) -> Vec<PinnedRun> {
+            self.0.pin(set)
+        }
+
+        fn restore_set(&mut self, runs: &[RunId]) -> Result<(RunSet, usize), RunFault> {
+            self.0.restore_set(runs)
+        }
+
+        fn scan(&mut self, set: RunSet, each: &mut dyn FnMut(&[u128])) -> Result<(), RunFault> {
+            self.0.scan(set, each)
         }
     }
 

@@ -36,7 +36,7 @@ mod writer;
 
 pub use budget::MemoryBudget;
 pub use columns::{Codes, ColumnIndex};
-pub use dedup::{HeapRuns, IdRuns, RunFault, RunId};
+pub use dedup::{FrozenIds, HeapRuns, IdRuns, PinnedRun, RunFault, RunId, RunSet, SetUsage, SortedIds};
 pub use dictionary::DictionaryView;
 pub use limits::Limits;
 pub use reader::{PartitionStatus, Reader, TableStatus};

@@ -148,9 +148,9 @@ impl TableWriter {
         self.dedup.judge(append_time, header, body, means)
     }
 
-    /// Forgets ids whose window is over.
-    pub(crate) fn forget_ids(&mut self, append_time: Timestamp, means: &mut Means) {
-        self.dedup.forget(append_time, means.runs.as_mut(), &means.budget);
+    /// Forgets ids whose window is over, and sees what became of runs of ids.
+    pub(crate) fn look_after_ids(&mut self, append_time: Timestamp, means: &mut Means) {
+        self.dedup.look_after(append_time, means.runs.as_mut(), &means.budget);
     }
 
     /// Runs of ids that could not be written.

@@ -236,7 +236,7 @@ impl Writer {
     /// (every 50 ms), also while no record comes: another partition may wait for this one to evict.
     pub fn housekeep(&mut self) {
         for table in self.tables.values_mut() {
-            table.forget_ids(self.append_time, &mut self.means);
+            table.look_after_ids(self.append_time, &mut self.means);
             let due = table.hot_window_start().zip(table.oldest_evictable(self.append_time));
             if let Some((start, _)) = due.filter(|(start, oldest)| oldest < start) {
                 table.evict_through(start.saturating_add(-1), self.append_time, &mut self.means.pool);

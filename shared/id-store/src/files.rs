@@ -5,37 +5,76 @@ use std::{
     io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-/// Takes the next bytes of a file.
-pub type Sink<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
-
 /// A directory of run files, by name.
-pub trait RunFiles: Send {
-    /// Writes a file whole, over one of the same name, and opens it. `fill` gives the bytes to its sink, part by part.
+pub trait RunFiles: Send + Sync {
+    /// The names of all files.
     ///
     /// # Errors
-    /// As the system has it, or `fill`; what is left of the file is to be removed.
-    fn write(
-        &mut self,
-        name: &str,
-        fill: &mut dyn FnMut(&mut Sink<'_>) -> io::Result<()>,
-    ) -> io::Result<Box<dyn RunFile>>;
+    /// As the system has it.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Begins a file, over one of the same name.
+    ///
+    /// # Errors
+    /// As the system has it; what is left of the file is to be removed.
+    fn create(&self, name: &str) -> io::Result<Box<dyn NewRunFile>>;
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// As the system has it.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn RunFile>>;
 
     /// Removes a file.
     ///
     /// # Errors
     /// As the system has it.
-    fn remove(&mut self, name: &str) -> io::Result<()>;
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes the names of files durable.
+    ///
+    /// # Errors
+    /// As the system has it; then they may be gone after a loss of power.
+    fn sync_names(&self) -> io::Result<()>;
 }
 
-/// An open file.
-pub trait RunFile: Send {
+/// A file that is being written.
+pub trait NewRunFile: Send {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// As the system has it; what is left of the file is to be removed.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Ends writing.
+    ///
+    /// # Errors
+    /// As [`NewRunFile::append`].
+    fn finish(self: Box<Self>) -> io::Result<Arc<dyn RunFile>>;
+}
+
+/// A file that is written.
+pub trait RunFile: Send + Sync {
+    /// Its size, bytes.
+    ///
+    /// # Errors
+    /// As the system has it.
+    fn size(&self) -> io::Result<u64>;
+
     /// Fills `into` from `position`.
     ///
     /// # Errors
     /// As the system has it; `UnexpectedEof` where the file is too short.
     fn read_exact_at(&self, into: &mut [u8], position: u64) -> io::Result<()>;
+
+    /// Makes its bytes durable.
+    ///
+    /// # Errors
+    /// As the system has it; then they are not durable, and trying again does not make them so.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// Files in a directory of the local disk.
@@ -45,40 +84,66 @@ pub struct DiskFiles {
 }
 
 impl DiskFiles {
-    /// Makes the directory, or empties it of files.
+    /// Makes the directory where it is not there.
     ///
     /// # Errors
     /// As the system has it.
-    pub fn open_empty(dir: &Path) -> io::Result<Self> {
+    pub fn open(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file() {
-                fs::remove_file(entry.path())?;
-            }
-        }
         Ok(Self { dir: dir.to_owned() })
     }
 }
 
 impl RunFiles for DiskFiles {
-    fn write(
-        &mut self,
-        name: &str,
-        fill: &mut dyn FnMut(&mut Sink<'_>) -> io::Result<()>,
-    ) -> io::Result<Box<dyn RunFile>> {
-        let mut file = File::options().read(true).write(true).create(true).truncate(true).open(self.dir.join(name))?;
-        fill(&mut |part| file.write_all(part))?;
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                names.extend(entry.file_name().into_string().ok());
+            }
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn NewRunFile>> {
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(self.dir.join(name))?;
         Ok(Box::new(file))
     }
 
-    fn remove(&mut self, name: &str) -> io::Result<()> {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn RunFile>> {
+        Ok(Arc::new(File::open(self.dir.join(name))?))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.dir.join(name))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+impl NewRunFile for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<Arc<dyn RunFile>> {
+        Ok(Arc::new(*self))
     }
 }
 
 impl RunFile for File {
+    fn size(&self) -> io::Result<u64> {
+        self.metadata().map(|metadata| metadata.len())
+    }
+
     fn read_exact_at(&self, into: &mut [u8], position: u64) -> io::Result<()> {
         FileExt::read_exact_at(self, into, position)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
     }
 }

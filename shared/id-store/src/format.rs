@@ -1,100 +1,152 @@
-//! The bytes of a run, version 1. Little-endian.
+//! The bytes of a run, version 2. Little-endian.
 //!
-//! A file is a head of 4,096 bytes, then blocks of 4,096 bytes.
+//! A file is pages of 1,024 bytes: a head, pages of ids, then pages of fence keys. The last 8 bytes of each are the xxh3-64
+//! of what comes before them, seeded with the run and the number of the page, so that a page that is read from another
+//! place is noticed.
 //!
-//! | at | bytes | of the head |
+//! | at | bytes | of the head, page 0 |
 //! |---|---|---|
-//! | 0 | 4 | magic `TNR1` |
+//! | 0 | 4 | magic `TNRN` |
 //! | 4 | 4 | version |
 //! | 8 | 8 | the run |
 //! | 16 | 8 | ids in it |
-//! | 24 | 16 | the least id |
-//! | 40 | 16 | the greatest id |
-//! | 4,088 | 8 | xxh3-64 of what comes before it, seeded with the run |
 //!
-//! | at | bytes | of block `n` |
+//! | at | bytes | of a page of ids |
 //! |---|---|---|
-//! | 0 | 16 each | up to 204 ids, ascending strictly |
-//! | 3,264 | 4 each | their contents |
-//! | 4,080 | 4 | how many there are: 204 in all blocks but the last |
-//! | 4,088 | 8 | xxh3-64 of what comes before it, seeded with the run and `n`: a block that is read from another place is noticed |
+//! | 0 | 16 each | up to 50 ids, ascending strictly |
+//! | 800 | 4 each | their contents |
+//! | 1,000 | 4 | how many there are: 50 in all pages but the last |
+//!
+//! | at | bytes | of a page of fence keys |
+//! |---|---|---|
+//! | 0 | 8 each | up to 127 fence keys: the high half of the first id of each page of ids |
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Bytes of the head, and of a block.
-pub(crate) const BLOCK_BYTES: usize = 4_096;
-/// Ids of a block.
-pub(crate) const BLOCK_IDS: usize = 204;
+/// Bytes of a page.
+pub(crate) const PAGE_BYTES: usize = 1_024;
+/// Ids of a page.
+pub(crate) const PAGE_IDS: usize = 50;
+/// Fence keys of a page.
+pub(crate) const PAGE_FENCES: usize = CHECKSUM_AT / size_of::<u64>();
 
-const MAGIC: [u8; 4] = *b"TNR1";
-const VERSION: u32 = 1;
-const CONTENTS_AT: usize = BLOCK_IDS * ID_BYTES;
+const MAGIC: [u8; 4] = *b"TNRN";
+const VERSION: u32 = 2;
 const ID_BYTES: usize = size_of::<u128>();
 const CONTENT_BYTES: usize = size_of::<u32>();
-const COUNT_AT: usize = CONTENTS_AT + BLOCK_IDS * CONTENT_BYTES;
-const CHECKSUM_AT: usize = BLOCK_BYTES - size_of::<u64>();
+const CONTENTS_AT: usize = PAGE_IDS * ID_BYTES;
+const COUNT_AT: usize = CONTENTS_AT + PAGE_IDS * CONTENT_BYTES;
+const CHECKSUM_AT: usize = PAGE_BYTES - size_of::<u64>();
 const _: () = assert!(COUNT_AT + size_of::<u32>() <= CHECKSUM_AT);
 
-/// A head or a block.
-pub(crate) type Block = [u8; BLOCK_BYTES];
+/// One page.
+pub(crate) type Page = [u8; PAGE_BYTES];
 
-/// The head of a run with at least one id.
-pub(crate) fn head(run: u64, ids: &[u128]) -> Block {
-    let mut head = [0; BLOCK_BYTES];
-    head[..4].copy_from_slice(&MAGIC);
-    head[4..8].copy_from_slice(&VERSION.to_le_bytes());
-    head[8..16].copy_from_slice(&run.to_le_bytes());
-    head[16..24].copy_from_slice(&(ids.len() as u64).to_le_bytes());
-    head[24..40].copy_from_slice(&ids[0].to_le_bytes());
-    head[40..56].copy_from_slice(&ids[ids.len() - 1].to_le_bytes());
-    seal(&mut head, run, None);
-    head
+/// Where the pages of a run with so many ids lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Pages of ids; they begin at page 1.
+    pub(crate) id_pages: usize,
+    /// All pages.
+    pub(crate) pages: usize,
 }
 
-/// Fills a block with at most [`BLOCK_IDS`] ids.
-pub(crate) fn fill(block: &mut Block, run: u64, number: u64, ids: &[u128], contents: &[u32]) {
-    block.fill(0);
-    for (bytes, id) in block.chunks_exact_mut(ID_BYTES).zip(ids) {
+impl Layout {
+    pub(crate) fn of(ids: usize) -> Self {
+        let id_pages = ids.div_ceil(PAGE_IDS);
+        Self { id_pages, pages: 1 + id_pages + id_pages.div_ceil(PAGE_FENCES) }
+    }
+}
+
+/// The head of a run.
+pub(crate) fn head(run: u64, ids: usize) -> Page {
+    let mut page = [0; PAGE_BYTES];
+    page[..4].copy_from_slice(&MAGIC);
+    page[4..8].copy_from_slice(&VERSION.to_le_bytes());
+    page[8..16].copy_from_slice(&run.to_le_bytes());
+    page[16..24].copy_from_slice(&(ids as u64).to_le_bytes());
+    seal(&mut page, run, 0);
+    page
+}
+
+/// How many ids a head says that there are. `None`: it is not that of the run.
+pub(crate) fn ids_of_head(page: &Page, run: u64) -> Option<usize> {
+    let number = |at: usize| page[at..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+    let known = page[..4] == MAGIC && page[4..8] == VERSION.to_le_bytes();
+    (known && is_sealed(page, run, 0) && number(8)? == run).then_some(number(16)? as usize)
+}
+
+/// A page of at most [`PAGE_IDS`] ids.
+pub(crate) fn page_of_ids(run: u64, number: usize, ids: &[u128], contents: &[u32]) -> Page {
+    let mut page = [0; PAGE_BYTES];
+    for (bytes, id) in page.chunks_exact_mut(ID_BYTES).zip(ids) {
         bytes.copy_from_slice(&id.to_le_bytes());
     }
-    for (bytes, content) in block[CONTENTS_AT..COUNT_AT].chunks_exact_mut(CONTENT_BYTES).zip(contents) {
+    for (bytes, content) in page[CONTENTS_AT..COUNT_AT].chunks_exact_mut(CONTENT_BYTES).zip(contents) {
         bytes.copy_from_slice(&content.to_le_bytes());
     }
-    block[COUNT_AT..COUNT_AT + 4].copy_from_slice(&(ids.len() as u32).to_le_bytes());
-    seal(block, run, Some(number));
+    page[COUNT_AT..COUNT_AT + 4].copy_from_slice(&(ids.len() as u32).to_le_bytes());
+    seal(&mut page, run, number);
+    page
 }
 
-fn seal(block: &mut Block, run: u64, number: Option<u64>) {
-    let sum = checksum(block, run, number);
-    block[CHECKSUM_AT..].copy_from_slice(&sum.to_le_bytes());
+/// A page of at most [`PAGE_FENCES`] fence keys.
+pub(crate) fn page_of_fences(run: u64, number: usize, fences: &[u64]) -> Page {
+    let mut page = [0; PAGE_BYTES];
+    for (bytes, fence) in page.chunks_exact_mut(size_of::<u64>()).zip(fences) {
+        bytes.copy_from_slice(&fence.to_le_bytes());
+    }
+    seal(&mut page, run, number);
+    page
 }
 
-fn checksum(block: &Block, run: u64, number: Option<u64>) -> u64 {
-    let place = number.map_or(0, |number| number + 1);
-    xxh3_64_with_seed(&block[..CHECKSUM_AT], run.rotate_left(32) ^ place)
+/// The fence keys of a page, at most `count`. `None`: it is not what was written there.
+pub(crate) fn fences_of_page(page: &Page, run: u64, number: usize, count: usize) -> Option<impl Iterator<Item = u64>> {
+    let fences = page[..CHECKSUM_AT].as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
+    is_sealed(page, run, number).then(|| fences.take(count))
 }
 
-/// A block that was read and is what was written.
-pub(crate) struct Checked<'a> {
+fn seal(page: &mut Page, run: u64, number: usize) {
+    let sum = checksum(page, run, number);
+    page[CHECKSUM_AT..].copy_from_slice(&sum.to_le_bytes());
+}
+
+fn is_sealed(page: &Page, run: u64, number: usize) -> bool {
+    page[CHECKSUM_AT..] == checksum(page, run, number).to_le_bytes()
+}
+
+fn checksum(page: &Page, run: u64, number: usize) -> u64 {
+    xxh3_64_with_seed(&page[..CHECKSUM_AT], run.rotate_left(32) ^ number as u64)
+}
+
+/// Whether a page of ids is what was written there.
+pub(crate) fn is_page_of_ids(page: &Page, run: u64, number: usize) -> bool {
+    is_sealed(page, run, number)
+}
+
+/// What a page of ids holds.
+pub(crate) struct Ids<'a> {
     ids: &'a [[u8; ID_BYTES]],
     contents: &'a [[u8; CONTENT_BYTES]],
 }
 
-/// Checks a block. `None`: it is not what was written there.
-pub(crate) fn check(block: &Block, run: u64, number: u64) -> Option<Checked<'_>> {
-    let (rest, sum) = block.split_last_chunk::<8>()?;
-    if u64::from_le_bytes(*sum) != checksum(block, run, Some(number)) {
-        return None;
+impl<'a> Ids<'a> {
+    /// The ids of a page that was checked.
+    pub(crate) fn of(page: &'a Page) -> Self {
+        let count = page[COUNT_AT..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize);
+        let (ids, contents) = (page[..CONTENTS_AT].as_chunks().0, page[CONTENTS_AT..COUNT_AT].as_chunks().0);
+        Self { ids: &ids[..count.min(PAGE_IDS)], contents }
     }
-    let count = u32::from_le_bytes(*rest[COUNT_AT..].first_chunk()?) as usize;
-    let ids = rest[..CONTENTS_AT].as_chunks().0.get(..count)?;
-    Some(Checked { ids, contents: rest[CONTENTS_AT..COUNT_AT].as_chunks().0 })
-}
 
-impl Checked<'_> {
-    /// The content of an id, if it is in the block.
+    /// The content of an id, if it is in the page.
     pub(crate) fn find(&self, id: u128) -> Option<u32> {
         let at = self.ids.binary_search_by_key(&id, |bytes| u128::from_le_bytes(*bytes)).ok()?;
         Some(u32::from_le_bytes(self.contents[at]))
+    }
+
+    /// All of them, ascending.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u128, u32)> {
+        let contents = self.contents.iter().map(|bytes| u32::from_le_bytes(*bytes));
+        self.ids.iter().map(|bytes| u128::from_le_bytes(*bytes)).zip(contents)
     }
 }

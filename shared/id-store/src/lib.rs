@@ -1,16 +1,25 @@
 //! Sorted runs of event identities on local disk: where a partition looks up the ids that memory does not hold.
 //!
 //! 1. A run is one file, written once, in ascending order, and never changed. [`format`] describes its bytes.
-//! 2. Of each run its fence keys (the first id of each block of 4 KiB) are in memory; a look for sorted suspects reads each
-//!    block that may hold one once, in ascending order, and checks its checksum before it is believed.
-//! 3. Runs belong to one life of the process: what they say is rebuilt from the log. So nothing is synced, and files that
-//!    are there at the start are removed.
-//! 4. A run that cannot be written as a whole leaves no file behind. A block that cannot be read or is damaged is an
-//!    error: this crate never guesses.
+//! 2. Of each run its fence keys (the high half of the first id of each page of 1 KiB) are in memory; a look for sorted
+//!    suspects reads each page that may hold one once, in ascending order, and checks its checksum before it is believed.
+//! 3. Runs belong to sets, one per slice of append time. [`worker`] writes them beside the partition's writer, and merges
+//!    those of a set ([`merge`]): few while the set grows, one when it is sealed. Until a run is written, its ids are
+//!    looked up where they were.
+//! 4. Runs outlive the process where checkpoints name them: [`RunKeeper`] makes them durable and keeps their files. All
+//!    others are rebuilt from the log; their files are removed at the start. A run's number never comes again.
+//! 5. A run that cannot be written as a whole leaves no file behind, and is tried again. A page that cannot be read or is
+//!    damaged is an error: this crate never guesses.
 
 mod files;
 mod format;
+mod keeper;
+mod merge;
+mod run;
+mod run_file;
 mod store;
+mod worker;
 
-pub use files::{DiskFiles, RunFile, RunFiles, Sink};
-pub use store::{IdStore, OpenError};
+pub use files::{DiskFiles, NewRunFile, RunFile, RunFiles};
+pub use keeper::RunKeeper;
+pub use store::{IdStore, OpenError, Work};

@@ -1,157 +1,283 @@
-//! The runs of one partition.
+//! The runs of one partition, as its writer asks them.
 
-use std::{collections::HashMap, fmt, io, path::Path};
-
-use engine::{IdRuns, RunFault, RunId};
-
-use crate::{
-    files::{DiskFiles, RunFile, RunFiles},
-    format::{BLOCK_BYTES, BLOCK_IDS, Block, check, fill, head},
+use std::{
+    collections::HashMap,
+    fmt, io,
+    path::Path,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Blocks that are filled before they are written: bounds what is copied at a time.
-const WRITE_BLOCKS: usize = 64;
+use engine::{FrozenIds, IdRuns, PinnedRun, RunFault, RunId, RunSet, SetUsage};
 
-/// The directory of runs cannot be made or emptied.
+use crate::{
+    files::{DiskFiles, RunFiles},
+    format::{PAGE_BYTES, Page},
+    keeper::RunKeeper,
+    merge::plan,
+    run::{Registry, Run},
+    run_file::{RunOnDisk, run_of},
+    worker::{Job, Jobs, Worker},
+};
+
+/// How long a set whose runs could not be merged is left alone.
+const MERGE_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// The directory of runs cannot be made or emptied, or there is no thread to be had.
 #[derive(Debug, thiserror::Error)]
 #[error("prepare the directory of id runs")]
 pub struct OpenError(#[from] io::Error);
 
-/// Runs in files. One per partition, in a directory of its own.
-pub struct IdStore {
-    files: Box<dyn RunFiles>,
-    runs: HashMap<RunId, Run>,
-    next: u64,
-    block: Box<Block>,
+/// Who writes and merges runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// A thread beside the writer.
+    Beside,
+    /// The writer, whenever it calls: for tests and simulations, which want to know when.
+    Within,
 }
 
-struct Run {
-    file: Box<dyn RunFile>,
-    /// The first id of each block.
-    fences: Vec<u128>,
+/// Runs in files. One per partition, in a directory of its own.
+pub struct IdStore {
+    sets: HashMap<RunSet, Set>,
+    registry: Arc<Registry>,
+    jobs: Jobs,
+    worker: Option<JoinHandle<()>>,
+    /// Runs of an earlier life that are in no set, or cannot be read.
+    earlier: HashMap<RunId, Result<Arc<Run>, RunFault>>,
+    next: u64,
+    page: Box<Page>,
+}
+
+/// The runs of a slice.
+#[derive(Default)]
+struct Set {
+    /// Oldest first.
+    runs: Vec<Held>,
+    sealed: bool,
+    /// What some of the runs are being merged into.
+    merging: Option<Arc<Run>>,
+    merge_again_at: Option<Instant>,
+}
+
+struct Held {
+    run: Arc<Run>,
+    /// Its ids, until they are written.
+    ids: Option<Arc<FrozenIds>>,
+    /// Whether the merge under way replaces it.
+    merged: bool,
 }
 
 impl fmt::Debug for IdStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IdStore").field("runs", &self.runs.len()).finish_non_exhaustive()
+        f.debug_struct("IdStore").field("sets", &self.sets.len()).finish_non_exhaustive()
     }
 }
 
 impl IdStore {
-    /// An empty store in a directory of the local disk; files that are there from an earlier life are removed.
+    /// A store in a directory of the local disk, with the runs `kept` of an earlier life; the others are removed.
     ///
     /// # Errors
     /// As the system has it.
-    pub fn open_on_disk(dir: &Path) -> Result<Self, OpenError> {
-        Ok(Self::new(Box::new(DiskFiles::open_empty(dir)?)))
+    pub fn open_on_disk(dir: &Path, kept: &[RunId]) -> Result<Self, OpenError> {
+        // Numbers never come again, also not those of runs whose files are gone: time goes on while the process is away.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
+        Self::open(Arc::new(DiskFiles::open(dir)?), kept, RunId(now), Work::Beside)
     }
 
-    /// An empty store over a directory without files.
-    #[must_use]
-    pub fn new(files: Box<dyn RunFiles>) -> Self {
-        Self { files, runs: HashMap::new(), next: 0, block: Box::new([0; BLOCK_BYTES]) }
-    }
-
-    fn write(&mut self, run: RunId, ids: &[u128], contents: &[u32]) -> io::Result<Run> {
-        let head = head(run.0, ids);
-        let mut buffer = vec![[0; BLOCK_BYTES]; WRITE_BLOCKS.min(ids.len().div_ceil(BLOCK_IDS))];
-        let mut writer = BlockWriter { run, ids, contents, number: 0, buffer: &mut buffer };
-        let file = self.files.write(&name_of(run), &mut |sink| {
-            sink(&head)?;
-            while let Some(blocks) = writer.next() {
-                sink(blocks)?;
+    /// A store over a directory, with the runs `kept` of an earlier life; the others are removed. New runs are numbered
+    /// from `first` on, or from the greatest number that is there.
+    ///
+    /// A kept run that is damaged is an error when it is asked for. What no set has taken over when the first run is added
+    /// stays only where a checkpoint retains it.
+    ///
+    /// # Errors
+    /// As the system has it.
+    pub fn open(files: Arc<dyn RunFiles>, kept: &[RunId], first: RunId, work: Work) -> Result<Self, OpenError> {
+        let (removals, to_remove) = crossbeam_channel::unbounded();
+        let registry = Arc::new(Registry::new(removals));
+        let (mut earlier, mut next) = (HashMap::new(), first.0);
+        for name in files.list()? {
+            let Some(run) = run_of(&name) else { continue };
+            next = next.max(run.0.saturating_add(1));
+            if !kept.contains(&run) {
+                files.remove(&name)?;
             }
-            Ok(())
-        })?;
-        Ok(Run { file, fences: ids.chunks(BLOCK_IDS).map(|block| block[0]).collect() })
-    }
-}
-
-/// Makes a run's blocks, some at a time.
-struct BlockWriter<'a> {
-    run: RunId,
-    ids: &'a [u128],
-    contents: &'a [u32],
-    number: u64,
-    buffer: &'a mut [Block],
-}
-
-impl BlockWriter<'_> {
-    /// The next blocks; `None` after the last.
-    fn next(&mut self) -> Option<&[u8]> {
-        let mut filled = 0;
-        for block in self.buffer.iter_mut().take_while(|_| !self.ids.is_empty()) {
-            let count = self.ids.len().min(BLOCK_IDS);
-            let (ids, contents);
-            (ids, self.ids) = self.ids.split_at(count);
-            (contents, self.contents) = self.contents.split_at(count);
-            fill(block, self.run.0, self.number, ids, contents);
-            self.number += 1;
-            filled += 1;
         }
-        (filled > 0).then(|| self.buffer[..filled].as_flattened())
+        for &run in kept {
+            let opened = RunOnDisk::open(files.as_ref(), run);
+            let opened = opened.inspect_err(|fault| tracing::error!(run = run.0, %fault, "a run of ids is lost"));
+            let entered = opened.map(|disk| {
+                let run = registry.enter(run, disk.ids());
+                run.set_outcome(Ok(disk));
+                run.set_synced();
+                run
+            });
+            earlier.insert(run, entered);
+        }
+        let worker = Worker::new(files, to_remove);
+        let (jobs, worker) = match work {
+            Work::Beside => {
+                let (jobs, thread) = Jobs::beside(worker)?;
+                (jobs, Some(thread))
+            }
+            Work::Within => (Jobs::within(worker), None),
+        };
+        Ok(Self { sets: HashMap::new(), registry, jobs, worker, earlier, next, page: Box::new([0; PAGE_BYTES]) })
+    }
+
+    /// What checkpoints need of the runs; for any thread.
+    #[must_use]
+    pub fn keeper(&self) -> RunKeeper {
+        RunKeeper::new(Arc::clone(&self.registry), self.jobs.clone())
+    }
+
+    fn next(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// Takes notice of what the worker did with a set, and gives it more to do.
+    fn look_after(&mut self, set: RunSet) {
+        let Some(runs) = self.sets.get_mut(&set) else { return };
+        runs.runs.iter_mut().filter(|held| held.run.on_disk().is_some()).for_each(|held| held.ids = None);
+        runs.take_merged();
+        if runs.merging.is_some() || runs.merge_again_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        let written = runs.runs.iter().take_while(|held| held.ids.is_none());
+        let sizes: Vec<usize> = written.map(|held| held.run.ids).collect();
+        let Some(range) = plan(&sizes, runs.sealed && sizes.len() == runs.runs.len()) else { return };
+        let ids = sizes[range.clone()].iter().sum();
+        let output = RunId(self.next());
+        let output = self.registry.enter(output, ids);
+        let runs = self.sets.get_mut(&set).expect("found above");
+        runs.runs[range.clone()].iter_mut().for_each(|held| held.merged = true);
+        runs.merging = Some(Arc::clone(&output));
+        let inputs = runs.runs[range].iter().map(|held| Arc::clone(&held.run)).collect();
+        self.jobs.send(Job::Merge { inputs, output });
+    }
+
+    /// Lets go of the runs of an earlier life that no set has taken over: those that checkpoints name have a hold of theirs.
+    fn settle(&mut self) {
+        self.earlier.drain().filter_map(|(_, run)| run.ok()).for_each(|run| {
+            let wanted = self.sets.values().any(|set| set.runs.iter().any(|held| held.run.id == run.id));
+            if !wanted {
+                run.forget();
+            }
+        });
     }
 }
 
-fn name_of(run: RunId) -> String {
-    format!("{:016}.run", run.0)
+impl Set {
+    /// Puts a merged run in the place of its parts, if it is there.
+    fn take_merged(&mut self) {
+        let Some(outcome) = self.merging.as_ref().and_then(|run| run.outcome()) else { return };
+        let output = self.merging.take().expect("its outcome is known");
+        if outcome.is_err() {
+            self.runs.iter_mut().for_each(|held| held.merged = false);
+            self.merge_again_at = Some(Instant::now() + MERGE_AGAIN_AFTER);
+            return;
+        }
+        self.merge_again_at = None;
+        let at = self.runs.iter().position(|held| held.merged).expect("a merge has inputs");
+        self.runs.iter().filter(|held| held.merged).for_each(|held| held.run.forget());
+        self.runs.retain(|held| !held.merged);
+        self.runs.insert(at, Held { run: output, ids: None, merged: false });
+    }
 }
 
 impl IdRuns for IdStore {
-    fn write_run(&mut self, ids: &[u128], contents: &[u32]) -> Result<RunId, RunFault> {
-        let run = RunId(self.next);
-        self.next += 1;
-        match self.write(run, ids, contents) {
-            Ok(written) => {
-                self.runs.insert(run, written);
-                Ok(run)
-            }
-            Err(error) => {
-                tracing::error!(run = run.0, ids = ids.len(), %error, "a run of ids cannot be written; memory keeps it");
-                // What there is of it takes room that may be the very thing that is lacking.
-                let _ = self.files.remove(&name_of(run));
-                Err(RunFault::Io(error.kind()))
-            }
-        }
+    fn new_set(&mut self) -> RunSet {
+        let set = RunSet(self.next());
+        self.sets.insert(set, Set::default());
+        set
     }
 
-    fn confirm(&mut self, run: RunId, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
-        let Self { runs, block, .. } = self;
-        let Run { file, fences } = runs.get(&run).ok_or(RunFault::Unknown(run))?;
-        let mut suspects = suspects.iter().zip(found).peekable();
-        while let Some((suspect, _)) = suspects.peek() {
-            // The block of the last fence that is not greater; before the first there is nothing.
-            let Some(number) = fences.partition_point(|fence| *fence <= **suspect).checked_sub(1) else {
-                suspects.next();
-                continue;
-            };
-            let position = (number as u64 + 1) * BLOCK_BYTES as u64;
-            file.read_exact_at(block.as_mut_slice(), position).map_err(|error| fault(run, &error))?;
-            let ids = check(block, run.0, number as u64).ok_or(RunFault::Damaged(run))?;
-            let end = fences.get(number + 1).copied();
-            let in_block = |id: &u128| end.is_none_or(|end| *id < end);
-            while let Some((suspect, found)) = suspects.next_if(|(suspect, _)| in_block(suspect)) {
-                if let Some(content) = ids.find(*suspect) {
-                    *found = Some(content);
+    fn add(&mut self, set: RunSet, ids: Arc<FrozenIds>) {
+        self.settle();
+        let run = RunId(self.next());
+        let run = self.registry.enter(run, ids.len());
+        let held = Held { run: Arc::clone(&run), ids: Some(Arc::clone(&ids)), merged: false };
+        self.sets.entry(set).or_default().runs.push(held);
+        self.jobs.send(Job::Write(run, ids));
+        self.look_after(set);
+    }
+
+    fn seal(&mut self, set: RunSet) {
+        if let Some(runs) = self.sets.get_mut(&set) {
+            runs.sealed = true;
+        }
+        self.look_after(set);
+    }
+
+    fn confirm(&mut self, set: RunSet, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
+        let Self { sets, page, .. } = self;
+        // Newest first: what is sent again was mostly sent a moment ago.
+        for held in sets.get(&set).into_iter().flat_map(|set| set.runs.iter().rev()) {
+            if found.iter().all(Option::is_some) {
+                break;
+            }
+            match (&held.ids, held.run.on_disk()) {
+                (_, Some(disk)) => disk.confirm(page, suspects, found)?,
+                (Some(ids), None) => {
+                    let open = suspects.iter().zip(found.iter_mut()).filter(|(_, found)| found.is_none());
+                    open.for_each(|(suspect, found)| *found = ids.find(*suspect));
                 }
+                (None, None) => return Err(RunFault::Unknown(held.run.id)),
             }
         }
         Ok(())
     }
 
-    fn drop_run(&mut self, run: RunId) {
-        if self.runs.remove(&run).is_some()
-            && let Err(error) = self.files.remove(&name_of(run))
-        {
-            tracing::warn!(run = run.0, %error, "the file of a run that is no longer needed cannot be removed");
+    fn drop_set(&mut self, set: RunSet) {
+        let Some(set) = self.sets.remove(&set) else { return };
+        set.runs.iter().for_each(|held| held.run.forget());
+        set.merging.iter().for_each(|run| run.forget());
+        drop(set);
+        self.jobs.nudge();
+    }
+
+    fn usage(&mut self, set: RunSet) -> SetUsage {
+        self.jobs.nudge();
+        self.look_after(set);
+        let runs = self.sets.get(&set).map_or(&[][..], |set| set.runs.as_slice());
+        let in_memory = runs.iter().filter_map(|held| held.ids.as_ref()).map(|ids| ids.bytes()).sum::<usize>();
+        let fences = runs.iter().filter_map(|held| held.run.on_disk()).map(RunOnDisk::bytes).sum::<usize>();
+        let unwritten = runs.iter().filter(|held| held.run.is_refused()).count();
+        SetUsage { bytes: in_memory + fences, unwritten }
+    }
+
+    fn pin(&self, set: RunSet) -> Vec<PinnedRun> {
+        let runs = self.sets.get(&set).map_or(&[][..], |set| set.runs.as_slice());
+        runs.iter().map(|held| PinnedRun { run: held.run.id, pin: Arc::clone(&held.run) as _ }).collect()
+    }
+
+    fn restore_set(&mut self, runs: &[RunId]) -> Result<(RunSet, usize), RunFault> {
+        let found = |run: &RunId| self.earlier.get(run).cloned().unwrap_or(Err(RunFault::Unknown(*run)));
+        let runs = runs.iter().map(found).collect::<Result<Vec<_>, _>>()?;
+        let ids = runs.iter().map(|run| run.ids).sum();
+        let set = self.new_set();
+        let runs = runs.into_iter().map(|run| Held { run, ids: None, merged: false }).collect();
+        self.sets.insert(set, Set { runs, ..Set::default() });
+        Ok((set, ids))
+    }
+
+    fn scan(&mut self, set: RunSet, each: &mut dyn FnMut(&[u128])) -> Result<(), RunFault> {
+        for held in self.sets.get(&set).into_iter().flat_map(|set| set.runs.iter()) {
+            held.run.on_disk().ok_or(RunFault::Unknown(held.run.id))?.scan(each)?;
         }
+        Ok(())
     }
 }
 
-/// A file that ends too early is damaged; anything else may pass.
-fn fault(run: RunId, error: &io::Error) -> RunFault {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => RunFault::Damaged(run),
-        kind => RunFault::Io(kind),
+impl Drop for IdStore {
+    fn drop(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            self.jobs.send(Job::Stop);
+            let _ = worker.join();
+        }
+        self.registry.release_all();
     }
 }

@@ -14,7 +14,10 @@ use std::{
 };
 
 use codec::{BlockHeader, BodyBuilder, BodyView, EventRef};
-use engine::{IdRuns, Limits, MemoryBudget, Reader, RunFault, RunId, Writer, partition_with_runs};
+use engine::{
+    FrozenIds, IdRuns, Limits, MemoryBudget, PinnedRun, Reader, RunFault, RunId, RunSet, SetUsage, Writer,
+    partition_with_runs,
+};
 use id_store::IdStore;
 use types::{
     Generation, Offset, PartitionId, Schema, SchemaVersion, Table, TableId, TableKey, TableName, TableSettings,
@@ -99,20 +102,44 @@ struct Counting {
 }
 
 impl IdRuns for Counting {
-    fn write_run(&mut self, ids: &[u128], contents: &[u32]) -> Result<RunId, RunFault> {
-        self.asked.runs.fetch_add(1, Relaxed);
-        self.inner.write_run(ids, contents)
+    fn new_set(&mut self) -> RunSet {
+        self.inner.new_set()
     }
 
-    fn confirm(&mut self, run: RunId, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
+    fn add(&mut self, set: RunSet, ids: Arc<FrozenIds>) {
+        self.asked.runs.fetch_add(1, Relaxed);
+        self.inner.add(set, ids);
+    }
+
+    fn seal(&mut self, set: RunSet) {
+        self.inner.seal(set);
+    }
+
+    fn confirm(&mut self, set: RunSet, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
         self.asked.suspects.fetch_add(suspects.len() as u64, Relaxed);
-        self.inner.confirm(run, suspects, found)?;
+        self.inner.confirm(set, suspects, found)?;
         self.asked.found.fetch_add(found.iter().flatten().count() as u64, Relaxed);
         Ok(())
     }
 
-    fn drop_run(&mut self, run: RunId) {
-        self.inner.drop_run(run);
+    fn drop_set(&mut self, set: RunSet) {
+        self.inner.drop_set(set);
+    }
+
+    fn usage(&mut self, set: RunSet) -> SetUsage {
+        self.inner.usage(set)
+    }
+
+    fn pin(&self, set: RunSet) -> Vec<PinnedRun> {
+        self.inner.pin(set)
+    }
+
+    fn restore_set(&mut self, runs: &[RunId]) -> Result<(RunSet, usize), RunFault> {
+        self.inner.restore_set(runs)
+    }
+
+    fn scan(&mut self, set: RunSet, each: &mut dyn FnMut(&[u128])) -> Result<(), RunFault> {
+        self.inner.scan(set, each)
     }
 }
 
@@ -131,7 +158,7 @@ impl Bench {
     fn new(with_ids: bool, ids: u64) -> Self {
         let dir = tempfile::tempdir().expect("a directory for runs");
         let asked = Arc::<Asked>::default();
-        let inner = IdStore::open_on_disk(dir.path()).expect("an empty directory");
+        let inner = IdStore::open_on_disk(dir.path(), &[]).expect("an empty directory");
         let runs = Box::new(Counting { inner, asked: Arc::clone(&asked) });
         let budget = Arc::new(MemoryBudget::new(BUDGET_BYTES));
         let (writer, reader) = partition_with_runs(PartitionId(0), Offset::ZERO, Limits::default(), budget, runs);

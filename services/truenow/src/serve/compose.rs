@@ -231,7 +231,7 @@ type Held = (PartitionId, Box<dyn IdRuns>);
 /// The node's partitions, each with an empty directory for its runs of ids.
 fn partitions(config: &Config, count: u32) -> Result<Vec<Held>, ComposeError> {
     let open = |partition: u32| -> Result<Held, ComposeError> {
-        let store = IdStore::open_on_disk(&config.data_dir.join("ids").join(partition.to_string()))?;
+        let store = IdStore::open_on_disk(&config.data_dir.join("ids").join(partition.to_string()), &[])?;
         Ok((PartitionId(partition), Box::new(store)))
     };
     (0..count).map(open).collect()

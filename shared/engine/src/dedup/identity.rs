@@ -18,7 +18,7 @@ const KEYED: u64 = 0x517c_c1b7_2722_0a95;
 const IN_BATCH: u64 = 0x2545_f491_4f6c_dd1d;
 
 /// What a table contributes to identities; fixed for its life.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct IdentityKey {
     pub(crate) seed: u64,
     pub(crate) partition_by: Option<String>,

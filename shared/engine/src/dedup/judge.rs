@@ -7,7 +7,6 @@ use types::Timestamp;
 use super::{
     content::{ContentScratch, contents, differ},
     identity::{IdentityKey, NONE, identities},
-    memory_run::MemoryRun,
     runs::{IdRuns, RunFault},
     slice::{Slice, Suspect, filter_item},
     window::Window,
@@ -65,10 +64,10 @@ impl Counts {
 
 /// What a table in a partition remembers of its events' identities.
 pub(crate) struct Dedup {
-    key: IdentityKey,
-    window: Window,
+    pub(super) key: IdentityKey,
+    pub(super) window: Window,
     /// Oldest first; the last one is the current one.
-    slices: Vec<Slice>,
+    pub(super) slices: Vec<Slice>,
     /// Bytes of all slices, in the budget; `None` before there are any.
     charge: Option<Charge>,
     /// The part of them in tables of newest ids, which has a bound of its own.
@@ -101,8 +100,17 @@ impl Dedup {
         }
     }
 
+    /// Drops the slices whose time is over, and takes notice of what became of runs beside the writer.
+    pub(crate) fn look_after(&mut self, append_time: Timestamp, runs: &mut dyn IdRuns, budget: &Arc<MemoryBudget>) {
+        self.forget(append_time, runs, budget);
+        if self.slices.iter().any(Slice::has_runs) {
+            self.slices.iter_mut().for_each(|slice| slice.look_after_runs(runs));
+            self.account(budget);
+        }
+    }
+
     /// Drops the slices whose time is over.
-    pub(crate) fn forget(&mut self, append_time: Timestamp, runs: &mut dyn IdRuns, budget: &Arc<MemoryBudget>) {
+    fn forget(&mut self, append_time: Timestamp, runs: &mut dyn IdRuns, budget: &Arc<MemoryBudget>) {
         if !self.slices.iter().any(|slice| slice.is_forgotten_at(append_time)) {
             return;
         }
@@ -197,7 +205,7 @@ impl Dedup {
         if self.slices.last().is_some_and(|slice| append_time < slice.times.until) {
             return;
         }
-        let mut slice = Slice::new(self.window.slice_at(append_time), self.slices.last());
+        let slice = Slice::new(self.window.slice_at(append_time), self.slices.last());
         if self.slices.last().is_some_and(Slice::is_empty) {
             self.slices.pop();
         }
@@ -205,7 +213,7 @@ impl Dedup {
             // Filters are asked about it anyway: with all of its ids in runs, its table need not be asked as well, and goes
             // on as that of the new slice.
             before.spill(runs);
-            slice.recent = std::mem::take(&mut before.recent);
+            before.seal(runs);
         }
         self.slices.push(slice);
     }
@@ -226,14 +234,14 @@ impl Dedup {
             let at = largest.expect("there is a current slice");
             self.slices[at].spill(runs);
             if at + 1 < self.slices.len() {
-                self.slices[at].recent = MemoryRun::default();
+                self.slices[at].seal(runs);
             }
         }
         self.account(budget);
     }
 
     /// Brings the budget up to date.
-    fn account(&mut self, budget: &Arc<MemoryBudget>) {
+    pub(super) fn account(&mut self, budget: &Arc<MemoryBudget>) {
         let bytes = self.bytes();
         self.charge.get_or_insert_with(|| Charge::new(budget, 0)).set(bytes);
         let recent = self.slices.iter().map(|slice| slice.recent.bytes()).sum::<usize>() as u64;

@@ -14,7 +14,7 @@ const LOAD_QUARTERS_MAX: usize = 3;
 const MOVES_PER_ID_MAX: usize = 16;
 
 /// Ids with the content of the row that brought each.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct MemoryRun {
     /// Their number is a power of two, or 0.
     places: Vec<Place>,
@@ -34,18 +34,64 @@ const EMPTY: Place = Place { id: NONE, content: 0 };
 
 /// Ids in ascending order, each with its content.
 #[derive(Debug, Default)]
-pub(super) struct SortedIds {
-    pub(super) ids: Vec<u128>,
-    pub(super) contents: Vec<u32>,
+pub struct SortedIds {
+    /// The ids, ascending strictly.
+    pub ids: Vec<u128>,
+    /// By id: its content.
+    pub contents: Vec<u32>,
 }
 
-impl SortedIds {
-    pub(super) fn find(&self, id: u128) -> Option<u32> {
-        self.ids.binary_search(&id).ok().map(|at| self.contents[at])
+/// A table that takes no more ids: it is looked into where it is until it lies sorted elsewhere.
+#[derive(Debug)]
+pub struct FrozenIds(MemoryRun);
+
+impl FrozenIds {
+    /// How many ids there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.ids.capacity() * size_of::<u128>() + self.contents.capacity() * size_of::<u32>()
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    /// Its size.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
+    /// The content of an id that is here.
+    #[must_use]
+    #[inline]
+    pub fn find(&self, id: u128) -> Option<u32> {
+        self.0.find(id).filter(|_| id != NONE)
+    }
+
+    /// All ids, sorted: a pass over the table, and local moves.
+    #[must_use]
+    pub fn sorted(&self) -> SortedIds {
+        self.0.sorted()
+    }
+
+    /// All ids, nearly ascending.
+    pub(super) fn ids(&self) -> impl Iterator<Item = u128> {
+        self.0.entries().map(|(id, _)| id)
+    }
+}
+
+impl FromIterator<(u128, u32)> for FrozenIds {
+    /// Of several equal ids the first stays. No id is 0.
+    fn from_iter<I: IntoIterator<Item = (u128, u32)>>(ids: I) -> Self {
+        let mut table = MemoryRun::default();
+        for (id, content) in ids {
+            table.reserve(1);
+            table.find_or_insert(id, content);
+        }
+        Self(table)
     }
 }
 
@@ -130,8 +176,17 @@ impl MemoryRun {
         }
     }
 
-    /// Empties the table, and keeps its memory: all ids, sorted.
-    pub(super) fn take_sorted(&mut self) -> SortedIds {
+    /// All ids with their contents, in the order of places: ascending but for small clusters.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (u128, u32)> {
+        self.places.iter().filter(|place| place.id != NONE).map(|place| (place.id, place.content))
+    }
+
+    /// Takes all ids out; what is left has no memory.
+    pub(super) fn freeze(&mut self) -> FrozenIds {
+        FrozenIds(std::mem::take(self))
+    }
+
+    fn sorted(&self) -> SortedIds {
         let mut sorted = SortedIds { ids: Vec::with_capacity(self.len), contents: Vec::with_capacity(self.len) };
         // Ids at the front may have come round from the end: those before the first whose home is not behind them.
         let wraps = |at: usize| self.places[at].id != NONE && self.home(self.places[at].id) > at;
@@ -141,8 +196,6 @@ impl MemoryRun {
             sorted.ids.push(place.id);
             sorted.contents.push(place.content);
         }
-        self.places.fill(EMPTY);
-        self.len = 0;
         sort_nearly_sorted(&mut sorted);
         sorted
     }
@@ -198,10 +251,11 @@ mod tests {
                 prop_assert_eq!(run.find(*id), oracle.get(id).copied());
             }
             prop_assert_eq!(run.len(), oracle.len());
-            let sorted = run.take_sorted();
+            let frozen = run.freeze();
+            let sorted = frozen.sorted();
             prop_assert_eq!(sorted.ids.iter().copied().zip(sorted.contents.iter().copied()).collect::<Vec<_>>(), oracle.clone().into_iter().collect::<Vec<_>>());
             for id in ids.iter().chain(&lookups) {
-                prop_assert_eq!(sorted.find(*id), oracle.get(id).copied());
+                prop_assert_eq!(frozen.find(*id), oracle.get(id).copied());
             }
             prop_assert_eq!(run.len(), 0);
             prop_assert!(ids.iter().all(|id| run.find(*id).is_none()));

@@ -1,8 +1,10 @@
-//! Sorted runs of ids outside the partition's memory. The trait is the seam to the disk.
+//! Sorted runs of ids outside the partition's tables. The trait is the seam to the disk.
 
-use std::{collections::HashMap, fmt};
+use std::{any::Any, collections::HashMap, fmt, sync::Arc};
 
-/// A run, among all that one [`IdRuns`] ever made.
+use super::memory_run::FrozenIds;
+
+/// A run: no other has its number, in this life of the process or another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);
 
@@ -12,7 +14,11 @@ impl fmt::Display for RunId {
     }
 }
 
-/// Why a run cannot be written or read.
+/// The runs of one slice, among all that one [`IdRuns`] has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunSet(pub u64);
+
+/// Why runs cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RunFault {
     /// The system has it so.
@@ -26,51 +32,131 @@ pub enum RunFault {
     Unknown(RunId),
 }
 
-/// Keeps sorted runs of 128-bit ids, each with 32 bits of content. Belongs to one partition's writer.
+/// A run that stays where it is while this lives, although its set is dropped or it is merged with others.
+#[derive(Clone)]
+pub struct PinnedRun {
+    /// The run.
+    pub run: RunId,
+    /// What keeps it.
+    pub pin: Arc<dyn Any + Send + Sync>,
+}
+
+/// What a set takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SetUsage {
+    /// Bytes of memory.
+    pub bytes: usize,
+    /// Runs that are still in memory although writing them was tried.
+    pub unwritten: usize,
+}
+
+/// Keeps the ids that have left a partition's tables, in sets of sorted runs. Belongs to the partition's writer.
+///
+/// What was added can be asked for from then on; when it is written, and how runs of a set become fewer, is the
+/// implementation's matter, and happens beside the writer.
 pub trait IdRuns: Send {
-    /// Writes a run: `ids` ascend strictly, and there is a content for each.
+    /// A new set, without runs.
+    fn new_set(&mut self) -> RunSet;
+
+    /// Adds a run to a set. None of its ids is in the set.
+    fn add(&mut self, set: RunSet, ids: Arc<FrozenIds>);
+
+    /// Says that nothing more is added to a set: it is time to make one run of its runs.
+    fn seal(&mut self, set: RunSet);
+
+    /// Looks for `suspects`, which ascend (perhaps not strictly); puts the content of each that is in the set to its place
+    /// in `found`, where there is nothing yet.
     ///
     /// # Errors
-    /// Nothing was kept of it.
-    fn write_run(&mut self, ids: &[u128], contents: &[u32]) -> Result<RunId, RunFault>;
+    /// It is not known what the set holds; some of `found` may be filled in.
+    fn confirm(&mut self, set: RunSet, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault>;
 
-    /// Looks for `suspects`, which ascend (perhaps not strictly), in one pass; puts the content of each that is in the run
-    /// to its place in `found`, and leaves the others.
+    /// Forgets a set with its runs.
+    fn drop_set(&mut self, set: RunSet);
+
+    /// What a set takes now.
+    fn usage(&mut self, set: RunSet) -> SetUsage;
+
+    /// The runs that a set has now, oldest first.
+    fn pin(&self, set: RunSet) -> Vec<PinnedRun>;
+
+    /// Makes a set of runs that are there from an earlier life, oldest first. Returns it, and how many ids it has.
     ///
     /// # Errors
-    /// It is not known what the run holds; some of `found` may be filled in.
-    fn confirm(&mut self, run: RunId, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault>;
+    /// A run is not there, or is not what was written. There is no such set then.
+    fn restore_set(&mut self, runs: &[RunId]) -> Result<(RunSet, usize), RunFault>;
 
-    /// Forgets a run.
-    fn drop_run(&mut self, run: RunId);
+    /// Shows all ids of a set to `each`, run by run and ascending in each, some at a time.
+    ///
+    /// # Errors
+    /// A run cannot be read to its end as it was written; `each` may have seen some of it.
+    fn scan(&mut self, set: RunSet, each: &mut dyn FnMut(&[u128])) -> Result<(), RunFault>;
 }
 
 /// Runs on the heap: for tests, and where there is no disk.
 #[derive(Debug, Default)]
 pub struct HeapRuns {
-    runs: HashMap<RunId, Vec<(u128, u32)>>,
+    sets: HashMap<RunSet, Vec<RunId>>,
+    runs: HashMap<RunId, Arc<FrozenIds>>,
     next: u64,
 }
 
-impl IdRuns for HeapRuns {
-    fn write_run(&mut self, ids: &[u128], contents: &[u32]) -> Result<RunId, RunFault> {
-        let run = RunId(self.next);
+impl HeapRuns {
+    fn next(&mut self) -> u64 {
         self.next += 1;
-        self.runs.insert(run, ids.iter().copied().zip(contents.iter().copied()).collect());
-        Ok(run)
+        self.next
     }
 
-    fn confirm(&mut self, run: RunId, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
-        let ids = self.runs.get(&run).ok_or(RunFault::Unknown(run))?;
-        for (suspect, found) in suspects.iter().zip(found) {
-            if let Ok(at) = ids.binary_search_by_key(suspect, |(id, _)| *id) {
-                *found = Some(ids[at].1);
-            }
+    fn of(&self, set: RunSet) -> &[RunId] {
+        self.sets.get(&set).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl IdRuns for HeapRuns {
+    fn new_set(&mut self) -> RunSet {
+        let set = RunSet(self.next());
+        self.sets.insert(set, Vec::new());
+        set
+    }
+
+    fn add(&mut self, set: RunSet, ids: Arc<FrozenIds>) {
+        let run = RunId(self.next());
+        self.runs.insert(run, ids);
+        self.sets.entry(set).or_default().push(run);
+    }
+
+    fn seal(&mut self, _set: RunSet) {}
+
+    fn confirm(&mut self, set: RunSet, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
+        for run in self.of(set) {
+            let ids = &self.runs[run];
+            suspects.iter().zip(found.iter_mut()).for_each(|(suspect, found)| *found = found.or(ids.find(*suspect)));
         }
         Ok(())
     }
 
-    fn drop_run(&mut self, run: RunId) {
-        self.runs.remove(&run);
+    fn drop_set(&mut self, set: RunSet) {
+        self.sets.remove(&set).into_iter().flatten().for_each(|run| drop(self.runs.remove(&run)));
+    }
+
+    fn usage(&mut self, set: RunSet) -> SetUsage {
+        SetUsage { bytes: self.of(set).iter().map(|run| self.runs[run].bytes()).sum(), unwritten: 0 }
+    }
+
+    fn pin(&self, set: RunSet) -> Vec<PinnedRun> {
+        self.of(set).iter().map(|run| PinnedRun { run: *run, pin: Arc::clone(&self.runs[run]) as _ }).collect()
+    }
+
+    fn restore_set(&mut self, runs: &[RunId]) -> Result<(RunSet, usize), RunFault> {
+        let counts = runs.iter().map(|run| self.runs.get(run).map(|ids| ids.len()).ok_or(RunFault::Unknown(*run)));
+        let ids = counts.sum::<Result<usize, _>>()?;
+        let set = self.new_set();
+        self.sets.insert(set, runs.to_vec());
+        Ok((set, ids))
+    }
+
+    fn scan(&mut self, set: RunSet, each: &mut dyn FnMut(&[u128])) -> Result<(), RunFault> {
+        self.of(set).iter().for_each(|run| each(&self.runs[run].sorted().ids));
+        Ok(())
     }
 }

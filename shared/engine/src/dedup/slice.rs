@@ -1,23 +1,19 @@
 //! The ids of one slice of append time: the newest in a table, older ones in runs behind filters.
 
+use std::sync::Arc;
+
 use sketch::CuckooFilter;
 use types::Timestamp;
 
 use super::{
-    memory_run::{MemoryRun, SortedIds},
-    runs::{IdRuns, RunFault, RunId},
+    capture::SliceCapture,
+    memory_run::MemoryRun,
+    runs::{IdRuns, RunFault, RunId, RunSet, SetUsage},
     window::SliceTimes,
 };
 
 /// The first filter of a table that has no slice to go by has room for so many runs like its first.
 const FIRST_FILTER_RUNS: usize = 4;
-
-/// A run of the slice.
-enum Run {
-    Written(RunId),
-    /// Could not be written: kept in memory rather than lost.
-    Kept(SortedIds),
-}
 
 /// One slice's ids.
 pub(super) struct Slice {
@@ -25,8 +21,10 @@ pub(super) struct Slice {
     pub(super) recent: MemoryRun,
     /// Over all ids in runs. More than one where they were more than foreseen.
     pub(super) filters: Vec<CuckooFilter>,
-    /// Oldest first.
-    runs: Vec<Run>,
+    /// Its runs, once it has some.
+    set: Option<RunSet>,
+    /// What they took when that was last asked.
+    usage: SetUsage,
     /// Ids in runs.
     spilled: usize,
     /// Ids in the runs of the slice before, as the best guess for this one.
@@ -46,10 +44,31 @@ impl Slice {
             times,
             recent: MemoryRun::default(),
             filters: Vec::new(),
-            runs: Vec::new(),
+            set: None,
+            usage: SetUsage::default(),
             spilled: 0,
             expected: before.map_or(0, |before| before.spilled.max(before.expected / 2)),
         }
+    }
+
+    /// Takes over runs of an earlier life, and fills a filter with what is in them.
+    pub(super) fn restore_runs(&mut self, ids: &[RunId], runs: &mut dyn IdRuns) -> Result<(), RunFault> {
+        let (set, count) = runs.restore_set(ids)?;
+        let expected = self.expected;
+        self.expected = expected.max(count);
+        let mut left = count;
+        runs.scan(set, &mut |ids| {
+            self.filter_in(ids.iter().copied(), left);
+            left -= ids.len();
+        })?;
+        (self.set, self.spilled, self.expected) = (Some(set), count, expected);
+        self.look_after_runs(runs);
+        Ok(())
+    }
+
+    pub(super) fn capture(&self, runs: &dyn IdRuns) -> SliceCapture {
+        let pinned = self.set.map_or_else(Vec::new, |set| runs.pin(set));
+        SliceCapture { times: self.times, runs: pinned, recent: self.recent.clone() }
     }
 
     pub(super) fn has_runs(&self) -> bool {
@@ -61,54 +80,49 @@ impl Slice {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let kept = self.runs.iter().map(|run| match run {
-            Run::Written(_) => 0,
-            Run::Kept(ids) => ids.bytes(),
-        });
-        self.recent.bytes() + self.filters.iter().map(CuckooFilter::bytes).sum::<usize>() + kept.sum::<usize>()
+        self.recent.bytes() + self.filters.iter().map(CuckooFilter::bytes).sum::<usize>() + self.usage.bytes
     }
 
     /// Runs that could not be written yet.
     pub(super) fn unwritten(&self) -> usize {
-        self.runs.iter().filter(|run| matches!(run, Run::Kept(_))).count()
+        self.usage.unwritten
     }
 
     pub(super) fn is_forgotten_at(&self, append_time: Timestamp) -> bool {
         self.times.forget_at <= append_time
     }
 
-    /// Makes a run of the newest ids. Where it cannot be written it stays in memory, and is tried again at the next one.
+    /// Makes a run of the newest ids. The table's memory goes with it.
     pub(super) fn spill(&mut self, runs: &mut dyn IdRuns) {
         if self.recent.len() == 0 {
             return;
         }
-        let ids = self.recent.take_sorted();
-        self.filter_in(&ids.ids);
-        self.spilled += ids.ids.len();
-        self.runs.push(Run::Kept(ids));
-        self.write_kept(runs);
+        let ids = Arc::new(self.recent.freeze());
+        self.filter_in(ids.ids(), ids.len());
+        self.spilled += ids.len();
+        let set = *self.set.get_or_insert_with(|| runs.new_set());
+        runs.add(set, ids);
+        self.look_after_runs(runs);
     }
 
-    /// Writes what could not be written before, until that fails again.
-    pub(super) fn write_kept(&mut self, runs: &mut dyn IdRuns) {
-        for run in &mut self.runs {
-            if let Run::Kept(ids) = run {
-                match runs.write_run(&ids.ids, &ids.contents) {
-                    Ok(written) => *run = Run::Written(written),
-                    Err(_) => return,
-                }
-            }
-        }
+    /// Says that no more runs come.
+    pub(super) fn seal(&self, runs: &mut dyn IdRuns) {
+        self.set.into_iter().for_each(|set| runs.seal(set));
     }
 
-    /// Enters ascending ids into the filters, adding filters as they fill up.
-    fn filter_in(&mut self, ids: &[u128]) {
-        for (at, &id) in ids.iter().enumerate() {
+    /// Notes what its runs take by now.
+    pub(super) fn look_after_runs(&mut self, runs: &mut dyn IdRuns) {
+        self.usage = self.set.map_or_else(SetUsage::default, |set| runs.usage(set));
+    }
+
+    /// Enters `count` ids into the filters, adding filters as they fill up. That they ascend, or nearly, makes it fast.
+    fn filter_in(&mut self, ids: impl Iterator<Item = u128>, count: usize) {
+        for (at, id) in ids.enumerate() {
             let placed = self.filters.last_mut().is_some_and(|filter| filter.insert(filter_item(id)).is_ok());
             if placed {
                 continue;
             }
-            let left = ids.len() - at;
+            let left = count - at;
             let capacity = match (self.filters.is_empty(), self.expected) {
                 (true, 0) => left * FIRST_FILTER_RUNS,
                 // A steady stream's next slice is about as large; a little room spares it a second filter.
@@ -122,43 +136,28 @@ impl Slice {
         }
     }
 
-    /// Confirms sorted suspects against the runs, the newest first; calls `convict` for each that is there, and takes it
-    /// out of the list.
+    /// Confirms sorted suspects against the runs; calls `convict` for each that is there, and takes it out of the list.
     pub(super) fn confirm(
         &self,
         runs: &mut dyn IdRuns,
         suspects: &mut Vec<Suspect>,
         mut convict: impl FnMut(u32, u32),
     ) -> Result<(), RunFault> {
-        let (mut ids, mut found) = (Vec::new(), Vec::new());
-        for run in self.runs.iter().rev() {
-            if suspects.is_empty() {
-                return Ok(());
-            }
-            ids.clear();
-            ids.extend(suspects.iter().map(|suspect| suspect.id));
-            found.clear();
-            found.resize(ids.len(), None);
-            match run {
-                Run::Written(run) => runs.confirm(*run, &ids, &mut found)?,
-                Run::Kept(kept) => ids.iter().zip(&mut found).for_each(|(id, found)| *found = kept.find(*id)),
-            }
-            let mut found = found.iter();
-            suspects.retain(|suspect| {
-                let content = found.next().expect("one per suspect");
-                content.inspect(|content| convict(suspect.row, *content)).is_none()
-            });
-        }
+        let Some(set) = self.set.filter(|_| !suspects.is_empty()) else { return Ok(()) };
+        let ids: Vec<u128> = suspects.iter().map(|suspect| suspect.id).collect();
+        let mut found = vec![None; ids.len()];
+        runs.confirm(set, &ids, &mut found)?;
+        let mut found = found.into_iter();
+        suspects.retain(|suspect| {
+            let content = found.next().expect("one per suspect");
+            content.inspect(|content| convict(suspect.row, *content)).is_none()
+        });
         Ok(())
     }
 
     /// Gives up its runs.
     pub(super) fn drop_runs(&mut self, runs: &mut dyn IdRuns) {
-        for run in self.runs.drain(..) {
-            if let Run::Written(run) = run {
-                runs.drop_run(run);
-            }
-        }
+        self.set.take().into_iter().for_each(|set| runs.drop_set(set));
     }
 }
 

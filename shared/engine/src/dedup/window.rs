@@ -31,6 +31,16 @@ impl Window {
         Self { slice: Interval::from_micros(slice).expect("a third of something positive, rounded up") }
     }
 
+    /// A window of slices of this width.
+    pub(super) fn of_slices(slice: Interval) -> Self {
+        Self { slice }
+    }
+
+    /// The width of slices, µs.
+    pub(super) fn slice_us(self) -> i64 {
+        self.slice.micros()
+    }
+
     /// The slice that a record of this append time opens.
     pub(super) fn slice_at(self, append_time: Timestamp) -> SliceTimes {
         let start = self.slice.bucket_start(append_time);
