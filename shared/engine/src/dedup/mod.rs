@@ -19,7 +19,7 @@ mod runs;
 mod slice;
 mod window;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "checkpoints of the partition are made of it"))]
+#[expect(unused_imports, reason = "checkpoints of the partition are made of it")]
 pub(crate) use capture::{DedupCapture, RestoreError};
 pub(crate) use identity::IdentityKey;
 pub(crate) use judge::{Counts, Dedup, DedupScratch, Verdict};
