@@ -23,6 +23,8 @@ const OVERDRAFT_SHARE: u64 = 16;
 const RESERVE_SHARE: u64 = 32;
 /// This share of the limit is for tables of newest ids; beyond it they become sorted runs earlier.
 const RECENT_IDS_SHARE: u64 = 8;
+/// This share of the limit is for all that is remembered of identities: tables, filters, what is needed to find runs.
+const IDENTITIES_SHARE: u64 = 2;
 /// Times that lie this close count as equally old.
 const OLDEST_TOLERANCE_US: i64 = 60_000_000;
 
@@ -35,6 +37,8 @@ pub struct MemoryBudget {
     pooled: CachePadded<AtomicU64>,
     /// The part of `used` in tables of newest ids.
     recent_ids: CachePadded<AtomicU64>,
+    /// The part of `used` that is remembered of identities, tables of newest ids included.
+    identities: CachePadded<AtomicU64>,
     /// Source of ids that are unique among all that the budget covers.
     ids: AtomicU64,
     /// By partition: event time of its oldest evictable rows, `i64::MAX` where there are none.
@@ -53,6 +57,7 @@ impl MemoryBudget {
             retired: CachePadded::new(AtomicU64::new(0)),
             pooled: CachePadded::new(AtomicU64::new(0)),
             recent_ids: CachePadded::new(AtomicU64::new(0)),
+            identities: CachePadded::new(AtomicU64::new(0)),
             ids: AtomicU64::new(1),
             oldest: (0..PARTITIONS_MAX).map(|_| CachePadded::new(AtomicI64::new(i64::MAX))).collect(),
             partitions: AtomicUsize::new(0),
@@ -119,6 +124,19 @@ impl MemoryBudget {
         self.retired.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// The part of [`MemoryBudget::used`] that is remembered of the identities of events, bytes.
+    #[must_use]
+    pub fn identities(&self) -> u64 {
+        self.identities.load(Ordering::Relaxed)
+    }
+
+    /// Whether the identities take more than the half of the limit that is theirs. Rows leave for them, but no id is
+    /// forgotten before its window is over: events with ids are to be refused until some are.
+    #[must_use]
+    pub fn ids_over_share(&self) -> bool {
+        self.identities() > self.limit / IDENTITIES_SHARE
+    }
+
     /// Whether tables of newest ids may grow by so many bytes. Two writers may pass together: the share is a measure for
     /// who spills, and not a bound that memory depends on.
     pub(crate) fn has_room_for_recent_ids(&self, bytes: u64) -> bool {
@@ -178,31 +196,38 @@ impl Charge {
     }
 }
 
-/// Bytes of tables of newest ids, for as long as this lives; a part of what a [`Charge`] counts.
+/// Bytes that a table remembers of identities, for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct RecentIds {
-    budget: Arc<MemoryBudget>,
-    bytes: u64,
+pub(crate) struct IdentityCharge {
+    all: Charge,
+    /// The part in tables of newest ids.
+    recent: u64,
 }
 
-impl RecentIds {
+impl IdentityCharge {
     pub(crate) fn new(budget: &Arc<MemoryBudget>) -> Self {
-        Self { budget: Arc::clone(budget), bytes: 0 }
+        Self { all: Charge::new(budget, 0), recent: 0 }
     }
 
-    /// Makes it so many bytes.
-    pub(crate) fn set(&mut self, bytes: u64) {
-        if bytes != self.bytes {
-            self.budget.recent_ids.fetch_add(bytes, Ordering::Relaxed);
-            self.budget.recent_ids.fetch_sub(self.bytes, Ordering::Relaxed);
-            self.bytes = bytes;
+    /// Makes it `all` bytes, `recent` of them in tables of newest ids.
+    pub(crate) fn set(&mut self, all: u64, recent: u64) {
+        let budget = &self.all.budget;
+        if all != self.all.bytes {
+            budget.identities.fetch_add(all, Ordering::Relaxed);
+            budget.identities.fetch_sub(self.all.bytes, Ordering::Relaxed);
         }
+        if recent != self.recent {
+            budget.recent_ids.fetch_add(recent, Ordering::Relaxed);
+            budget.recent_ids.fetch_sub(self.recent, Ordering::Relaxed);
+            self.recent = recent;
+        }
+        self.all.set(all);
     }
 }
 
-impl Drop for RecentIds {
+impl Drop for IdentityCharge {
     fn drop(&mut self) {
-        self.budget.recent_ids.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.set(0, 0);
     }
 }
 
@@ -233,6 +258,24 @@ mod tests {
         budget.publish_oldest(PartitionId(0), Some(old));
         budget.add(60);
         assert!(budget.may_evict(PartitionId(1), new), "beyond the overdraft nobody waits");
+    }
+
+    /// Goal: identities beyond half of the limit are said to be so until they are fewer, whatever else is used.
+    #[test]
+    fn identities_have_half() {
+        let budget = Arc::new(MemoryBudget::new(1_000));
+        budget.add(5_000);
+        let (mut one, mut other) = (IdentityCharge::new(&budget), IdentityCharge::new(&budget));
+        one.set(300, 100);
+        other.set(200, 200);
+        assert!(!budget.ids_over_share());
+        other.set(201, 0);
+        assert!(budget.ids_over_share());
+        assert_eq!((budget.identities(), budget.used()), (501, 5_501));
+        drop(one);
+        assert!(!budget.ids_over_share());
+        drop(other);
+        assert_eq!((budget.identities(), budget.used(), budget.recent_ids.load(Ordering::Relaxed)), (0, 5_000, 0));
     }
 
     /// Goal: memory that readers pin is counted, and does not call for more eviction.

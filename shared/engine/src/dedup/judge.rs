@@ -11,12 +11,7 @@ use super::{
     slice::{Slice, Suspect, filter_item},
     window::Window,
 };
-use crate::{
-    Limits, MemoryBudget,
-    budget::{Charge, RecentIds},
-    sync::Arc,
-    table::Means,
-};
+use crate::{Limits, MemoryBudget, budget::IdentityCharge, sync::Arc, table::Means};
 
 /// Rows between asking for memory and looking at it.
 const AHEAD: usize = 48;
@@ -69,9 +64,7 @@ pub(crate) struct Dedup {
     /// Oldest first; the last one is the current one.
     pub(super) slices: Vec<Slice>,
     /// Bytes of all slices, in the budget; `None` before there are any.
-    charge: Option<Charge>,
-    /// The part of them in tables of newest ids, which has a bound of its own.
-    recent: Option<RecentIds>,
+    charge: Option<IdentityCharge>,
 }
 
 impl Dedup {
@@ -81,7 +74,6 @@ impl Dedup {
             window: Window::of_micros(types::limits::DEDUP_WINDOW_US_DEFAULT),
             slices: Vec::new(),
             charge: None,
-            recent: None,
         }
     }
 
@@ -128,7 +120,7 @@ impl Dedup {
     pub(crate) fn forget_all(&mut self, runs: &mut dyn IdRuns) {
         self.slices.iter_mut().for_each(|slice| slice.drop_runs(runs));
         self.slices.clear();
-        (self.charge, self.recent) = (None, None);
+        self.charge = None;
     }
 
     /// Bytes of memory.
@@ -243,9 +235,8 @@ impl Dedup {
     /// Brings the budget up to date.
     pub(super) fn account(&mut self, budget: &Arc<MemoryBudget>) {
         let bytes = self.bytes();
-        self.charge.get_or_insert_with(|| Charge::new(budget, 0)).set(bytes);
         let recent = self.slices.iter().map(|slice| slice.recent.bytes()).sum::<usize>() as u64;
-        self.recent.get_or_insert_with(|| RecentIds::new(budget)).set(recent);
+        self.charge.get_or_insert_with(|| IdentityCharge::new(budget)).set(bytes, recent);
     }
 }
 
