@@ -107,6 +107,19 @@ fn tdigests_are_near_in_rank() {
     }
 }
 
+/// Goal: while each value has a centroid of its own, every rank is answered by its very value, whatever rounding does to the
+/// rank on its way.
+#[test]
+fn few_values_of_a_t_digest_are_exact() {
+    for count in 1..=100u64 {
+        let mut digest = TDigest::default();
+        (0..count).for_each(|value| digest.add(value as f64));
+        for rank in 0..count {
+            assert_eq!(digest.quantile((rank + 1) as f64 / count as f64), Some(rank as f64), "{count} values");
+        }
+    }
+}
+
 /// Goal: the number of distinct items is exact while few, and within four standard errors from one item to millions.
 #[test]
 fn distinct_counts_are_within_their_bound() {
