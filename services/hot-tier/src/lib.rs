@@ -4,6 +4,9 @@
 //! any number of readers. Scans run on the node's own threads ([`pool`]), never on a network thread; they take a snapshot
 //! and never make a writer wait.
 
+mod each;
+mod events;
+mod explain;
 mod node;
 mod pool;
 mod scan;

@@ -1,14 +1,18 @@
 //! The node: its partitions, and scans over them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use engine::Reader;
-use proto::hot_tier::{HotTier, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus, Unavailable};
+use proto::hot_tier::{
+    EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus,
+    Unavailable,
+};
 use tokio::sync::watch;
 use types::{ApiError, ErrorCode, LogGap, Offset, PartitionId, TableKey};
 
 use crate::{
+    events, explain,
     pool::ScanPool,
     scan::{Prepare, Stop},
 };
@@ -49,9 +53,9 @@ impl Node {
     }
 
     /// The partitions of a request that can be scanned, and those that cannot.
-    fn divide(&self, request: &ScanRequest) -> (Vec<&Partition>, Vec<(PartitionId, Unavailable)>) {
+    fn divide(&self, partitions: &[PartitionId]) -> (Vec<&Partition>, Vec<(PartitionId, Unavailable)>) {
         let (mut ready, mut unavailable) = (Vec::new(), Vec::new());
-        for &partition in &request.partitions {
+        for &partition in partitions {
             match self.inner.partitions.get(&partition) {
                 None => unavailable.push((partition, Unavailable::Unreachable)),
                 Some(held) if !*held.recovered.borrow() => unavailable.push((partition, Unavailable::Recovering)),
@@ -63,13 +67,13 @@ impl Node {
 }
 
 /// Waits until the partitions hold what must be applied.
-async fn wait(ready: &[&Partition], request: &ScanRequest) -> Result<(), ApiError> {
+async fn wait(ready: &[&Partition], after: &[(PartitionId, Offset)], deadline: Instant) -> Result<(), ApiError> {
     for held in ready {
         let partition = held.reader.partition();
-        for &(_, offset) in request.after.iter().filter(|(wanted, _)| *wanted == partition) {
+        for &(_, offset) in after.iter().filter(|(wanted, _)| *wanted == partition) {
             let mut applied = held.applied.clone();
             let reached = applied.wait_for(|next| *next >= offset);
-            match tokio::time::timeout_at(request.deadline.into(), reached).await {
+            match tokio::time::timeout_at(deadline.into(), reached).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) => return Err(ApiError::unavailable(format!("partition {partition} is closed"))),
                 Err(_) => return Err(not_covered(partition, offset)),
@@ -87,14 +91,34 @@ fn not_covered(partition: PartitionId, offset: Offset) -> ApiError {
 #[async_trait]
 impl HotTier for Node {
     async fn scan(&self, request: ScanRequest) -> Result<NodeScan, ApiError> {
-        let (ready, unavailable) = self.divide(&request);
-        wait(&ready, &request).await?;
+        let (ready, unavailable) = self.divide(&request.partitions);
+        wait(&ready, &request.after, request.deadline).await?;
         let readers = ready.iter().map(|held| held.reader.clone()).collect();
         let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
         let outcome = Prepare::submit(self.inner.pool.queue(), request.plan, readers, Arc::clone(&stop.0));
         // The reply is dropped unsent only by a panic, which the pool has logged.
         let lost = |_| Err(ApiError::internal("the scan failed; the server's log says why"));
         Ok(NodeScan { scans: outcome.await.unwrap_or_else(lost)?, unavailable })
+    }
+
+    async fn events(&self, request: EventsRequest) -> Result<NodeEvents, ApiError> {
+        let (ready, unavailable) = self.divide(&request.partitions);
+        wait(&ready, &request.after, request.deadline).await?;
+        // Nothing is found before all that is to be shown has been applied here, too.
+        wait(&ready, request.at.as_deref().unwrap_or_default(), request.deadline).await?;
+        let readers = ready.iter().map(|held| held.reader.clone()).collect();
+        let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
+        let page = events::page(self.inner.pool.queue(), request, readers, &stop.0).await?;
+        Ok(NodeEvents { events: page.events, more: page.more, covered: page.covered, unavailable })
+    }
+
+    async fn explain(&self, request: ScanRequest) -> Result<NodeExplanation, ApiError> {
+        let (ready, unavailable) = self.divide(&request.partitions);
+        wait(&ready, &request.after, request.deadline).await?;
+        let readers = ready.iter().map(|held| held.reader.clone()).collect();
+        let queue = self.inner.pool.queue();
+        let partitions = explain::partitions(queue, request.plan, readers).await?;
+        Ok(NodeExplanation { partitions, unavailable, threads: queue.threads() })
     }
 
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {

@@ -39,6 +39,11 @@ impl Queue {
         }
     }
 
+    /// How many threads there are.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
+    }
+
     fn send(&self, message: Message) {
         // Fails only after the last thread has ended, when nobody waits for an answer any more.
         let _ = self.messages.send(message);

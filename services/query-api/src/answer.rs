@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use codec::{Token, TokenKey};
+use event_log::EventLog;
 use futures_util::future::try_join_all;
 use proto::{catalog::Catalog, progress::Progress};
 use query::{Answer, Cancel, Query, QueryLimits};
@@ -26,13 +27,15 @@ use crate::{
 /// Queries up to this many bytes are parsed where they arrive.
 const INLINE_BYTES_MAX: usize = 64 << 10;
 /// How long after its deadline a query is ended from outside.
-const DEADLINE_GRACE: Duration = Duration::from_millis(250);
+pub(crate) const DEADLINE_GRACE: Duration = Duration::from_millis(250);
 
 /// Answers questions; shared by HTTP and gRPC.
 pub(crate) struct Answers {
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) progress: Arc<dyn Progress>,
     pub(crate) nodes: Nodes,
+    /// Where the ids of raw events are.
+    pub(crate) log: Arc<dyn EventLog>,
     pub(crate) token_key: TokenKey,
     pub(crate) limits: QueryLimits,
     pub(crate) places: Places,
@@ -110,9 +113,8 @@ impl Answers {
         if !query.allow_partial {
             receipt::refuse_partial(&missing)?;
         }
-        let freshness_us = self.progress.freshness_us(gathered.covered(), as_of).await?;
-        let (covers, offsets) =
-            (receipt::covers(tenant, &tables, &gathered, &self.token_key), receipt::offsets(&gathered));
+        let covered = gathered.covered();
+        let freshness_us = self.progress.freshness_us(covered.clone(), as_of).await?;
         let answer = merge(plan, gathered, deadline).await?;
         let receipt = Receipt {
             complete: missing.is_empty(),
@@ -121,14 +123,14 @@ impl Answers {
             as_of_us: as_of.0,
             watermark_us: watermark.0,
             freshness_us,
-            covers,
-            offsets,
+            covers: receipt::covers(tenant, &tables, &covered, &self.token_key),
+            offsets: receipt::offsets(&covered),
         };
         reply(answer, receipt, began)
     }
 
     /// The table of that name; as this process knows it, if it does.
-    async fn table(&self, tenant: TenantId, name: &TableName) -> Result<Arc<Table>, ApiError> {
+    pub(crate) async fn table(&self, tenant: TenantId, name: &TableName) -> Result<Arc<Table>, ApiError> {
         match self.catalog.cached(tenant, name) {
             Some(table) => Ok(table),
             None => self.catalog.table(tenant, name).await,
@@ -136,7 +138,7 @@ impl Answers {
     }
 
     /// A table that was deleted during the scan may have gone from some partitions before others.
-    async fn still_there(&self, tenant: TenantId, tables: &[Arc<Table>]) -> Result<(), ApiError> {
+    pub(crate) async fn still_there(&self, tenant: TenantId, tables: &[Arc<Table>]) -> Result<(), ApiError> {
         for table in tables {
             if self.table(tenant, &table.name).await?.key != table.key {
                 let message = format!("table {} was deleted and created again meanwhile; ask again", table.name);
@@ -147,7 +149,7 @@ impl Answers {
     }
 
     /// The tokens that the query presents, checked.
-    fn tokens(&self, tenant: TenantId, query: &Query) -> Result<Vec<Token>, ApiError> {
+    pub(crate) fn tokens(&self, tenant: TenantId, query: &Query) -> Result<Vec<Token>, ApiError> {
         let decode = |text: &String| Token::decode(&self.token_key, text).ok().filter(|token| token.tenant == tenant);
         let bad =
             || ApiError::invalid("after", "after is not a token of this server; pass one as an ingest reply gave it");
@@ -157,7 +159,7 @@ impl Answers {
 
 /// What must be applied, by partition, for the tokens to be covered. A batch may go to several tables, of which the query
 /// asks for some; a token of none of them was meant for another query.
-fn offsets_of(tokens: &[Token], tables: &[Arc<Table>]) -> Result<Vec<(PartitionId, Offset)>, ApiError> {
+pub(crate) fn offsets_of(tokens: &[Token], tables: &[Arc<Table>]) -> Result<Vec<(PartitionId, Offset)>, ApiError> {
     let mut after = Vec::new();
     for token in tokens {
         let mut of_these = false;
@@ -225,6 +227,6 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp::from_epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }

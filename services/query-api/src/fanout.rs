@@ -53,7 +53,7 @@ impl FanOut {
     /// # Errors
     /// The first error of a node, by node, that is not its absence: an absent node's partitions come back as unavailable.
     pub(crate) async fn run(&self, nodes: &Nodes, placement: &PlacementMap) -> Result<Gathered, ApiError> {
-        let Assigned { by_node, mut unavailable } = self.assign(nodes, placement);
+        let Assigned { by_node, mut unavailable } = assign(&self.partitions, nodes, placement);
         let scans = by_node.into_iter().map(|(node, partitions)| async move {
             let request = ScanRequest {
                 plan: Arc::clone(&self.plan),
@@ -80,23 +80,23 @@ impl FanOut {
         unavailable.sort_unstable_by_key(|(partition, _)| *partition);
         Ok(Gathered { scans: found, unavailable })
     }
+}
 
-    /// Each partition goes to the first of its replicas that is known here.
-    fn assign(&self, nodes: &Nodes, placement: &PlacementMap) -> Assigned {
-        let (mut by_node, mut unavailable) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
-        for &partition in &self.partitions {
-            let replicas = placement.replicas.get(&partition).map(Vec::as_slice).unwrap_or_default();
-            match replicas.iter().find(|node| nodes.contains_key(node)) {
-                Some(&node) => by_node.entry(node).or_default().push(partition),
-                None => unavailable.push((partition, Unavailable::Unreachable)),
-            }
+/// Each partition goes to the first of its replicas that is known here.
+pub(crate) fn assign(partitions: &BTreeSet<PartitionId>, nodes: &Nodes, placement: &PlacementMap) -> Assigned {
+    let (mut by_node, mut unavailable) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
+    for &partition in partitions {
+        let replicas = placement.replicas.get(&partition).map(Vec::as_slice).unwrap_or_default();
+        match replicas.iter().find(|node| nodes.contains_key(node)) {
+            Some(&node) => by_node.entry(node).or_default().push(partition),
+            None => unavailable.push((partition, Unavailable::Unreachable)),
         }
-        Assigned { by_node, unavailable }
     }
+    Assigned { by_node, unavailable }
 }
 
 /// Which node scans which partitions, and the partitions of which no node is known here.
-struct Assigned {
-    by_node: BTreeMap<NodeId, Vec<PartitionId>>,
-    unavailable: Vec<(PartitionId, Unavailable)>,
+pub(crate) struct Assigned {
+    pub(crate) by_node: BTreeMap<NodeId, Vec<PartitionId>>,
+    pub(crate) unavailable: Vec<(PartitionId, Unavailable)>,
 }

@@ -1,14 +1,14 @@
-//! `POST /v1/query`.
+//! The routes: `POST /v1/query`, `GET /v1/events`.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
     body::Body,
-    extract::State,
+    extract::{Query, State},
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{get, post},
 };
 use service::{ApiErrorResponse, read_body};
 use types::{ApiError, ErrorCode, TenantId};
@@ -25,7 +25,10 @@ struct Handler {
 }
 
 pub(crate) fn routes(answers: Arc<Answers>, body_timeout: Duration) -> Router {
-    Router::new().route("/v1/query", post(query)).with_state(Handler { answers, body_timeout })
+    Router::new()
+        .route("/v1/query", post(query))
+        .route("/v1/events", get(events))
+        .with_state(Handler { answers, body_timeout })
 }
 
 async fn query(
@@ -36,8 +39,19 @@ async fn query(
 ) -> Result<Response, ApiErrorResponse> {
     check_form(&headers)?;
     let body = read_body(body, QUERY_BYTES_MAX, handler.body_timeout).await?;
-    let answer = handler.answers.answer(tenant, body).await?;
-    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], answer).into_response())
+    Ok(json(handler.answers.answer(tenant, body).await?))
+}
+
+async fn events(
+    State(handler): State<Handler>,
+    Extension(tenant): Extension<TenantId>,
+    Query(params): Query<Vec<(String, String)>>,
+) -> Result<Response, ApiErrorResponse> {
+    Ok(json(handler.answers.events(tenant, params).await?))
+}
+
+fn json(text: String) -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
 }
 
 /// Queries are JSON, not compressed. What plain `curl -d` says of its data is taken as JSON too.

@@ -5,9 +5,12 @@
 //! will do.
 
 mod answer;
+mod event_ids;
+mod events;
 mod fanout;
 mod grpc;
 mod http;
+mod params;
 mod places;
 mod receipt;
 
@@ -16,6 +19,7 @@ use std::sync::Arc;
 use answer::Answers;
 use codec::TokenKey;
 use config::{QueryApiConfig, ServiceAddresses};
+use event_log::EventLog;
 pub use fanout::Nodes;
 use proto::{catalog::Catalog, progress::Progress, v1::query_server::QueryServer};
 use query::QueryLimits;
@@ -32,6 +36,8 @@ pub struct Deps {
     pub progress: Arc<dyn Progress>,
     /// The hot tier.
     pub nodes: Nodes,
+    /// The log, which has the ids of raw events.
+    pub log: Arc<dyn EventLog>,
     /// The key that authenticates tokens; the same in every gateway and query API.
     pub token_key: TokenKey,
 }
@@ -51,6 +57,7 @@ pub async fn start(
         catalog: deps.catalog,
         progress: deps.progress,
         nodes: deps.nodes,
+        log: deps.log,
         token_key: deps.token_key,
         limits: limits(&config),
         places: places::Places::new(),

@@ -5,9 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use codec::{TableToken, Token, TokenKey};
 use proto::hot_tier::Unavailable;
 use serde::Serialize;
-use types::{ApiError, ErrorCode, LogGap, PartitionId, Table, TenantId, TimeRange, Timestamp};
-
-use crate::fanout::Gathered;
+use types::{ApiError, ErrorCode, LogGap, Offset, PartitionId, Table, TenantId, TimeRange, Timestamp};
 
 /// Something that an answer lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -103,29 +101,34 @@ fn lost(missing: &[Missing]) -> ApiError {
     ))
 }
 
-/// What an answer covers, as a token and by partition.
-pub(crate) fn covers(tenant: TenantId, tables: &[Arc<Table>], gathered: &Gathered, key: &TokenKey) -> String {
+/// What an answer covers, as a token.
+pub(crate) fn covers(
+    tenant: TenantId,
+    tables: &[Arc<Table>],
+    covered: &[(PartitionId, Offset)],
+    key: &TokenKey,
+) -> String {
     let mut token = Token::new(tenant);
     for table in tables {
-        let scans = gathered.scans.iter().filter(|scan| table.partitions.contains(&scan.partition));
+        let of_table = covered.iter().filter(|(partition, _)| table.partitions.contains(partition));
         token.cover(&TableToken {
             table: table.key.table,
             generation: table.key.generation,
             schema_version: table.schema.version(),
-            offsets: scans.map(|scan| (scan.partition, scan.next_offset)).collect(),
+            offsets: of_table.copied().collect(),
         });
     }
     token.encode(key)
 }
 
-/// The offsets that an answer covers, by partition: every record before them.
-pub(crate) fn offsets(gathered: &Gathered) -> BTreeMap<String, u64> {
-    gathered.scans.iter().map(|scan| (scan.partition.to_string(), scan.next_offset.0)).collect()
+/// What an answer covers, by partition: every record before the offset.
+pub(crate) fn offsets(covered: &[(PartitionId, Offset)]) -> BTreeMap<String, u64> {
+    covered.iter().map(|(partition, next)| (partition.to_string(), next.0)).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use types::{GapReason, Offset};
+    use types::GapReason;
 
     use super::*;
 

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use placement::PlacementMap;
 use proto::{
     catalog::{Catalog, NewTable, TablePatch},
-    hot_tier::{HotTier, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus},
+    hot_tier::{EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus},
 };
 use rebalancer::{Config, Deps};
 use serde_json::{Value, json};
@@ -34,6 +34,14 @@ struct World {
 impl HotTier for World {
     async fn scan(&self, _: ScanRequest) -> Result<NodeScan, ApiError> {
         Err(ApiError::unavailable("no scans here"))
+    }
+
+    async fn events(&self, _: EventsRequest) -> Result<NodeEvents, ApiError> {
+        Err(ApiError::unavailable("no events here"))
+    }
+
+    async fn explain(&self, _: ScanRequest) -> Result<NodeExplanation, ApiError> {
+        Err(ApiError::unavailable("no plans here"))
     }
 
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use codec::BlockHeader;
-use query::{Partial, Plan};
+use query::{EventPlace, Partial, Plan, RawEvent, SourceExplanation};
 use types::{ApiError, GapReason, LogGap, Offset, PartitionId, TableKey, Timestamp};
 
 /// Why a record was not applied.
@@ -143,6 +143,75 @@ pub struct NodeScan {
     pub unavailable: Vec<(PartitionId, Unavailable)>,
 }
 
+/// A page of the raw events that pass the filters of a plan of one table, in its range.
+#[derive(Debug, Clone)]
+pub struct EventsRequest {
+    /// Whose filters and range count.
+    pub plan: Arc<Plan>,
+    /// Which partitions.
+    pub partitions: Vec<PartitionId>,
+    /// Offsets that must be applied before the page is made.
+    pub after: Vec<(PartitionId, Offset)>,
+    /// The state to show: that before these offsets. `None`: the newest.
+    pub at: Option<Vec<(PartitionId, Offset)>>,
+    /// Only events behind this one.
+    pub position: Option<EventPlace>,
+    /// Events of the page, at most.
+    pub limit: usize,
+    /// Bytes of their columns, at most; one event comes all the same.
+    pub bytes_max: usize,
+    /// When to give up.
+    pub deadline: Instant,
+}
+
+/// What a page covers of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventsCovered {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Every record before this offset, and none from it on.
+    pub next_offset: Offset,
+    /// Rows with event times before this have left memory.
+    pub evicted_before: Option<Timestamp>,
+    /// Records before that offset which may be of the table and are missing.
+    pub gaps: Vec<LogGap>,
+}
+
+/// What a node answered to a request of raw events.
+#[derive(Debug)]
+pub struct NodeEvents {
+    /// In their order.
+    pub events: Vec<RawEvent>,
+    /// Whether there are more behind them.
+    pub more: bool,
+    /// Partitions that were looked into, in the order in which the request has them.
+    pub covered: Vec<EventsCovered>,
+    /// Partitions of the request that were not, and why.
+    pub unavailable: Vec<(PartitionId, Unavailable)>,
+}
+
+/// What a scan of one partition would do.
+#[derive(Debug)]
+pub struct PartitionExplanation {
+    /// The partition.
+    pub partition: PartitionId,
+    /// It would cover every record before this offset.
+    pub next_offset: Offset,
+    /// Per table of the plan that it has.
+    pub sources: Vec<SourceExplanation>,
+}
+
+/// What a node answered to the request of an explanation.
+#[derive(Debug)]
+pub struct NodeExplanation {
+    /// Partitions that can be scanned, in the order in which the request has them.
+    pub partitions: Vec<PartitionExplanation>,
+    /// Partitions of the request that cannot, and why.
+    pub unavailable: Vec<(PartitionId, Unavailable)>,
+    /// Threads that a scan may use.
+    pub threads: usize,
+}
+
 /// Why a partition gives no answer now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unavailable {
@@ -172,6 +241,18 @@ pub trait HotTier: Send + Sync + 'static {
     /// `DEADLINE_EXCEEDED` (`field` is `after` where the wait for offsets took the time), `UNAVAILABLE` with the partition's
     /// name where it is not here, `RESOURCE_EXHAUSTED` for too many groups.
     async fn scan(&self, request: ScanRequest) -> Result<NodeScan, ApiError>;
+
+    /// The next page of raw events of some partitions. Otherwise as [`HotTier::scan`].
+    ///
+    /// # Errors
+    /// As [`HotTier::scan`].
+    async fn events(&self, request: EventsRequest) -> Result<NodeEvents, ApiError>;
+
+    /// What [`HotTier::scan`] would look at, without doing it.
+    ///
+    /// # Errors
+    /// As [`HotTier::scan`].
+    async fn explain(&self, request: ScanRequest) -> Result<NodeExplanation, ApiError>;
 
     /// Progress of all partitions of this node, ascending.
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError>;

@@ -155,6 +155,7 @@ impl Shared<'_> {
             catalog: Arc::clone(self.catalog),
             progress,
             nodes: [(NODE, Arc::clone(self.node))].into(),
+            log: Arc::clone(self.log),
             token_key,
         };
         query_api::start(self.host, self.config.addresses(ServiceName::QueryApi), self.config.query_api, deps).await

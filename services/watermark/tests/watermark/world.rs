@@ -17,7 +17,7 @@ use placement::PlacementMap;
 use proto::{
     catalog::{Catalog, NewTable, TablePatch},
     dead_letters::DeadLetterCounts,
-    hot_tier::{HotTier, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus},
+    hot_tier::{EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus},
 };
 use serde_json::Value;
 use service::{Authenticator, Host, HttpLimits, Metrics, Running};
@@ -114,6 +114,14 @@ impl EventLog for World {
 impl HotTier for World {
     async fn scan(&self, _: ScanRequest) -> Result<NodeScan, ApiError> {
         Err(ApiError::unavailable("no scans here"))
+    }
+
+    async fn events(&self, _: EventsRequest) -> Result<NodeEvents, ApiError> {
+        Err(ApiError::unavailable("no events here"))
+    }
+
+    async fn explain(&self, _: ScanRequest) -> Result<NodeExplanation, ApiError> {
+        Err(ApiError::unavailable("no plans here"))
     }
 
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {

@@ -14,7 +14,7 @@ use codec::{BlockKind, ControlRecord};
 use control_plane::{CatalogSettings, ControlPlane};
 use event_log::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogLedger, LogReader, ReadError};
 use metadata::{MetadataStore, SqliteStore};
-use proto::hot_tier::{HotTier, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus};
+use proto::hot_tier::{EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -124,6 +124,14 @@ pub(crate) struct FakeHotTier {
 impl HotTier for FakeHotTier {
     async fn scan(&self, _: ScanRequest) -> Result<NodeScan, ApiError> {
         Err(ApiError::unavailable("no scans here"))
+    }
+
+    async fn events(&self, _: EventsRequest) -> Result<NodeEvents, ApiError> {
+        Err(ApiError::unavailable("no events here"))
+    }
+
+    async fn explain(&self, _: ScanRequest) -> Result<NodeExplanation, ApiError> {
+        Err(ApiError::unavailable("no plans here"))
     }
 
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {

@@ -1,0 +1,34 @@
+//! What a scan would do, partition by partition.
+
+use std::sync::Arc;
+
+use engine::Reader;
+use proto::hot_tier::PartitionExplanation;
+use query::{Plan, Source};
+use types::ApiError;
+
+use crate::{each::for_each, pool::Queue};
+
+/// Explains the plan in the partitions of `readers`. Done on the scan threads: strings are compared with filters.
+pub(crate) async fn partitions(
+    queue: &Queue,
+    plan: Arc<Plan>,
+    readers: Vec<Reader>,
+) -> Result<Vec<PartitionExplanation>, ApiError> {
+    for_each(queue, readers, move |reader: &Reader| Ok(explain(&plan, reader))).await
+}
+
+fn explain(plan: &Plan, reader: &Reader) -> PartitionExplanation {
+    let partition = reader.partition();
+    let keys: Vec<_> = plan.tables().iter().map(|table| table.key).collect();
+    let (next_offset, snapshots) = reader.snapshots(&keys);
+    let sources = snapshots
+        .into_iter()
+        .enumerate()
+        .filter_map(|(table, snapshot)| Some(Source { table, partition, snapshot: snapshot? }));
+    PartitionExplanation {
+        partition,
+        next_offset,
+        sources: sources.map(|source| query::explain(plan, source)).collect(),
+    }
+}

@@ -1,0 +1,274 @@
+//! A query API before a real log and a real node of the hot tier, both of them in this process.
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses its part")]
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use codec::{BodyBuilder, EventRef, TokenKey};
+use config::{HotTierConfig, QueryApiConfig, ServiceAddresses};
+use engine::{HeapRuns, IdRuns};
+use event_log::{Append, EmbeddedConfig, EmbeddedLog, EventLog, Record};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use placement::PlacementMap;
+use proto::{
+    catalog::{Catalog, NewTable, TablePatch},
+    hot_tier::{HotTier, PartitionWriter},
+    progress::{Progress, TableProgress},
+};
+use serde_json::Value;
+use service::{Authenticator, Host, HttpLimits, Metrics, Running};
+use types::{
+    ApiError, ColumnDef, ColumnKind, ErrorCode, Generation, NodeId, Offset, PartitionId, Schema, SchemaVersion, Table,
+    TableId, TableKey, TableName, TableSettings, TenantId, Timestamp,
+};
+
+pub const PARTITIONS: u32 = 3;
+const NODE: NodeId = NodeId(1);
+
+/// An event of the tests: its time, and what all else is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Event {
+    pub time: i64,
+    pub number: u64,
+}
+
+impl Event {
+    pub fn id(self) -> String {
+        format!("event {}", self.number)
+    }
+
+    pub fn region(self) -> String {
+        format!("r{}", self.number % 3)
+    }
+}
+
+pub struct World {
+    pub log: Arc<EmbeddedLog>,
+    pub catalog: Arc<OneTable>,
+    writers: Vec<Box<dyn PartitionWriter>>,
+    running: Running,
+    _node: Running,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    /// An empty table, with this much memory for its rows.
+    pub async fn start(memory_bytes: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // Files so small that records can be released.
+        let settings = EmbeddedConfig {
+            segment_bytes: 64 << 10,
+            tail_bytes_max: 0,
+            ..EmbeddedConfig::new(dir.path().join("log"), PARTITIONS)
+        };
+        let log = Arc::new(EmbeddedLog::open_on_disk(settings).unwrap());
+        let host = Host {
+            limits: HttpLimits::default(),
+            authenticator: Authenticator::from_key(None),
+            metrics: Metrics::install(),
+        };
+        let runs = || Box::new(HeapRuns::default()) as Box<dyn IdRuns>;
+        let partitions: Vec<_> = (0..PARTITIONS).map(|p| (PartitionId(p), runs())).collect();
+        let config = HotTierConfig { memory_bytes, scan_threads: 2 };
+        let hot = hot_tier::start(&host, addresses(), config, 7, partitions).await.unwrap();
+        let mut writers = hot.writers;
+        writers.iter_mut().for_each(|writer| writer.recovered());
+        let catalog = Arc::new(OneTable::default());
+        let node: Arc<dyn HotTier> = Arc::new(hot.node);
+        let deps = query_api::Deps {
+            catalog: catalog.clone(),
+            progress: Arc::new(NoProgress),
+            nodes: [(NODE, node)].into(),
+            log: log.clone(),
+            token_key: TokenKey::new([9; 32]),
+        };
+        let running = query_api::start(&host, addresses(), query_config(), deps).await.unwrap();
+        Self { log, catalog, writers, running, _node: hot.running, _dir: dir }
+    }
+
+    /// Sends events as one block to a partition, and applies it.
+    pub async fn ingest(&mut self, partition: u32, events: &[Event]) {
+        let block = block(&self.catalog.current(), partition, events);
+        self.log.append(vec![block]).await.unwrap();
+        let writer = &mut self.writers[partition as usize];
+        let mut reader = self.log.reader(PartitionId(partition), writer.next_offset()).unwrap();
+        let mut records: Vec<Record> = Vec::new();
+        while reader.poll(1 << 20, Duration::ZERO, &mut records).unwrap() > 0 {}
+        for record in records {
+            writer.apply(record.offset, record.append_time, &record.header, &record.body).unwrap();
+        }
+        writer.housekeep();
+    }
+
+    /// Lets the log drop what lies before an offset of each partition; returns when it has dropped something of the first.
+    pub async fn release_before(&self, offset: u64) {
+        (0..PARTITIONS).for_each(|partition| self.log.release_before(PartitionId(partition), Offset(offset)));
+        while self.log.bounds(PartitionId(0)).start == Offset::ZERO {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        self.send("GET", path, Bytes::new()).await
+    }
+
+    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> (u16, Value) {
+        self.send("POST", path, body.into()).await
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Bytes) -> (u16, Value) {
+        let uri = format!("http://{}{path}", self.running.http_address());
+        let request = http::Request::builder().method(method).uri(uri).body(Full::new(body)).unwrap();
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let response = client.request(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.running.grpc_address()
+    }
+}
+
+fn addresses() -> ServiceAddresses {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    ServiceAddresses { http: any, grpc: any }
+}
+
+fn query_config() -> QueryApiConfig {
+    QueryApiConfig {
+        cache_ttl: Duration::ZERO,
+        limit_default: 10_000,
+        limit_max: 1_000_000,
+        groups_max: 1_000,
+        timeout_default: Duration::from_secs(5),
+        timeout_max: Duration::from_secs(60),
+    }
+}
+
+fn block(table: &Table, partition: u32, events: &[Event]) -> Append {
+    let mut builder = BodyBuilder::default();
+    for (index, event) in events.iter().enumerate() {
+        let (id, region) = (event.id(), event.region());
+        let event = EventRef {
+            namespace: "shop",
+            table: "events",
+            event_time: Some(event.time),
+            event_id: Some(id.as_bytes()),
+            dimensions: &[("region", &region)],
+            metrics: &[("number", event.number as f64)],
+        };
+        builder.push(&event, Timestamp(0), index as u32).unwrap();
+    }
+    let body = builder.finish(false).unwrap();
+    let header = body.header(table.key, SchemaVersion(1), PartitionId(partition), None);
+    Append { header, body: body.bytes }
+}
+
+/// A catalog of one table, `shop.events`, which may be deleted and made again.
+pub struct OneTable {
+    table: Mutex<Arc<Table>>,
+}
+
+impl Default for OneTable {
+    fn default() -> Self {
+        Self { table: Mutex::new(Arc::new(table(1))) }
+    }
+}
+
+impl OneTable {
+    pub fn current(&self) -> Arc<Table> {
+        self.table.lock().unwrap().clone()
+    }
+
+    /// The table is deleted and created again.
+    pub fn replace(&self) {
+        let mut held = self.table.lock().unwrap();
+        *held = Arc::new(table(held.key.generation.0 + 1));
+    }
+}
+
+fn table(generation: u32) -> Table {
+    let column = |name: &str, kind| ColumnDef { name: name.into(), kind };
+    let columns = vec![column("region", ColumnKind::Dimension), column("number", ColumnKind::Metric)];
+    Table {
+        key: TableKey { tenant: TenantId::DEFAULT, table: TableId(1), generation: Generation(generation) },
+        name: TableName::new("shop", "events"),
+        partitions: (0..PARTITIONS).map(PartitionId).collect(),
+        partition_by: None,
+        partition_seed: 0,
+        identity_seed: 0,
+        schema: Schema::from_parts(SchemaVersion(1), columns),
+        settings: TableSettings::default(),
+    }
+}
+
+fn not_here<T>() -> Result<T, ApiError> {
+    Err(ApiError::unavailable("not in this fake"))
+}
+
+#[async_trait]
+impl Catalog for OneTable {
+    fn cached(&self, _: TenantId, name: &TableName) -> Option<Arc<Table>> {
+        Some(self.current()).filter(|table| table.name == *name)
+    }
+
+    async fn table(&self, tenant: TenantId, name: &TableName) -> Result<Arc<Table>, ApiError> {
+        self.cached(tenant, name).ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("there is no table {name}")))
+    }
+
+    async fn tables(&self, _: TenantId) -> Result<Vec<Arc<Table>>, ApiError> {
+        Ok(vec![self.current()])
+    }
+
+    async fn create(&self, _: TenantId, _: NewTable) -> Result<Arc<Table>, ApiError> {
+        not_here()
+    }
+
+    async fn ensure_table(&self, tenant: TenantId, name: &TableName) -> Result<Arc<Table>, ApiError> {
+        self.table(tenant, name).await
+    }
+
+    async fn ensure_columns(&self, _: TableKey, _: &[ColumnDef]) -> Result<Arc<Table>, ApiError> {
+        not_here()
+    }
+
+    async fn patch(&self, _: TenantId, _: &TableName, _: TablePatch) -> Result<Arc<Table>, ApiError> {
+        not_here()
+    }
+
+    async fn delete(&self, _: TenantId, _: &TableName) -> Result<(), ApiError> {
+        not_here()
+    }
+
+    fn placement(&self) -> Arc<PlacementMap> {
+        let replicas: BTreeMap<_, _> = (0..PARTITIONS).map(|partition| (PartitionId(partition), vec![NODE])).collect();
+        Arc::new(PlacementMap { replicas, ..PlacementMap::default() })
+    }
+}
+
+/// Says that everything is applied.
+struct NoProgress;
+
+#[async_trait]
+impl Progress for NoProgress {
+    async fn table(&self, _: &Table) -> Result<TableProgress, ApiError> {
+        not_here()
+    }
+
+    async fn watermark(&self, _: &[Arc<Table>]) -> Result<Option<Timestamp>, ApiError> {
+        Ok(None)
+    }
+
+    async fn freshness_us(&self, _: Vec<(PartitionId, Offset)>, _: Timestamp) -> Result<i64, ApiError> {
+        Ok(0)
+    }
+}
