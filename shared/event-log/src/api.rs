@@ -189,6 +189,9 @@ pub trait EventLog: Send + Sync + 'static {
     /// The offset does not exist, or no more; what waits is damaged; the disk failed.
     fn ledger(&self, partition: PartitionId, key: TableKey, applied: Offset) -> Result<LogLedger, ReadError>;
 
+    /// Bytes of the bodies of all records of a partition that became durable in this life of the log. No lock.
+    fn appended_bytes(&self, partition: PartitionId) -> u64;
+
     /// How full the way in is.
     fn load(&self) -> Load;
 

@@ -138,6 +138,10 @@ impl EventLog for MemoryLog {
         Err(ReadError::NoSuchOffset { partition, wanted })
     }
 
+    fn appended_bytes(&self, _: PartitionId) -> u64 {
+        0
+    }
+
     fn load(&self) -> Load {
         let queued_bytes = if *self.state.lock().unwrap() == State::Filling { 91 } else { 0 };
         Load { queued_bytes, queued_bytes_max: 100 }

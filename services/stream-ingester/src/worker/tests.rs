@@ -118,6 +118,10 @@ impl EventLog for FakeLog {
         Err(ReadError::NoSuchOffset { partition, wanted })
     }
 
+    fn appended_bytes(&self, _: PartitionId) -> u64 {
+        0
+    }
+
     fn load(&self) -> Load {
         Load { queued_bytes: 0, queued_bytes_max: 1 }
     }

@@ -107,6 +107,7 @@ impl Appender {
             Start {
                 file: active.number,
                 position: active.end,
+                frame_key: self.store.frame_key,
                 appender: self.id,
                 now: self.clock.now(),
                 stands: &self.stands,

@@ -9,6 +9,9 @@ pub struct EmbeddedConfig {
     pub dir: PathBuf,
     /// Partitions of a new log, 1 to [`types::limits::PARTITIONS_MAX`]; one that exists keeps its own number.
     pub partitions: u32,
+    /// What the checksums of a new log are seeded with; `None`: a random number. One that exists keeps its own. Who knows it
+    /// can write events that a recovery may take for records.
+    pub frame_key: Option<u64>,
     /// Bytes of a file; one group of blocks that is larger makes its file longer.
     pub segment_bytes: u64,
     /// Bytes queued and not yet durable past which `append` refuses.
@@ -33,6 +36,7 @@ impl EmbeddedConfig {
         Self {
             dir: dir.into(),
             partitions,
+            frame_key: None,
             segment_bytes: 128 << 20,
             queue_bytes_max: 64 << 20,
             group_bytes_max: 8 << 20,
@@ -67,6 +71,16 @@ pub enum OpenError {
         path: PathBuf,
         /// What is wrong.
         what: &'static str,
+    },
+    /// Written by other code.
+    #[error("{} has format version {found}, this program reads {read}: move the directory away, or use the program that wrote it", .path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version that it has.
+        found: u32,
+        /// The version that is read.
+        read: u32,
     },
     /// The disk failed.
     #[error("open log in {}", .path.display())]

@@ -9,14 +9,17 @@
 //! | 24 | 8 | number of the file; a frame left over from another life of the file is none |
 //! | 32 | 8 | position up to which the file was known to be durable when this frame was written |
 //! | 40 | 128 | the block's header, with the body's length and checksum |
-//! | 168 | 8 | xxh3-64 of bytes 0..168 |
+//! | 168 | 8 | xxh3-64 of bytes 0..168, seeded with the log's key |
+//!
+//! The key is random and leaves the log's directory never: a recovery looks for heads wherever a crash left none, also within
+//! bodies, which clients write, and a client that does not know the key cannot write a head.
 //!
 //! The head's checksum covers the header and so the body's checksum: a body is hashed once, where it was made, and
 //! again only when it is read from disk.
 
 use codec::{BlockHeader, HEADER_BYTES};
 use types::{Offset, PartitionId, Timestamp};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Bytes before a record's body.
 pub(crate) const HEAD_BYTES: usize = 176;
@@ -28,6 +31,16 @@ pub(crate) const MAGIC: [u8; 4] = *b"TNFR";
 const HEADER_AT: usize = 40;
 const CHECKSUM_AT: usize = HEADER_AT + HEADER_BYTES;
 const _: () = assert!(CHECKSUM_AT + 8 == HEAD_BYTES && (HEAD_BYTES as u64).is_multiple_of(ALIGN));
+
+/// What the checksums of a log's heads are seeded with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameKey(pub(crate) u64);
+
+impl std::fmt::Debug for FrameKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FrameKey(..)")
+    }
+}
 
 /// The head of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +55,7 @@ pub(crate) struct Frame {
 
 impl Frame {
     /// Appends the head's bytes.
-    pub(crate) fn encode_into(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode_into(&self, key: FrameKey, out: &mut Vec<u8>) {
         let mut head = [0; HEAD_BYTES];
         head[0..4].copy_from_slice(&MAGIC);
         head[4..8].copy_from_slice(&self.partition.0.to_le_bytes());
@@ -51,16 +64,16 @@ impl Frame {
         head[24..32].copy_from_slice(&self.file.to_le_bytes());
         head[32..40].copy_from_slice(&self.durable_to.to_le_bytes());
         head[HEADER_AT..CHECKSUM_AT].copy_from_slice(&self.header.encode());
-        let checksum = xxh3_64(&head[..CHECKSUM_AT]);
+        let checksum = xxh3_64_with_seed(&head[..CHECKSUM_AT], key.0);
         head[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         out.extend_from_slice(&head);
     }
 
-    /// Reads a head; `None` unless it is intact and of file `file`.
-    pub(crate) fn decode(bytes: &[u8], file: u64) -> Option<Self> {
+    /// Reads a head; `None` unless it is intact, of this log, and of file `file`.
+    pub(crate) fn decode(bytes: &[u8], key: FrameKey, file: u64) -> Option<Self> {
         let head = bytes.first_chunk::<HEAD_BYTES>()?;
-        if head[0..4] != MAGIC || u64_at(head, CHECKSUM_AT) != xxh3_64(&head[..CHECKSUM_AT]) || u64_at(head, 24) != file
-        {
+        let is_of_file = head[0..4] == MAGIC && u64_at(head, 24) == file;
+        if !is_of_file || u64_at(head, CHECKSUM_AT) != xxh3_64_with_seed(&head[..CHECKSUM_AT], key.0) {
             return None;
         }
         Some(Self {

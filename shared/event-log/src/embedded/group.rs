@@ -9,7 +9,7 @@ use bytes::Bytes;
 use types::{AppenderId, Offset, PartitionId, TableKey, Timestamp};
 
 use super::{
-    frame::{ALIGN, Frame, HEAD_BYTES, stored_bytes},
+    frame::{ALIGN, Frame, FrameKey, HEAD_BYTES, stored_bytes},
     index::Entry,
     queue::Request,
     segment::Stand,
@@ -30,6 +30,8 @@ pub(crate) struct Start<'a> {
     pub(crate) file: u64,
     /// The position in it; all before is durable.
     pub(crate) position: u64,
+    /// The log's key.
+    pub(crate) frame_key: FrameKey,
     /// The appender's id.
     pub(crate) appender: AppenderId,
     /// The time now.
@@ -90,7 +92,7 @@ impl Group {
             };
             *stand = Stand { next: frame.offset.next(), last_time: frame.append_time };
             let from = staged.len();
-            frame.encode_into(&mut staged);
+            frame.encode_into(start.frame_key, &mut staged);
             let copied = (block.body.len() <= COPIED_BODY_BYTES_MAX).then(|| {
                 let from = staged.len();
                 staged.extend_from_slice(&block.body);

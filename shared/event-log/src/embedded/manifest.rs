@@ -1,4 +1,4 @@
-//! The manifest: what never changes in a log (its partitions), and its epoch, which rises at every start.
+//! The manifest: what never changes in a log (its partitions, its key), and its epoch, which rises at every start.
 //!
 //! One file of two slots of 4 KiB, each with its own checksum; a start writes the one that does not hold the newest
 //! epoch. So a start needs no room on a full disk, and a write that is cut off leaves the other slot.
@@ -6,28 +6,34 @@
 //! | at | bytes | field (little-endian) |
 //! |---|---|---|
 //! | 0 | 4 | magic `TNLM` |
-//! | 4 | 4 | format version, 1 |
+//! | 4 | 4 | format version, 2 |
 //! | 8 | 4 | partitions |
 //! | 12 | 4 | 0 |
 //! | 16 | 8 | epoch |
-//! | 24 | 8 | xxh3-64 of bytes 0..24 |
+//! | 24 | 8 | the key that the checksums of heads are seeded with |
+//! | 32 | 8 | xxh3-64 of bytes 0..32 |
+//!
+//! A log of version 1 had no key; it is refused by name.
 
 use std::{
-    io::IoSlice,
+    io::{self, IoSlice},
     path::{Path, PathBuf},
 };
 
 use types::AppenderId;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::config::OpenError;
+use super::{
+    config::{EmbeddedConfig, OpenError},
+    frame::FrameKey,
+};
 use crate::files::{FileSystem, LogFile, OpenMode, read_full_at, write_all_at};
 
 const NAME: &str = "manifest";
 const MAGIC: [u8; 4] = *b"TNLM";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const SLOT_BYTES: u64 = 4_096;
-const CHECKED_BYTES: usize = 24;
+const CHECKED_BYTES: usize = 32;
 const STORED_BYTES: usize = CHECKED_BYTES + 8;
 
 /// What a manifest says.
@@ -35,6 +41,7 @@ const STORED_BYTES: usize = CHECKED_BYTES + 8;
 pub(crate) struct Manifest {
     pub(crate) partitions: u32,
     pub(crate) epoch: u64,
+    pub(crate) frame_key: FrameKey,
 }
 
 impl Manifest {
@@ -49,6 +56,7 @@ impl Manifest {
         out[4..8].copy_from_slice(&VERSION.to_le_bytes());
         out[8..12].copy_from_slice(&self.partitions.to_le_bytes());
         out[16..24].copy_from_slice(&self.epoch.to_le_bytes());
+        out[24..32].copy_from_slice(&self.frame_key.0.to_le_bytes());
         let checksum = xxh3_64(&out[..CHECKED_BYTES]);
         out[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
         out
@@ -60,30 +68,36 @@ impl Manifest {
         (intact && ours).then(|| Self {
             partitions: u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes")),
             epoch: u64::from_le_bytes(bytes[16..24].try_into().expect("eight bytes")),
+            frame_key: FrameKey(u64::from_le_bytes(bytes[24..32].try_into().expect("eight bytes"))),
         })
     }
 }
 
-/// Begins the next epoch and returns it, durable. A new log gets `partitions`.
+/// Begins the next epoch and returns it, durable. A new log gets its partitions and its key from `config`.
 ///
 /// # Errors
-/// The disk failed, or the manifest of a log that `has_records` is gone or damaged.
+/// The disk failed, no random number can be had, or the manifest of a log that `has_records` is gone, damaged or of another
+/// version.
 pub(crate) fn begin_epoch(
     files: &dyn FileSystem,
-    dir: &Path,
-    partitions: u32,
+    config: &EmbeddedConfig,
     has_records: bool,
 ) -> Result<Manifest, OpenError> {
+    let dir = config.dir.as_path();
     let path = dir.join(NAME);
     let newest = match files.open(&path, OpenMode::Read) {
         Ok(file) => read(&*file, &path)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(OpenError::at(path)(error)),
     };
     let (mode, next) = match newest {
         Some(old) => (OpenMode::ReadWrite, Manifest { epoch: old.epoch + 1, ..old }),
         None if has_records => return Err(OpenError::Damaged { path, what: "the manifest of a log with records" }),
-        None => (OpenMode::Create, Manifest { partitions, epoch: 1 }),
+        None => {
+            let frame_key = config.frame_key.map_or_else(getrandom::u64, Ok);
+            let frame_key = frame_key.map_err(|error| OpenError::at(&path)(io::Error::other(error)))?;
+            (OpenMode::Create, Manifest { partitions: config.partitions, epoch: 1, frame_key: FrameKey(frame_key) })
+        }
     };
     let write = |path: &PathBuf| {
         let file = files.open(path, mode)?;
@@ -99,13 +113,25 @@ pub(crate) fn begin_epoch(
 }
 
 fn read(file: &dyn LogFile, path: &Path) -> Result<Option<Manifest>, OpenError> {
-    let mut slots = [None; 2];
+    let (mut slots, mut other) = ([None; 2], None);
     for (found, position) in slots.iter_mut().zip([slot_of(0), slot_of(1)]) {
         let mut slot = [0; STORED_BYTES];
         read_full_at(file, &mut slot, position).map_err(OpenError::at(path))?;
         *found = Manifest::decode(&slot);
+        other = other.or(version_of(&slot).filter(|version| *version != VERSION));
     }
-    Ok(slots.into_iter().flatten().max_by_key(|manifest| manifest.epoch))
+    let newest = slots.into_iter().flatten().max_by_key(|manifest| manifest.epoch);
+    match (newest, other) {
+        // What stands beside a good slot is a damaged one, not another version's.
+        (None, Some(found)) => Err(OpenError::Version { path: path.to_owned(), found, read: VERSION }),
+        (newest, _) => Ok(newest),
+    }
+}
+
+/// The version of a slot that holds anything of ours; damaged or not, for versions differ in what they check.
+fn version_of(slot: &[u8; STORED_BYTES]) -> Option<u32> {
+    let version = u32::from_le_bytes(slot[4..8].try_into().expect("four bytes"));
+    (slot[0..4] == MAGIC).then_some(version)
 }
 
 fn slot_of(epoch: u64) -> u64 {

@@ -30,7 +30,7 @@ mod waiting;
 
 use std::{
     io,
-    sync::{Arc, MutexGuard},
+    sync::{Arc, MutexGuard, atomic::Ordering::Relaxed},
     thread::JoinHandle,
 };
 
@@ -106,10 +106,10 @@ impl EmbeddedLog {
             _ => OpenError::at(&dir)(error),
         })?;
         let mut inventory = Inventory::of(&files.list(&dir).map_err(OpenError::at(&dir))?);
-        let manifest = manifest::begin_epoch(&*files, &dir, config.partitions, !inventory.logs.is_empty())?;
+        let manifest = manifest::begin_epoch(&*files, &config, !inventory.logs.is_empty())?;
         let partitions = manifest.partitions as usize;
         let caches = (config.tail_bytes_max, config.index_bytes_max);
-        let store = Arc::new(Store::new(files, dir.clone(), caches, vec![Stand::EMPTY; partitions]));
+        let store = Arc::new(Store::new(files, dir.clone(), manifest.frame_key, caches, vec![Stand::EMPTY; partitions]));
         let recovery = recover(&store, &inventory.logs, partitions)?;
         inventory.sweep(&store);
         let Recovery { files, cut_bytes, damaged_records } = recovery;
@@ -279,6 +279,11 @@ impl EventLog for EmbeddedLog {
         };
         let waiting = Waiting { store: &self.store, partition, next: applied, end: bounds.end };
         Ok(LogLedger { acked_rows, in_flight_rows: waiting.rows_of(key)?, end: bounds.end })
+    }
+
+    fn appended_bytes(&self, partition: PartitionId) -> u64 {
+        // Relaxed: a figure that orders nothing.
+        self.store.appended_bytes.get(partition.0 as usize).map_or(0, |bytes| bytes.load(Relaxed))
     }
 
     fn load(&self) -> Load {

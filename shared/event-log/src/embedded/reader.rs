@@ -11,7 +11,7 @@ use codec::BlockHeader;
 use types::{Offset, PartitionId};
 
 use super::{
-    frame::{Frame, HEAD_BYTES, header_in_damage, is_placed},
+    frame::{Frame, FrameKey, HEAD_BYTES, header_in_damage, is_placed},
     index::{Entry, FileIndex},
     scan::{ScanOf, scan},
     segment::{index_name, log_name},
@@ -142,7 +142,7 @@ impl Reader {
             let skip = entry.position().map_or(u64::MAX, |position| position - start);
             let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
             let bytes = bytes.slice(skip..);
-            let record = record_of(&bytes, at.number, self.partition, offset);
+            let record = record_of(&bytes, self.store.frame_key, at.number, self.partition, offset);
             let header = || header_of(&bytes, at.number, self.partition, offset);
             into.push(record.ok_or_else(|| corrupt(offset, header()))?);
         }
@@ -160,8 +160,8 @@ impl Reader {
 }
 
 /// A record from its bytes; `None` unless it is intact and the one expected.
-fn record_of(bytes: &Bytes, file: u64, partition: PartitionId, offset: Offset) -> Option<Record> {
-    let frame = Frame::decode(bytes, file)?;
+fn record_of(bytes: &Bytes, key: FrameKey, file: u64, partition: PartitionId, offset: Offset) -> Option<Record> {
+    let frame = Frame::decode(bytes, key, file)?;
     let body_end = HEAD_BYTES + frame.header.body_len as usize;
     let expected = frame.partition == partition && frame.offset == offset && body_end <= bytes.len();
     let body = expected.then(|| bytes.slice(HEAD_BYTES..body_end))?;
@@ -205,7 +205,7 @@ pub(crate) fn open(store: &Store, sealed: &SealedFile) -> io::Result<OpenFile> {
     let file = store.files.open(&store.dir.join(log_name(sealed.number)), OpenMode::Read)?;
     let index = match stored_index(store, sealed.number, sealed.base.clone()) {
         Some((index, end)) if end == sealed.end && index.ends() == sealed.ends => index,
-        _ => scanned_index(&*file, sealed)?,
+        _ => scanned_index(store, &*file, sealed)?,
     };
     let open = OpenFile { number: sealed.number, file, index: Arc::new(index) };
     store.keep_open(open.clone());
@@ -220,8 +220,8 @@ pub(crate) fn stored_index(store: &Store, number: u64, base: Vec<super::segment:
     FileIndex::decode(&bytes[..filled], number, base)
 }
 
-fn scanned_index(file: &dyn LogFile, sealed: &SealedFile) -> io::Result<FileIndex> {
-    let mut index = scan(file, ScanOf::sealed(sealed, file.len()?))?.index;
+fn scanned_index(store: &Store, file: &dyn LogFile, sealed: &SealedFile) -> io::Result<FileIndex> {
+    let mut index = scan(file, ScanOf::sealed(sealed, store.frame_key, file.len()?))?.index;
     for (partition, end) in sealed.ends.iter().enumerate() {
         index.push_holes(partition, end.next);
     }

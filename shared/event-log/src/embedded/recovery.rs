@@ -152,7 +152,7 @@ fn stored_totals(store: &Store, at: TotalsAt) -> Option<RowTotals> {
 
 fn scanned_rows(store: &Store, sealed: &SealedFile) -> io::Result<FileRows> {
     let file = store.files.open(&path_of(store, sealed.number), OpenMode::Read)?;
-    Ok(scan(&*file, ScanOf::sealed(sealed, file.len()?))?.rows)
+    Ok(scan(&*file, ScanOf::sealed(sealed, store.frame_key, file.len()?))?.rows)
 }
 
 fn header_of(store: &Store, number: u64, partitions: usize) -> Result<Option<SegmentHeader>, OpenError> {
@@ -173,7 +173,7 @@ fn discard_unborn(store: &Store, number: u64, partitions: usize) -> Result<(), O
     let path = path_of(store, number);
     let look = || {
         let file = store.files.open(&path, OpenMode::Read)?;
-        holds_frame(&*file, number, records_at(partitions))
+        holds_frame(&*file, store.frame_key, number, records_at(partitions))
     };
     if look().map_err(OpenError::at(path.clone()))? {
         return Err(damaged(store, number, "its header, in both copies, though it holds records"));
@@ -198,7 +198,8 @@ fn recover_last(
     if let Some((index, end)) = stored_index(store, number, base.clone()).filter(|(_, end)| *end <= len) {
         return Ok((SealedFile { number, end, base, ends: index.ends() }, None));
     }
-    let of = ScanOf { number, start: records_at(base.len()), limit: len, sealed: false, base: base.clone() };
+    let (frame_key, start) = (store.frame_key, records_at(base.len()));
+    let of = ScanOf { number, frame_key, start, limit: len, sealed: false, base: base.clone() };
     let found = scan(&*file, of).map_err(OpenError::at(path.clone()))?;
     if found.unattributed {
         return Err(damaged(store, number, "records that were synced, and it cannot be told of which partitions"));

@@ -10,7 +10,7 @@ use std::io;
 use codec::BlockKind;
 
 use super::{
-    frame::{self, ALIGN, Frame, HEAD_BYTES, MAGIC},
+    frame::{self, ALIGN, Frame, FrameKey, HEAD_BYTES, MAGIC},
     index::{Entry, FileIndex},
     segment::{Stand, records_at},
     store::SealedFile,
@@ -25,6 +25,8 @@ const WINDOW_BYTES: usize = 4 << 20;
 pub(crate) struct ScanOf {
     /// The file's number.
     pub(crate) number: u64,
+    /// The log's key.
+    pub(crate) frame_key: FrameKey,
     /// Where its records begin.
     pub(crate) start: u64,
     /// Where they end at the latest: its length, or what the next file says.
@@ -37,9 +39,10 @@ pub(crate) struct ScanOf {
 
 impl ScanOf {
     /// All of a file that gets no more records and is `len` bytes long.
-    pub(crate) fn sealed(file: &SealedFile, len: u64) -> Self {
+    pub(crate) fn sealed(file: &SealedFile, frame_key: FrameKey, len: u64) -> Self {
         Self {
             number: file.number,
+            frame_key,
             start: records_at(file.base.len()),
             limit: file.end.min(len),
             sealed: true,
@@ -76,8 +79,8 @@ pub(crate) fn scan(file: &dyn LogFile, of: ScanOf) -> io::Result<Scan> {
     let mut found = Vec::new();
     let (mut position, mut durable_to) = (of.start, if of.sealed { of.limit } else { of.start });
     while position + HEAD_BYTES as u64 <= of.limit {
-        let Some(next) = Frame::decode(window.get(position, HEAD_BYTES)?, of.number) else {
-            let end = next_frame(&mut window, position + ALIGN, of.number)?;
+        let Some(next) = Frame::decode(window.get(position, HEAD_BYTES)?, of.frame_key, of.number) else {
+            let end = next_frame(&mut window, position + ALIGN, of.frame_key, of.number)?;
             found.push(Found::Damage { position, end });
             position = end;
             continue;
@@ -102,10 +105,10 @@ pub(crate) fn scan(file: &dyn LogFile, of: ScanOf) -> io::Result<Scan> {
 ///
 /// # Errors
 /// The file cannot be read.
-pub(crate) fn holds_frame(file: &dyn LogFile, number: u64, start: u64) -> io::Result<bool> {
+pub(crate) fn holds_frame(file: &dyn LogFile, frame_key: FrameKey, number: u64, start: u64) -> io::Result<bool> {
     let limit = file.len()?;
     let mut window = Window { file, limit, start: 0, bytes: Vec::new() };
-    Ok(next_frame(&mut window, start, number)? < limit)
+    Ok(next_frame(&mut window, start, frame_key, number)? < limit)
 }
 
 /// What a pass over the file comes across.
@@ -195,13 +198,13 @@ fn control_body<'a>(window: &'a mut Window<'_>, position: u64, frame: &Frame) ->
 }
 
 /// The position of the next intact head from `position` on; the limit where there is none.
-fn next_frame(window: &mut Window<'_>, mut position: u64, number: u64) -> io::Result<u64> {
+fn next_frame(window: &mut Window<'_>, mut position: u64, frame_key: FrameKey, number: u64) -> io::Result<u64> {
     while position + HEAD_BYTES as u64 <= window.limit {
         let bytes = window.get(position, WINDOW_BYTES)?;
         let heads = bytes.len().saturating_sub(HEAD_BYTES - 1);
         let at = (0..heads)
             .step_by(ALIGN as usize)
-            .find(|at| bytes[*at..*at + 4] == MAGIC && Frame::decode(&bytes[*at..], number).is_some());
+            .find(|at| bytes[*at..*at + 4] == MAGIC && Frame::decode(&bytes[*at..], frame_key, number).is_some());
         if let Some(at) = at {
             return Ok(position + at as u64);
         }

@@ -8,13 +8,16 @@
 use std::{
     collections::VecDeque,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use types::{Offset, PartitionId, Timestamp};
 
 use super::{
-    frame::stored_bytes,
+    frame::{FrameKey, stored_bytes},
     index::{Entry, FileIndex},
     segment::Stand,
     totals::RowTotals,
@@ -89,8 +92,11 @@ pub(crate) struct Store {
     state: Mutex<State>,
     /// One per partition: its end moved, or the log is closed.
     grown: Vec<Condvar>,
+    /// Bytes of bodies that were shown, by partition. Relaxed: figures, written by the appender under the lock.
+    pub(crate) appended_bytes: Box<[AtomicU64]>,
     pub(crate) files: Arc<dyn FileSystem>,
     pub(crate) dir: PathBuf,
+    pub(crate) frame_key: FrameKey,
     tail_bytes_max: u64,
     index_bytes_max: u64,
 }
@@ -99,6 +105,7 @@ impl Store {
     pub(crate) fn new(
         files: Arc<dyn FileSystem>,
         dir: PathBuf,
+        frame_key: FrameKey,
         (tail_bytes_max, index_bytes_max): (u64, u64),
         ends: Vec<Stand>,
     ) -> Self {
@@ -117,7 +124,8 @@ impl Store {
             open_bytes: 0,
         };
         let grown = (0..partitions).map(|_| Condvar::new()).collect();
-        Self { state: Mutex::new(state), grown, files, dir, tail_bytes_max, index_bytes_max }
+        let appended_bytes = (0..partitions).map(|_| AtomicU64::new(0)).collect();
+        Self { state: Mutex::new(state), grown, appended_bytes, files, dir, frame_key, tail_bytes_max, index_bytes_max }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -137,6 +145,7 @@ impl Store {
         touched.dedup();
         let mut state = self.lock();
         for (partition, entry, record) in group {
+            self.appended_bytes[partition.0 as usize].fetch_add(u64::from(record.header.body_len), Relaxed);
             state.add(partition, entry, record);
         }
         state.trim_tail(self.tail_bytes_max);

@@ -111,7 +111,7 @@ impl Waiting<'_> {
             let corrupt = ReadError::Corrupt { partition: self.partition, offset: self.next, header: None };
             let Some(position) = entry.position() else { return Err(corrupt) };
             let filled = read_full_at(&*located.file, &mut head, position)?;
-            let frame = Frame::decode(&head[..filled], located.number)
+            let frame = Frame::decode(&head[..filled], self.store.frame_key, located.number)
                 .filter(|frame| frame.partition == self.partition && frame.offset == self.next);
             let Some(Frame { header, .. }) = frame else { return Err(corrupt) };
             rows += rows_of(&header, key);

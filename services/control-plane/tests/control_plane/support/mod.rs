@@ -105,6 +105,10 @@ impl EventLog for FakeLog {
         Err(ReadError::Closed)
     }
 
+    fn appended_bytes(&self, _: PartitionId) -> u64 {
+        0
+    }
+
     fn load(&self) -> Load {
         Load { queued_bytes: 0, queued_bytes_max: 1 }
     }

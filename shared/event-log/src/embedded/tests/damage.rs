@@ -6,7 +6,12 @@ use types::{Offset, PartitionId};
 
 use super::{DIR, config, open};
 use crate::{
-    EmbeddedLog, EventLog, OpenError, ReadError, Record, conformance::block, embedded::segment::records_at,
+    EmbeddedLog, EventLog, OpenError, ReadError, Record,
+    conformance::block,
+    embedded::{
+        frame::{Frame, FrameKey, HEAD_BYTES, stored_bytes},
+        segment::records_at,
+    },
     faults::MemoryFiles,
 };
 
@@ -182,6 +187,55 @@ fn is_padding(at: usize, start: usize) -> bool {
         position += crate::embedded::frame::stored_bytes(*size as u32) as usize;
         (body_end..position).contains(&at)
     })
+}
+
+/// Goal: a record that a client wrote into the body of its block is not taken for one where a crash tore the head before it;
+/// with the log's key it would be.
+#[test]
+fn a_forged_record_is_not_taken() {
+    let key = FrameKey(0x5EED);
+    for (forged_with, taken) in [(FrameKey(0), false), (FrameKey(1), false), (key, true)] {
+        let mut files = MemoryFiles::new(1);
+        let config = super::EmbeddedConfig { frame_key: Some(key.0), ..config(Path::new(DIR)) };
+        let clock = std::sync::Arc::new(super::ticking_clock());
+        let log = EmbeddedLog::open(config, std::sync::Arc::new(files.clone()), clock).unwrap();
+        append_each(&log, &[40]);
+        let torn_at = usize::try_from(records_at(3)).unwrap() + stored_bytes(40) as usize;
+        let mut evil = block(0, 1, 1, 2, 0);
+        let header = evil.header;
+        let frame = Frame {
+            partition: PartitionId(0),
+            offset: Offset(1),
+            append_time: types::Timestamp(1 << 40),
+            file: 1,
+            durable_to: 1 << 30,
+            header,
+        };
+        let mut body = Vec::new();
+        frame.encode_into(forged_with, &mut body);
+        evil.header.body_len = body.len() as u32;
+        evil.header.body_checksum = xxhash_rust::xxh3::xxh3_64(&body);
+        evil.body = body.into();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(log.append(vec![evil])).unwrap();
+        files.kill();
+        drop(log);
+        files.damage(&log_path(1), |file| file[torn_at..torn_at + HEAD_BYTES].fill(0));
+        let opened = open(&files);
+        let kept = opened.as_ref().map(|log| log.bounds(PartitionId(0)).end.0);
+        assert_eq!(matches!(kept, Ok(1)), !taken, "{kept:?}");
+    }
+}
+
+/// Goal: a log of another format is refused by its version, not taken for damaged or for a new one.
+#[test]
+fn another_format_is_refused_by_name() {
+    let files = MemoryFiles::new(1);
+    append_each(&open(&files).unwrap(), &[10]);
+    let manifest = Path::new(DIR).join("manifest");
+    files.damage(&manifest, |file| file[4_096 + 4] = 1);
+    let refused = open(&files).map(|_| ()).unwrap_err();
+    assert!(matches!(&refused, OpenError::Version { found: 1, read: 2, .. }), "{refused}");
 }
 
 /// Goal: a file in the middle that lost its header or is gone stops the start; one damaged copy of a header does not.

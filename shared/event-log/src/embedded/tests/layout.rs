@@ -10,26 +10,28 @@ use crate::{
     EmbeddedLog, EventLog, FileSystem,
     conformance::{block, read_all},
     embedded::{
-        frame::{Frame, HEAD_BYTES},
+        frame::{Frame, FrameKey, HEAD_BYTES},
         index::{Entry, FileIndex},
         segment::{SegmentHeader, Stand, records_at},
     },
     faults::MemoryFiles,
 };
 
-/// Goal: a head survives its bytes; a damaged bit, another file's number or a cut makes it none.
+/// Goal: a head survives its bytes; a damaged bit, another file's number, another log's key or a cut makes it none.
 #[test]
 fn heads_round_trip_and_notice_damage() {
     let header = block(3, 4, 5, 6, 70).header;
     let (partition, offset, append_time) = (PartitionId(3), Offset(1 << 40), Timestamp(-5));
     let frame = Frame { partition, offset, append_time, file: 9, durable_to: 4_096, header };
     let mut bytes = Vec::new();
-    frame.encode_into(&mut bytes);
-    assert_eq!((bytes.len(), Frame::decode(&bytes, 9)), (HEAD_BYTES, Some(frame)));
-    assert_eq!((Frame::decode(&bytes, 8), Frame::decode(&bytes[..HEAD_BYTES - 1], 9)), (None, None));
+    let key = FrameKey(11);
+    frame.encode_into(key, &mut bytes);
+    assert_eq!((bytes.len(), Frame::decode(&bytes, key, 9)), (HEAD_BYTES, Some(frame)));
+    assert_eq!((Frame::decode(&bytes, key, 8), Frame::decode(&bytes[..HEAD_BYTES - 1], key, 9)), (None, None));
+    assert_eq!(Frame::decode(&bytes, FrameKey(0), 9), None);
     for bit in 0..HEAD_BYTES * 8 {
         bytes[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(Frame::decode(&bytes, 9), None, "bit {bit}");
+        assert_eq!(Frame::decode(&bytes, key, 9), None, "bit {bit}");
         bytes[bit / 8] ^= 1 << (bit % 8);
     }
 }
