@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use event_log::EventLog;
 use metadata::{MetadataError, MetadataStore, NodeRecord, StoredTable, Tenant};
 use placement::{Node, PlacementMap, partitions_of_table, place};
-use proto::catalog::{Catalog, NewTable, TablePatch};
+use proto::catalog::{Catalog, NewTable, TablePatch, Tenants};
 use tokio::time::Instant;
 use types::{ApiError, ColumnDef, ErrorCode, NodeId, Table, TableKey, TableName, TenantId, Timestamp};
 use xxhash_rust::xxh3::xxh3_64;
@@ -394,6 +394,14 @@ fn draw_seed() -> Result<u64, ApiError> {
 /// A random number.
 fn draw() -> Result<u64, ApiError> {
     getrandom::u64().map_err(|_| ApiError::internal("the system gives no random numbers"))
+}
+
+#[async_trait]
+impl Tenants for ControlPlane {
+    async fn tenants(&self) -> Result<Vec<TenantId>, ApiError> {
+        let tenants = self.inner.store.tenants().await.map_err(|error| errors::from_metadata(&error))?;
+        Ok(tenants.into_iter().map(|tenant| tenant.id).collect())
+    }
 }
 
 #[async_trait]

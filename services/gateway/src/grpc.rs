@@ -18,7 +18,7 @@ use bytes::{Buf as _, Bytes};
 use futures_util::{Stream, StreamExt as _};
 use http::{Request as HttpRequest, Response as HttpResponse};
 use prost::Message;
-use proto::v1::{DescribeTableRequest, IngestReply, Reject as RejectMessage, TableDescription};
+use proto::v1::{DescribeTableRequest, IngestReply, Refusal, Reject as RejectMessage, TableDescription};
 use tonic::{
     Code, Request, Response, Status, Streaming,
     body::Body,
@@ -135,10 +135,10 @@ impl IngestService {
                 let bytes = message.len() as u64 + FRAME_BYTES;
                 let ack = ingest.protobuf_rows(tenant, message, share.clone()).await;
                 share.give_back(bytes);
-                ack.map(reply).map_err(status)
+                ack.map(reply).or_else(|error| refusal(&error).ok_or_else(|| status(error)))
             }
         });
-        // The first error ends the stream: the sender cannot tell what became of the batches behind it, and sends them again.
+        // A batch that met a limit is refused by itself. Any other error ends the stream: the sender cannot tell what became of the batches behind it, and sends them again.
         let mut failed = false;
         let replies = replies.buffered(STREAM_BATCHES_MAX).take_while(move |reply| {
             let go_on = !failed;
@@ -222,7 +222,20 @@ fn reply(ack: Ack) -> IngestReply {
         rejected: ack.rejected.into_iter().map(reject).collect(),
         durability: ack.durability.name().to_owned(),
         token: ack.token.unwrap_or_default(),
+        refused: None,
     }
+}
+
+/// The reply of a stream to a batch of which nothing was stored, as a limit was met that will pass.
+fn refusal(error: &ApiError) -> Option<IngestReply> {
+    let after = error.retry_after.filter(|_| error.code == ErrorCode::ResourceExhausted)?;
+    let refused = Refusal {
+        code: error.code.name().to_owned(),
+        message: error.message.clone(),
+        field: error.field.clone().unwrap_or_default(),
+        retry_after_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1),
+    };
+    Some(IngestReply { refused: Some(refused), ..IngestReply::default() })
 }
 
 /// Messages in as their bytes, replies out as protocol buffers.

@@ -1,12 +1,9 @@
 //! The one way in, for every form of request: admit, sort into blocks, let tables grow, keep what was rejected, append,
 //! and only when all is durable reply with a token.
 
-use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use bytes::Bytes;
@@ -120,7 +117,7 @@ impl Ingest {
     /// Whether requests of a tenant are taken at all now; asked before anything is read or done for one.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` where a limit is used up or the log's queue is too full.
+    /// `RESOURCE_EXHAUSTED` where a limit is used up or the server has too much to do.
     pub(crate) fn open(&self, tenant: TenantId) -> Result<(), ApiError> {
         self.admission.open(tenant, &self.log.load(), self.clock.monotonic())
     }
@@ -323,7 +320,7 @@ impl Ingest {
     ) -> Result<String, ApiError> {
         let keys: Vec<_> = blocks.iter().map(|block| block.header.key).collect();
         let started = self.clock.monotonic();
-        let appended = self.log.append(blocks).await.map_err(append_error)?;
+        let appended = self.log.append(blocks).await.map_err(|error| self.append_error(error))?;
         let took = self.clock.monotonic().saturating_sub(started);
         metrics::histogram!("truenow_append_seconds").record(took);
         for (place, key) in appended.iter().zip(keys) {
@@ -331,6 +328,21 @@ impl Ingest {
             self.acked.note(table, place.partition, place.offset.next());
         }
         Ok(self.acked.token(tenant, tables.iter().map(Arc::as_ref)))
+    }
+
+    fn append_error(&self, error: AppendError) -> ApiError {
+        match error {
+            AppendError::Overloaded { .. } => {
+                self.admission.overloaded("log_queue", "the event log's queue is full, try again later")
+            }
+            AppendError::Unavailable(error) => {
+                tracing::error!(%error, "the event log cannot append");
+                ApiError::unavailable(
+                    "the event log is away; whether the events were stored is not known, send them again",
+                )
+            }
+            AppendError::Closed => ApiError::unavailable("the server is shutting down"),
+        }
     }
 }
 
@@ -354,24 +366,6 @@ fn count_rejects(rejects: &[Reject]) {
             metrics::counter!("truenow_ingest_rejected_total", "code" => code.name()).increment(of_code as u64);
         }
     }
-}
-
-fn append_error(error: AppendError) -> ApiError {
-    match error {
-        AppendError::Overloaded { retry_after } => queue_full(retry_after),
-        AppendError::Unavailable(error) => {
-            tracing::error!(%error, "the event log cannot append");
-            ApiError::unavailable("the event log is away; whether the events were stored is not known, send them again")
-        }
-        AppendError::Closed => ApiError::unavailable("the server is shutting down"),
-    }
-}
-
-/// The refusal where the log's queue is too full.
-pub(crate) fn queue_full(retry_after: Duration) -> ApiError {
-    ApiError::new(ErrorCode::ResourceExhausted, "the event log's queue is full, try again later")
-        .with_field("log_queue")
-        .with_retry_after(retry_after)
 }
 
 #[cfg(test)]

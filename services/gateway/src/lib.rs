@@ -31,11 +31,14 @@ use std::{
     time::Duration,
 };
 
-use ::admission::{Limiter, LimiterConfig, Monotonic, Rate, RateError};
+use ::admission::{
+    Limiter, LimiterConfig, Monotonic, Rate, RateError,
+    overload::{LagLimits, Limits},
+};
 use ::config::{Config, GatewayConfig, ServiceName};
 use codec::TokenKey;
 use event_log::EventLog;
-use proto::catalog::Catalog;
+use proto::{catalog::Catalog, hot_tier::NodeMemory, progress::ApplyLag};
 use service::{Health, Host, Parts, Routes, Running};
 
 pub use clock::{Clock, SystemClock};
@@ -51,8 +54,10 @@ use crate::{
     pool::Pool,
 };
 
-/// How often one of the limiter's shards forgets idle tenants.
+/// How often one of the limiter's shards forgets idle tenants, and health follows the load.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Under this name the health tells of overload.
+const OVERLOAD: &str = "overload";
 
 /// What the gateway works with.
 pub struct Deps {
@@ -66,6 +71,10 @@ pub struct Deps {
     pub limiter_key: u64,
     /// Where refused events are kept; see [`open_dead_letters`]. The gateway closes it at its shutdown.
     pub letters: Arc<DeadLetters>,
+    /// How far behind the application of the log is.
+    pub lag: Arc<dyn ApplyLag>,
+    /// The memory that events end up in.
+    pub memory: Arc<dyn NodeMemory>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -115,7 +124,13 @@ pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, 
         catalog: deps.catalog,
         log: deps.log,
         letters: Arc::clone(&letters),
-        admission: Admission { limiter },
+        admission: Admission {
+            limiter,
+            lag: deps.lag,
+            lag_limits: lag_limits(&config.gateway),
+            memory: deps.memory,
+            refusals: AtomicU64::new(deps.limiter_key),
+        },
         acked: Acked::new(deps.token_key),
         pool: Pool::start(cores).map_err(StartError::Threads)?,
         clock: deps.clock,
@@ -141,7 +156,7 @@ pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, 
         descriptors: vec![proto::v1::FILE_DESCRIPTOR_SET],
     };
     let running = host.start(parts).await?;
-    let sweeper = tokio::spawn(sweep(ingest));
+    let sweeper = tokio::spawn(sweep(ingest, health.clone()));
     health.set_serving();
     Ok(running.on_stopped(async move {
         sweeper.abort();
@@ -152,11 +167,15 @@ pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, 
     }))
 }
 
-async fn sweep(ingest: Arc<Ingest>) {
+async fn sweep(ingest: Arc<Ingest>, health: Health) {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         ticks.tick().await;
         let _ = ingest.admission.limiter.sweep(Monotonic::from_elapsed(ingest.clock.monotonic()));
+        match ingest.admission.warning() {
+            Some(warning) => health.degrade(OVERLOAD, warning),
+            None => health.recover(OVERLOAD),
+        }
     }
 }
 
@@ -166,6 +185,14 @@ fn limiter_config(config: &GatewayConfig) -> Result<LimiterConfig, RateError> {
         Rate::new(per_second, u64::try_from(burst).unwrap_or(u64::MAX).clamp(1, ::admission::BURST_MAX))
     };
     Ok(LimiterConfig { global: rate(config.rate_limit)?, tenant: rate(config.tenant_rate_limit)? })
+}
+
+fn lag_limits(config: &GatewayConfig) -> LagLimits {
+    let lag = config.lag;
+    LagLimits {
+        bytes: Limits { degraded: lag.degraded_bytes, refused: lag.refused_bytes },
+        age: Limits { degraded: lag.degraded, refused: lag.refused },
+    }
 }
 
 /// A table may take a sixteenth of what all tables may, in files of an eighth of that: few senders cannot drive out the

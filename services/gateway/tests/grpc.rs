@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{collections::BTreeMap, convert::Infallible};
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use codec::{BodyBuilder, EventRef, PartitionKey};
@@ -106,6 +106,29 @@ async fn streams_ack_in_order() {
     let mut replies = client.ingest_stream(tokio_stream::iter(batches)).await.unwrap().into_inner();
     assert_eq!(replies.message().await.unwrap().unwrap().accepted, 1);
     assert_eq!(replies.message().await.unwrap_err().code(), Code::Unavailable);
+}
+
+/// Goal: a batch of a stream that meets a limit is refused by itself, with the time to come back; the stream goes on.
+#[tokio::test]
+async fn streams_refuse_batch_by_batch() {
+    let gateway = Gateway::start().await;
+    let mut client = gateway.grpc().await;
+    gateway.log.next(&[State::Well, State::Full, State::Well]);
+    let batches = (0..3).map(|n| batch(vec![event(n)]));
+    let mut replies = client.ingest_stream(tokio_stream::iter(batches)).await.unwrap().into_inner();
+    let mut accepted = Vec::new();
+    while let Some(reply) = replies.message().await.unwrap() {
+        accepted.push(reply.accepted);
+        if let Some(refused) = reply.refused {
+            assert_eq!((refused.code.as_str(), refused.field.as_str()), ("RESOURCE_EXHAUSTED", "log_queue"));
+            assert!((1_000..=3_000).contains(&refused.retry_after_ms), "{}", refused.retry_after_ms);
+        }
+    }
+    assert_eq!((accepted.iter().sum::<u64>(), accepted.len(), gateway.log.rows()), (2, 3, 2));
+    gateway.load.lag(0, Duration::from_secs(60));
+    let unary = client.ingest_batch(batch(vec![event(9)])).await.unwrap_err();
+    assert_eq!(unary.code(), Code::ResourceExhausted);
+    assert!(unary.metadata().get("retry-after").is_some());
 }
 
 /// Sends raw bytes as the body of a call and gives the status of the answer.

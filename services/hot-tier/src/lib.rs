@@ -90,7 +90,7 @@ pub async fn start(
         writers.push(Box::new(writer));
     }
     let pool = ScanPool::start(config.scan_threads as usize).map_err(HotTierError::Thread)?;
-    let node = Node::new(held, pool);
+    let node = Node::new(held, Arc::clone(&budget), pool);
     let running = host
         .start(Parts {
             health: health.clone(),

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
-use engine::Reader;
+use engine::{MemoryBudget, Reader};
 use proto::hot_tier::{
-    EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus,
-    Unavailable,
+    EventsRequest, HotTier, MemoryState, NodeEvents, NodeExplanation, NodeMemory, NodeScan, PartitionStatus,
+    ScanRequest, TablePartitionStatus, Unavailable,
 };
 use tokio::sync::watch;
 use types::{ApiError, ErrorCode, LogGap, Offset, PartitionId, TableKey};
@@ -34,12 +34,13 @@ pub struct Node {
 
 struct Inner {
     partitions: BTreeMap<PartitionId, Partition>,
+    budget: Arc<MemoryBudget>,
     pool: ScanPool,
 }
 
 impl Node {
-    pub(crate) fn new(partitions: BTreeMap<PartitionId, Partition>, pool: ScanPool) -> Self {
-        Self { inner: Arc::new(Inner { partitions, pool }) }
+    pub(crate) fn new(partitions: BTreeMap<PartitionId, Partition>, budget: Arc<MemoryBudget>, pool: ScanPool) -> Self {
+        Self { inner: Arc::new(Inner { partitions, budget, pool }) }
     }
 
     /// Runs of ids that could not be written and stay in memory until they can.
@@ -63,6 +64,18 @@ impl Node {
             }
         }
         (ready, unavailable)
+    }
+}
+
+impl NodeMemory for Node {
+    fn memory(&self) -> MemoryState {
+        let budget = &self.inner.budget;
+        // First what somebody can do something about.
+        match (budget.ids_over_share(), budget.is_exhausted()) {
+            (true, _) => MemoryState::IdsFull,
+            (false, true) => MemoryState::Full,
+            (false, false) => MemoryState::Room,
+        }
     }
 }
 

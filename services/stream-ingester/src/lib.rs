@@ -4,6 +4,7 @@
 //! is nothing to commit and nothing to disagree about. The service is healthy once everything that was durable at its
 //! start has been applied; until then health says how far it is.
 
+mod lag;
 mod progress;
 pub mod worker;
 
@@ -16,10 +17,11 @@ use std::{
 use axum::Router;
 use config::{ServiceAddresses, StreamIngesterConfig};
 use event_log::EventLog;
+use lag::LagGauge;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 pub use progress::PartitionProgress;
 use progress::recovery;
-use proto::hot_tier::PartitionWriter;
+use proto::{hot_tier::PartitionWriter, progress::ApplyLag};
 use service::{Health, Host, Parts, Routes, Running, Shutdown, StartError};
 use tokio::time::MissedTickBehavior;
 use worker::{Means, Stopped, Worker};
@@ -49,6 +51,14 @@ pub enum IngesterError {
     Thread(#[source] std::io::Error),
 }
 
+/// The started service.
+pub struct Started {
+    /// The service.
+    pub running: Running,
+    /// How far it is behind the log, for the gateway.
+    pub lag: Arc<dyn ApplyLag>,
+}
+
 /// Starts the service. [`Running::shutdown`] ends the partitions' threads between two batches, however much of the log is
 /// still to be read: all of it is durable, and read again at the next start.
 ///
@@ -59,7 +69,7 @@ pub async fn start(
     addresses: ServiceAddresses,
     config: StreamIngesterConfig,
     deps: Deps,
-) -> Result<Running, IngesterError> {
+) -> Result<Started, IngesterError> {
     describe();
     let health = Health::starting(SERVICE, env!("CARGO_PKG_VERSION"));
     let running = host
@@ -87,14 +97,18 @@ pub async fn start(
         let worker = Worker::new(means, writer, config.batch_size);
         threads.push(spawn(worker, progress, health.clone()).map_err(IngesterError::Thread)?);
     }
+    let lag = Arc::new(LagGauge::default());
+    let following = tokio::spawn(lag::follow(Arc::clone(&lag), deps.log, partitions.clone()));
     let reporting = tokio::spawn(report(health, partitions));
-    Ok(running.on_stopped(async move {
+    let running = running.on_stopped(async move {
+        following.abort();
         reporting.abort();
         stop.trigger();
         // Joining blocks, and the threads end within one poll or batch.
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await;
         joined.expect("joining threads does not panic");
-    }))
+    });
+    Ok(Started { running, lag })
 }
 
 fn spawn(worker: Worker, progress: Arc<PartitionProgress>, health: Health) -> std::io::Result<JoinHandle<()>> {

@@ -13,6 +13,8 @@ pub struct PartitionProgress {
     recover_to: AtomicU64,
     next_offset: AtomicU64,
     rows: AtomicU64,
+    /// Of what [`EventLog::appended_bytes`](event_log::EventLog::appended_bytes) counts of the partition, what is applied.
+    applied_bytes: AtomicU64,
     refused: AtomicU64,
     recovered: AtomicBool,
     stopped: AtomicBool,
@@ -28,6 +30,7 @@ impl PartitionProgress {
             recover_to: AtomicU64::new(0),
             next_offset: AtomicU64::new(0),
             rows: AtomicU64::new(0),
+            applied_bytes: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             recovered: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -43,6 +46,28 @@ impl PartitionProgress {
     pub(crate) fn applied(&self, next: Offset, rows: u64) {
         self.next_offset.store(next.0, Relaxed);
         self.rows.fetch_add(rows, Relaxed);
+    }
+
+    /// Bytes of records applied that came since the start.
+    pub(crate) fn bytes_applied(&self, bytes: u64) {
+        self.applied_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// All that the log had appended when it had appended so much is applied; what was passed over has left no other trace.
+    pub(crate) fn caught_up(&self, appended_bytes: u64) {
+        self.applied_bytes.store(appended_bytes, Relaxed);
+    }
+
+    pub(crate) fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    pub(crate) fn next_offset(&self) -> Offset {
+        Offset(self.next_offset.load(Relaxed))
+    }
+
+    pub(crate) fn applied_bytes(&self) -> u64 {
+        self.applied_bytes.load(Relaxed)
     }
 
     pub(crate) fn refused(&self, next: Offset) {

@@ -98,6 +98,8 @@ impl Worker {
     /// A worker that applies what lies from the writer's next offset on; `batch_records` between two rounds of housekeeping.
     #[must_use]
     pub fn new(means: Means, writer: Box<dyn PartitionWriter>, batch_records: usize) -> Self {
+        // In this order: what comes between is taken for older than the start, not for applied.
+        means.progress.caught_up(means.log.appended_bytes(writer.partition()));
         let bounds = means.log.bounds(writer.partition());
         means.progress.started(writer.next_offset(), bounds.end);
         Self {
@@ -159,10 +161,12 @@ impl Worker {
                 Err(error) => return self.cannot_read(error),
             }
         }
+        let appended_bytes = self.means.log.appended_bytes(self.partition());
         let reader = self.reader.as_mut().expect("opened above");
         match reader.poll(POLL_BYTES, wait, &mut self.records) {
             Ok(0) => {
                 self.not_away();
+                self.means.progress.caught_up(appended_bytes);
                 self.writer.housekeep();
                 self.release();
                 Ok(Step::Idle)
@@ -222,7 +226,12 @@ impl Worker {
         }));
         let (partition, offset) = (writer.partition().0, record.offset.0);
         match applied {
-            Ok(Ok(())) => self.means.progress.applied(record.offset.next(), u64::from(record.header.rows)),
+            Ok(Ok(())) => {
+                if self.recover_to.is_none_or(|end| end <= record.offset) {
+                    self.means.progress.bytes_applied(u64::from(record.header.body_len));
+                }
+                self.means.progress.applied(record.offset.next(), u64::from(record.header.rows));
+            }
             Ok(Err(NotApplied::PassedOver(error))) => {
                 self.means.progress.refused(record.offset.next());
                 tracing::error!(partition, offset, %error, "a record cannot be applied and is passed over");

@@ -9,8 +9,8 @@ use std::{
     sync::Arc,
 };
 
-use proto::catalog::Catalog;
-use types::{Table, TableKey, TenantId};
+use proto::catalog::{Catalog, Tenants};
+use types::{Table, TableKey, TableName, TenantId};
 
 use crate::{
     ledger::Ledger,
@@ -23,11 +23,11 @@ const RECORDS_MAX: u64 = 10_000;
 /// Looks in a row that make an alarm.
 const ALARM_LOOKS: u32 = 2;
 
-/// Watches the ledgers of all tables of some tenants.
+/// Watches the ledgers of all tables of all tenants.
 pub(crate) struct Audit {
     catalog: Arc<dyn Catalog>,
     ledgers: Ledgers,
-    tenants: Vec<TenantId>,
+    tenants: Arc<dyn Tenants>,
     suspects: BTreeMap<TableKey, Suspect>,
 }
 
@@ -38,20 +38,28 @@ struct Suspect {
 }
 
 impl Audit {
-    pub(crate) fn new(catalog: Arc<dyn Catalog>, ledgers: Ledgers, tenants: Vec<TenantId>) -> Self {
+    pub(crate) fn new(catalog: Arc<dyn Catalog>, ledgers: Ledgers, tenants: Arc<dyn Tenants>) -> Self {
         Self { catalog, ledgers, tenants, suspects: BTreeMap::new() }
     }
 
     /// Counts the ledgers of all tables; returns the names of those to raise the alarm for.
     pub(crate) async fn round(&mut self) -> Vec<String> {
-        for tenant in self.tenants.clone() {
+        let tenants = self.tenants.tenants().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the tenants could not be listed, so no ledger was counted");
+            Vec::new()
+        });
+        for tenant in tenants {
             match self.catalog.tables(tenant).await {
                 Ok(tables) => self.audit(tenant, tables).await,
                 Err(error) => tracing::warn!(%error, "the ledgers' tables could not be listed"),
             }
         }
         let alarming = self.suspects.values().filter(|suspect| suspect.looks >= ALARM_LOOKS);
-        alarming.map(|suspect| suspect.table.name.to_string()).collect()
+        let name = |suspect: &Suspect| match suspect.table.key.tenant {
+            TenantId::DEFAULT => suspect.table.name.to_string(),
+            tenant => format!("{} of tenant {tenant}", suspect.table.name),
+        };
+        alarming.map(name).collect()
     }
 
     async fn audit(&mut self, tenant: TenantId, tables: Vec<Arc<Table>>) {
@@ -79,7 +87,7 @@ impl Audit {
             return;
         }
         metrics::counter!("truenow_ledger_imbalance_total", &labels(&table)).increment(1);
-        tracing::error!(table = %table.name, terms = ?ledger.terms, "the ledger does not balance: acked events are missing or counted twice");
+        tracing::error!(tenant = %table.key.tenant, table = %table.name, terms = ?ledger.terms, "the ledger does not balance: acked events are missing or counted twice");
         let suspect = self.suspects.entry(table.key).or_insert(Suspect { table, looks: 0 });
         suspect.looks = suspect.looks.saturating_add(1);
     }
@@ -89,6 +97,7 @@ fn publish(table: &Table, balanced: bool) {
     metrics::gauge!("truenow_ledger_balanced", &labels(table)).set(if balanced { 1.0 } else { 0.0 });
 }
 
-fn labels(table: &Table) -> [(&'static str, String); 2] {
-    [("namespace", table.name.namespace.clone()), ("table", table.name.table.clone())]
+fn labels(table: &Table) -> [(&'static str, String); 3] {
+    let TableName { namespace, table: name } = table.name.clone();
+    [("tenant", table.key.tenant.to_string()), ("namespace", namespace), ("table", name)]
 }

@@ -15,9 +15,13 @@ use std::{net::SocketAddr, sync::Arc};
 
 use codec::TokenKey;
 use event_log::EventLog;
-use proto::{catalog::Catalog, dead_letters::DeadLetterCounts, hot_tier::HotTier};
+use proto::{
+    catalog::{Catalog, Tenants},
+    dead_letters::DeadLetterCounts,
+    hot_tier::HotTier,
+};
 use service::{Health, Host, Parts, Routes, Running, StartError};
-use types::{TenantId, Timestamp};
+use types::Timestamp;
 
 pub use monitor::LAG_AGE_US_MAX;
 pub use progress::{EventTimes, IDLE_AFTER_US, Lag};
@@ -59,8 +63,8 @@ pub struct Deps {
     pub dead_letters: Arc<dyn DeadLetterCounts>,
     /// The key that authenticates tokens; the same in every gateway and query API.
     pub token_key: TokenKey,
-    /// The tenants whose ledgers are checked without being asked for.
-    pub audited: Vec<TenantId>,
+    /// The tenants: the ledgers of all of them are checked without being asked for.
+    pub tenants: Arc<dyn Tenants>,
     /// The time.
     pub clock: Clock,
 }
@@ -71,10 +75,10 @@ pub struct Deps {
 /// A port cannot be opened.
 pub async fn start(host: &Host, config: &Config, deps: Deps) -> Result<Running, StartError> {
     let health = Health::starting(SERVICE, env!("CARGO_PKG_VERSION"));
-    let Deps { catalog, log, hot_tier, dead_letters, token_key, audited, clock } = deps;
+    let Deps { catalog, log, hot_tier, dead_letters, token_key, tenants, clock } = deps;
     let progress = Arc::new(Watermarks::new(Arc::clone(&log), Arc::clone(&hot_tier), Arc::clone(&clock)));
     let ledgers = Ledgers { log: Arc::clone(&log), hot_tier: Arc::clone(&hot_tier) };
-    let audit = Audit::new(Arc::clone(&catalog), ledgers.clone(), audited);
+    let audit = Audit::new(Arc::clone(&catalog), ledgers.clone(), tenants);
     let parts = Parts {
         health: health.clone(),
         http: config.http,

@@ -1,4 +1,5 @@
-//! Hierarchical rate limits over a passed-in time: one global bucket, and one per tenant.
+//! Hierarchical rate limits over a passed-in time: one global bucket, and one per tenant. And the limits of a lag
+//! ([`overload`]).
 //!
 //! 1. A request is admitted by both buckets or takes from neither; the tenant's share is never more than its rate and
 //!    burst, whatever the number of threads.
@@ -11,6 +12,7 @@
 mod bucket;
 mod cost;
 mod limiter;
+pub mod overload;
 mod rate;
 mod tenants;
 mod ticks;

@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
-use tonic::{Code, Status};
+use proto::v1::Refusal;
+use tonic::{
+    Code, Status,
+    metadata::{AsciiMetadataValue, MetadataMap},
+};
 
 /// The metadata that says when to try again, in seconds.
 const RETRY_AFTER_METADATA: &str = "retry-after";
+/// The same in milliseconds, where a refusal said it so.
+const RETRY_AFTER_MS_METADATA: &str = "retry-after-ms";
 
 /// Why batches did not reach the server. Those that were not acked may have been stored; sending them again with the same
 /// options is safe.
@@ -61,6 +67,13 @@ pub enum PushError {
     Client(#[from] ClientError),
 }
 
+/// The refusal of one batch of a stream, as the status that a unary call would have got.
+pub(crate) fn refused_status(refused: Refusal) -> Status {
+    let mut metadata = MetadataMap::new();
+    metadata.insert(RETRY_AFTER_MS_METADATA, AsciiMetadataValue::from(refused.retry_after_ms));
+    Status::with_metadata(Code::ResourceExhausted, refused.message, metadata)
+}
+
 /// What a failed attempt says about the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -75,8 +88,9 @@ pub(crate) enum Verdict {
 
 /// Reads a status. `RESOURCE_EXHAUSTED` is a limit that passes only where it says when; else the request is too large.
 pub(crate) fn verdict(status: &Status) -> Verdict {
-    let after = status.metadata().get(RETRY_AFTER_METADATA).and_then(|value| value.to_str().ok()?.parse().ok());
-    let after = after.map(Duration::from_secs);
+    let number = |name| status.metadata().get(name).and_then(|value| value.to_str().ok()?.parse().ok());
+    let after = number(RETRY_AFTER_MS_METADATA).map(Duration::from_millis);
+    let after = after.or_else(|| number(RETRY_AFTER_METADATA).map(Duration::from_secs));
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::Cancelled | Code::Unknown => {
             Verdict::Again { after: after.unwrap_or_default() }
@@ -88,8 +102,6 @@ pub(crate) fn verdict(status: &Status) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use tonic::metadata::MetadataMap;
-
     use super::*;
 
     /// Goal: what may pass is tried again, not before the server's time; what is too large or wrong is not.
@@ -100,6 +112,8 @@ mod tests {
         let limited = Status::with_metadata(Code::ResourceExhausted, "later", metadata);
         assert_eq!(verdict(&limited), Verdict::Again { after: Duration::from_secs(3) });
         assert_eq!(verdict(&Status::resource_exhausted("too large")), Verdict::Final);
+        let refused = refused_status(Refusal { retry_after_ms: 1_300, ..Refusal::default() });
+        assert_eq!(verdict(&refused), Verdict::Again { after: Duration::from_millis(1_300) });
         assert_eq!(verdict(&Status::unavailable("log")), Verdict::Again { after: Duration::ZERO });
         assert_eq!(verdict(&Status::invalid_argument("no")), Verdict::Final);
         assert_eq!(verdict(&Status::unauthenticated("no")), Verdict::Final);

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use proto::v1::{Event, IngestBatchRequest, IngestReply};
+use proto::v1::{Event, IngestBatchRequest, IngestReply, Refusal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use crate::{ClientError, Options, PushError, Summary, connection::Stub, retry::Attempts, tokens::Name};
+use crate::{
+    ClientError, Options, PushError, Summary, connection::Stub, error::refused_status, retry::Attempts, tokens::Name,
+};
 
 /// Writes rows as they are, of any tables. Dropping it gives up what is not acked.
 pub struct RowsWriter {
@@ -20,6 +22,8 @@ pub struct RowsWriter {
     unacked: VecDeque<Sent>,
     stream: Option<Stream>,
     attempts: Attempts,
+    /// Pauses made because a batch was refused.
+    pauses: u64,
     summary: Summary,
     stopped: bool,
 }
@@ -27,6 +31,8 @@ pub struct RowsWriter {
 struct Sent {
     request: IngestBatchRequest,
     first_row: u64,
+    /// Pauses that had been made when it was sent.
+    pauses: u64,
 }
 
 struct Stream {
@@ -46,6 +52,7 @@ impl RowsWriter {
             unacked: VecDeque::new(),
             stream: None,
             attempts: Attempts::default(),
+            pauses: 0,
             summary: Summary::default(),
             stopped: false,
         }
@@ -90,7 +97,7 @@ impl RowsWriter {
             // A stream that has ended is noticed where its reply is awaited; the batch is sent again then.
             let _ = stream.requests.send(request.clone()).await;
         }
-        self.unacked.push_back(Sent { request, first_row });
+        self.unacked.push_back(Sent { request, first_row, pauses: self.pauses });
         if self.stream.is_none() {
             // Likewise where none can be opened now.
             self.stream = self.open().await.ok();
@@ -120,6 +127,10 @@ impl RowsWriter {
     async fn settle_first(&mut self) -> Result<(), ClientError> {
         loop {
             let status = match self.next_reply().await {
+                Ok(IngestReply { refused: Some(refused), .. }) => {
+                    self.send_again(refused).await?;
+                    continue;
+                }
                 Ok(reply) => {
                     let Some(sent) = self.unacked.pop_front() else { return Ok(()) };
                     let last_row = sent.first_row + sent.request.events.len() as u64;
@@ -131,13 +142,33 @@ impl RowsWriter {
                 Err(status) => status,
             };
             self.stream = None;
-            let waited = self.attempts.wait(&self.options.retry, status, self.next_sequence).await;
-            if let Err(error) = waited {
-                self.stopped = true;
-                return Err(error);
-            }
-            self.summary.retries += 1;
+            self.pause(status).await?;
         }
+    }
+
+    /// Sends the oldest batch again, behind the others, after it was refused by itself. One pause is enough for all that were
+    /// sent before it.
+    async fn send_again(&mut self, refused: Refusal) -> Result<(), ClientError> {
+        let Some(mut sent) = self.unacked.pop_front() else { return Ok(()) };
+        if sent.pauses == self.pauses {
+            self.pauses += 1;
+            self.pause(refused_status(refused)).await?;
+        }
+        sent.pauses = self.pauses;
+        if let Some(stream) = &self.stream {
+            // As in `flush`: a stream that has ended is noticed where its reply is awaited.
+            let _ = stream.requests.send(sent.request.clone()).await;
+        }
+        self.unacked.push_back(sent);
+        Ok(())
+    }
+
+    /// Waits before the next attempt, if there is to be one.
+    async fn pause(&mut self, status: Status) -> Result<(), ClientError> {
+        let waited = self.attempts.wait(&self.options.retry, status, self.next_sequence).await;
+        self.stopped |= waited.is_err();
+        self.summary.retries += 1;
+        waited
     }
 
     async fn next_reply(&mut self) -> Result<IngestReply, Status> {

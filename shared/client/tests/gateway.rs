@@ -133,3 +133,30 @@ async fn rows_arrive_over_a_stream() {
     assert!(summary.retries >= 1);
     assert!(times_stored(&gateway).into_keys().eq((0..205).filter(|n| *n != 77)), "none is missing");
 }
+
+/// Goal: batches of a stream that are refused for a while are sent again after the time that the server says, behind the
+/// others, until each has arrived once; the pause is made once for all that were refused together.
+#[tokio::test(start_paused = true)]
+async fn refused_batches_of_a_stream_come_again() {
+    let gateway = Gateway::start().await;
+    let mut writer = connect(&gateway).await.rows(Options { batch_rows_max: 10, ..options() });
+    gateway.log.next(&[State::Well, State::Full, State::Full, State::Full, State::Full]);
+    let began = tokio::time::Instant::now();
+    for n in 0..100 {
+        let event = Event {
+            namespace: "shop".into(),
+            table: "t".into(),
+            event_time: Some(NOW),
+            event_id: Some(format!("e{n}")),
+            dimensions: [].into(),
+            metrics: [("n".into(), n as f64)].into(),
+        };
+        writer.push(event).await.unwrap();
+    }
+    let summary = writer.finish().await.unwrap();
+    assert_eq!((summary.accepted, summary.batches), (100, 10));
+    assert!((1..=4).contains(&summary.retries), "{}", summary.retries);
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    let stored = times_stored(&gateway);
+    assert!(stored.keys().copied().eq(0..100) && stored.values().all(|times| *times == 1), "{stored:?}");
+}

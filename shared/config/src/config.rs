@@ -11,7 +11,7 @@ use types::limits;
 
 use crate::{
     ConfigError, LogFormat, LogLevel, Machine, Secret, ServiceName,
-    settings::{Key, RawConfig},
+    settings::{Key, RawConfig, RawGateway},
 };
 
 /// Share of the machine's memory that the hot tier takes at most, percent.
@@ -129,6 +129,21 @@ pub struct GatewayConfig {
     pub inflight_bytes_max: u64,
     /// Bytes of dead letters on disk; the oldest leave first.
     pub dead_letter_bytes_max: u64,
+    /// How far behind the application of what comes in may be.
+    pub lag: LagConfig,
+}
+
+/// Limits of the lag between the log and what is applied of it.
+#[derive(Debug, Clone, Copy)]
+pub struct LagConfig {
+    /// How long a record may wait to be applied before the gateway is degraded.
+    pub degraded: Duration,
+    /// How long one may wait before events are refused.
+    pub refused: Duration,
+    /// Bytes that may wait to be applied before the gateway is degraded.
+    pub degraded_bytes: u64,
+    /// Bytes that may wait before events are refused.
+    pub refused_bytes: u64,
 }
 
 /// The stream ingester.
@@ -409,6 +424,21 @@ fn gateway(raw: &RawConfig) -> Result<GatewayConfig, ConfigError> {
             256 * mib,
             mib..=tib,
         )?,
+        lag: lag(raw)?,
+    })
+}
+
+fn lag(raw: &RawGateway) -> Result<LagConfig, ConfigError> {
+    let (section, mib, tib) = ("gateway", 1_u64 << 20, 1_u64 << 40);
+    let refused_ms = number(section, "lag_refused_ms", raw.lag_refused_ms, 10_000, 100..=3_600_000)?;
+    let refused_bytes = number(section, "lag_refused_bytes", raw.lag_refused_bytes, 2_048 * mib, mib..=tib)?;
+    // A warning that comes after the refusal would warn of nothing; a default follows a lowered limit down.
+    let (ms, bytes) = (refused_ms.min(2_000), refused_bytes.min(512 * mib));
+    Ok(LagConfig {
+        degraded: millis(section, "lag_degraded_ms", raw.lag_degraded_ms, ms, 100..=refused_ms)?,
+        refused: Duration::from_millis(refused_ms),
+        degraded_bytes: number(section, "lag_degraded_bytes", raw.lag_degraded_bytes, bytes, mib..=refused_bytes)?,
+        refused_bytes,
     })
 }
 

@@ -167,6 +167,10 @@ section!(RawGateway "gateway" {
     request_events_max: u64,
     inflight_bytes_max: u64,
     dead_letter_bytes_max: u64,
+    lag_degraded_ms: u64,
+    lag_refused_ms: u64,
+    lag_degraded_bytes: u64,
+    lag_refused_bytes: u64,
 });
 section!(RawStreamIngester "stream_ingester" {
     http_port: u16,

@@ -19,6 +19,8 @@ const PARTITIONS_MAX: usize = if cfg!(loom) { 2 } else { types::limits::PARTITIO
 /// Above `limit + limit / OVERDRAFT_SHARE` every partition evicts, also one that does not own the oldest: the owner may be
 /// behind, and memory comes before order.
 const OVERDRAFT_SHARE: u64 = 16;
+/// Above `limit + limit / EXHAUSTED_SHARE` nothing more should come in; beyond the overdraft, which passes by itself.
+const EXHAUSTED_SHARE: u64 = 8;
 /// This share of the limit is for buffers that wait to be used again.
 const RESERVE_SHARE: u64 = 32;
 /// This share of the limit is for tables of newest ids; beyond it they become sorted runs earlier.
@@ -80,6 +82,13 @@ impl MemoryBudget {
     #[must_use]
     pub fn retired(&self) -> u64 {
         self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Whether so much more than the limit is used that making room does not keep up: nothing more can leave, or readers hold
+    /// on to what has left.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.used() > self.limit + self.limit / EXHAUSTED_SHARE
     }
 
     /// Bytes that eviction has to free; 0 where none. What is retired or pooled is not resident any more.
@@ -285,8 +294,10 @@ mod tests {
         budget.add(150);
         budget.retire(60);
         assert_eq!((budget.used(), budget.retired(), budget.excess()), (150, 60, 0));
+        assert!(budget.is_exhausted(), "whoever holds it, it is held");
         budget.reclaim(60);
         budget.sub(60);
         assert_eq!((budget.used(), budget.excess()), (90, 0));
+        assert!(!budget.is_exhausted());
     }
 }

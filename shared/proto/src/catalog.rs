@@ -100,3 +100,13 @@ pub trait Catalog: Send + Sync + 'static {
     /// The placement map as this process knows it.
     fn placement(&self) -> Arc<PlacementMap>;
 }
+
+/// The tenants that there are: for services that look after what all of them have, never for a tenant's request.
+#[async_trait]
+pub trait Tenants: Send + Sync + 'static {
+    /// All of them, ascending.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` where metadata cannot be read.
+    async fn tenants(&self) -> Result<Vec<TenantId>, ApiError>;
+}

@@ -232,6 +232,23 @@ impl Unavailable {
     }
 }
 
+/// What a node's memory has to say to those who would send it more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryState {
+    /// There is room, or can be made.
+    Room,
+    /// The identities that the windows of tables keep take all of their share: shorter windows or fewer events help.
+    IdsFull,
+    /// More is used than the budget has, and nothing more can leave at once.
+    Full,
+}
+
+/// The memory of a node. Answers at once, without a lock.
+pub trait NodeMemory: Send + Sync + 'static {
+    /// Its state now.
+    fn memory(&self) -> MemoryState;
+}
+
 /// A node of the hot tier, as the query API and the watermark service see it.
 #[async_trait]
 pub trait HotTier: Send + Sync + 'static {

@@ -1,6 +1,6 @@
 //! The watermark service as other services see it: how far each partition is, measured from the log's side.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use types::{ApiError, Offset, PartitionId, Table, Timestamp};
@@ -30,6 +30,21 @@ pub struct TableProgress {
     pub watermark: Option<Timestamp>,
     /// The greatest freshness of its partitions, µs.
     pub freshness_us: i64,
+}
+
+/// How far the application of the log is behind what came in since this process started, over all partitions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// Bytes of the bodies of records that wait.
+    pub bytes: u64,
+    /// Age of the record that waits longest; 0 where none waits. What the log held before the start counts from the start on.
+    pub age: Duration,
+}
+
+/// The lag as it was a moment ago, for those who ask with every request: answers at once, without a lock.
+pub trait ApplyLag: Send + Sync + 'static {
+    /// The lag.
+    fn lag(&self) -> Lag;
 }
 
 /// Progress of tables.

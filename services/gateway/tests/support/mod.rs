@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod catalog;
+pub mod load;
 pub mod log;
 
 use std::{
@@ -21,7 +22,7 @@ use serde_json::Value;
 use service::{Authenticator, Host, HttpLimits, Metrics, Running};
 use types::Timestamp;
 
-use self::{catalog::MemoryCatalog, log::MemoryLog};
+use self::{catalog::MemoryCatalog, load::TestLoad, log::MemoryLog};
 
 /// The time at which all tests take place, µs.
 pub const NOW: i64 = 1_754_772_362_000_000;
@@ -57,6 +58,7 @@ pub struct Gateway {
     pub catalog: Arc<MemoryCatalog>,
     pub log: Arc<MemoryLog>,
     pub clock: Arc<TestClock>,
+    pub load: Arc<TestLoad>,
     pub dir: tempfile::TempDir,
 }
 
@@ -95,17 +97,19 @@ impl Gateway {
         let limits = HttpLimits { body_timeout: config.http.body_timeout, ..HttpLimits::default() };
         let key = config.api_key.as_ref().map(|key| key.expose().to_owned());
         let host = Host { limits, authenticator: Authenticator::from_key(key.as_deref()), metrics: Metrics::install() };
-        let clock = Arc::new(TestClock::default());
+        let (clock, load) = (Arc::new(TestClock::default()), Arc::new(TestLoad::default()));
         let deps = gateway::Deps {
             catalog: catalog.clone(),
             log: log.clone(),
             token_key: TokenKey::new(KEY),
             limiter_key: 1,
             letters: gateway::open_dead_letters(&config).unwrap(),
+            lag: load.clone(),
+            memory: load.clone(),
             clock: clock.clone(),
         };
         let running = gateway::start(&config, &host, deps).await.unwrap();
-        Self { running, catalog, log, clock, dir }
+        Self { running, catalog, log, clock, load, dir }
     }
 
     /// Sends JSON to `POST /v1/events`.

@@ -16,11 +16,15 @@ use gateway::dead_letters::{Counts, DeadLetters};
 use hot_tier::HotTierError;
 use id_store::IdStore;
 use metadata::{MetadataError, MetadataStore, SECRET_BYTES, SqliteStore};
-use proto::{catalog::Catalog, hot_tier::HotTier, progress::Progress};
+use proto::{
+    catalog::{Catalog, Tenants},
+    hot_tier::{HotTier, NodeMemory},
+    progress::{ApplyLag, Progress},
+};
 use service::{Authenticator, Host, HttpLimits, Metrics, Running, StartError};
 use stream_ingester::IngesterError;
 use tokio::task::JoinHandle;
-use types::{NodeId, PartitionId, TenantId, Timestamp};
+use types::{NodeId, PartitionId, Timestamp};
 use watermark::Watermarks;
 
 use super::log_size;
@@ -84,6 +88,7 @@ impl Composed {
         let partitions = partitions(config, log.partitions())?;
         let (addresses, hash_seed) = (config.addresses(ServiceName::HotTier), getrandom::u64()?);
         let hot = hot_tier::start(&host, addresses, config.hot_tier, hash_seed, partitions).await?;
+        let memory: Arc<dyn NodeMemory> = Arc::new(hot.node.clone());
         let node: Arc<dyn HotTier> = Arc::new(hot.node);
         let ingester = stream_ingester::start(
             &host,
@@ -92,17 +97,18 @@ impl Composed {
             stream_ingester::Deps { log: Arc::clone(&log), writers: hot.writers },
         )
         .await?;
-        let after_log = vec![hot.running, ingester];
+        let after_log = vec![hot.running, ingester.running];
 
         let mut before_log = Vec::new();
         let shared = Shared { host: &host, config, catalog: &catalog, log: &log, node: &node };
         let letters = gateway::open_dead_letters(config)?;
-        before_log.push(shared.watermark(token_key.clone(), Arc::new(Counts(Arc::clone(&letters)))).await?);
+        let counts = Arc::new(Counts(Arc::clone(&letters)));
+        before_log.push(shared.watermark(token_key.clone(), counts, Arc::new(plane.clone())).await?);
         before_log.push(shared.query_api(token_key.clone()).await?);
         before_log.push(shared.rebalancer().await?);
         let deps = control_plane::Deps { control_plane: plane, hot_tier: Arc::clone(&node), clock: clock() };
         before_log.push(control_plane::start(&host, &config.into(), deps).await?);
-        before_log.push(shared.gateway(token_key, letters).await?);
+        before_log.push(shared.gateway(token_key, letters, ingester.lag, memory).await?);
         for running in after_log.iter().chain(&before_log) {
             tracing::info!(service = running.service(), http = %running.http_address(), "started");
         }
@@ -135,14 +141,19 @@ struct Shared<'a> {
 }
 
 impl Shared<'_> {
-    async fn watermark(&self, token_key: TokenKey, letters: Arc<Counts>) -> Result<Running, StartError> {
+    async fn watermark(
+        &self,
+        token_key: TokenKey,
+        letters: Arc<Counts>,
+        tenants: Arc<dyn Tenants>,
+    ) -> Result<Running, StartError> {
         let deps = watermark::Deps {
             catalog: Arc::clone(self.catalog),
             log: Arc::clone(self.log),
             hot_tier: Arc::clone(self.node),
             dead_letters: letters,
             token_key,
-            audited: vec![TenantId::DEFAULT],
+            tenants,
             clock: clock(),
         };
         watermark::start(self.host, &self.config.into(), deps).await
@@ -161,13 +172,21 @@ impl Shared<'_> {
         query_api::start(self.host, self.config.addresses(ServiceName::QueryApi), self.config.query_api, deps).await
     }
 
-    async fn gateway(&self, token_key: TokenKey, letters: Arc<DeadLetters>) -> Result<Running, ComposeError> {
+    async fn gateway(
+        &self,
+        token_key: TokenKey,
+        letters: Arc<DeadLetters>,
+        lag: Arc<dyn ApplyLag>,
+        memory: Arc<dyn NodeMemory>,
+    ) -> Result<Running, ComposeError> {
         let deps = gateway::Deps {
             catalog: Arc::clone(self.catalog),
             log: Arc::clone(self.log),
             token_key,
             limiter_key: getrandom::u64()?,
             letters,
+            lag,
+            memory,
             clock: Arc::new(gateway::SystemClock::default()),
         };
         Ok(gateway::start(self.config, self.host, deps).await?)

@@ -86,9 +86,12 @@ async fn the_ledger_waits_for_a_token() {
 /// table's name, and balance ends that.
 #[tokio::test(start_paused = true)]
 async fn an_imbalance_raises_the_alarm() {
-    let world = world("alarmed");
+    // Of any tenant: nobody has to ask for it.
+    let world = World::of_tenant(TenantId(7), "alarmed");
+    world.ends.lock().unwrap().extend([(0, 10), (1, 4)]);
+    world.applied.lock().unwrap().insert(0, 7);
     let (running, metrics) = world.start().await;
-    let labels = "{namespace=\"shop\",table=\"alarmed\"}";
+    let labels = "{tenant=\"7\",namespace=\"shop\",table=\"alarmed\"}";
     let balanced = |value| format!("truenow_ledger_balanced{labels} {value}\n");
     until(|| metrics.render().contains(&balanced(1)).then_some(())).await;
     assert!(!metrics.render().contains(&format!("truenow_ledger_imbalance_total{labels}")));
@@ -102,7 +105,7 @@ async fn an_imbalance_raises_the_alarm() {
         _ => None,
     })
     .await;
-    assert!(reasons[0].contains("the ledger of shop.alarmed does not balance"), "{reasons:?}");
+    assert!(reasons[0].contains("the ledger of shop.alarmed of tenant 7 does not balance"), "{reasons:?}");
 
     world.rows.lock().unwrap().live -= 1;
     until(|| (running.health().status() == HealthStatus::Healthy).then_some(())).await;

@@ -15,7 +15,7 @@ use codec::TokenKey;
 use event_log::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogLedger, LogReader, ReadError};
 use placement::PlacementMap;
 use proto::{
-    catalog::{Catalog, NewTable, TablePatch},
+    catalog::{Catalog, NewTable, TablePatch, Tenants},
     dead_letters::DeadLetterCounts,
     hot_tier::{EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus},
 };
@@ -57,6 +57,8 @@ pub(crate) struct World {
     pub(crate) now: AtomicI64,
     /// The table, of namespace `shop`.
     table: &'static str,
+    /// Whose it is.
+    tenant: TenantId,
 }
 
 #[async_trait]
@@ -99,6 +101,10 @@ impl EventLog for World {
         let rows = self.rows.lock().unwrap();
         let (acked_rows, in_flight_rows) = if partition.0 == 0 { (rows.acked, rows.in_flight) } else { (1, 1) };
         Ok(LogLedger { acked_rows, in_flight_rows, end })
+    }
+
+    fn appended_bytes(&self, _: PartitionId) -> u64 {
+        0
     }
 
     fn load(&self) -> Load {
@@ -166,7 +172,7 @@ impl Catalog for World {
     }
 
     async fn table(&self, tenant: TenantId, name: &TableName) -> Result<Arc<Table>, ApiError> {
-        assert_eq!(tenant, TenantId::DEFAULT);
+        assert_eq!(tenant, self.tenant);
         if *name != TableName::new("shop", self.table) {
             return Err(ApiError::new(ErrorCode::NotFound, "there is no such table"));
         }
@@ -212,6 +218,13 @@ impl Catalog for World {
     }
 }
 
+#[async_trait]
+impl Tenants for World {
+    async fn tenants(&self) -> Result<Vec<TenantId>, ApiError> {
+        Ok(vec![self.tenant])
+    }
+}
+
 /// Five of each table.
 #[async_trait]
 impl DeadLetterCounts for World {
@@ -224,7 +237,13 @@ impl DeadLetterCounts for World {
 impl World {
     /// A world with one table. Tests that look at the table's gauges have one of their own.
     pub(crate) fn new(table: &'static str) -> Arc<Self> {
+        Self::of_tenant(TenantId::DEFAULT, table)
+    }
+
+    /// The same, of another tenant.
+    pub(crate) fn of_tenant(tenant: TenantId, table: &'static str) -> Arc<Self> {
         Arc::new(Self {
+            tenant,
             ends: Mutex::default(),
             applied: Mutex::default(),
             rows: Mutex::new(ROWS),
@@ -235,7 +254,7 @@ impl World {
     }
 
     pub(crate) fn key(&self) -> TableKey {
-        TableKey { tenant: TenantId::DEFAULT, table: TableId(1), generation: Generation(3) }
+        TableKey { tenant: self.tenant, table: TableId(1), generation: Generation(3) }
     }
 
     pub(crate) async fn start(self: &Arc<Self>) -> (Running, Metrics) {
@@ -250,7 +269,7 @@ impl World {
             hot_tier: self.clone(),
             dead_letters: self.clone(),
             token_key: TokenKey::new([7; 32]),
-            audited: vec![TenantId::DEFAULT],
+            tenants: self.clone(),
             clock,
         };
         (watermark::start(&host, &Config { http: any, grpc: any }, deps).await.unwrap(), metrics)

@@ -1,0 +1,200 @@
+//! How far the application is behind what came in since the start, looked at ten times a second, for those who admit events.
+//!
+//! What the log held at the start counts for nothing but time: a node that catches up takes events, as long as what it
+//! takes stays within the same limits as at any other time.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use event_log::EventLog;
+use proto::progress::{ApplyLag, Lag};
+use tokio::time::MissedTickBehavior;
+use types::Timestamp;
+
+use crate::PartitionProgress;
+
+/// How often to look.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The lag at the last look. Relaxed: two figures that order nothing, and need not be of the same look.
+#[derive(Debug, Default)]
+pub(crate) struct LagGauge {
+    bytes: AtomicU64,
+    age_us: AtomicU64,
+}
+
+impl LagGauge {
+    fn set(&self, lag: Lag) {
+        self.bytes.store(lag.bytes, Relaxed);
+        self.age_us.store(u64::try_from(lag.age.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+}
+
+impl ApplyLag for LagGauge {
+    fn lag(&self) -> Lag {
+        Lag { bytes: self.bytes.load(Relaxed), age: Duration::from_micros(self.age_us.load(Relaxed)) }
+    }
+}
+
+/// Keeps the gauge up to date.
+pub(crate) async fn follow(gauge: Arc<LagGauge>, log: Arc<dyn EventLog>, partitions: Vec<Arc<PartitionProgress>>) {
+    let started_at = now();
+    let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let (log, partitions) = (Arc::clone(&log), partitions.clone());
+        // The time of a record that left the log's memory is looked up on disk.
+        let looked = tokio::task::spawn_blocking(move || lag_at(log.as_ref(), &partitions, started_at, now())).await;
+        gauge.set(looked.expect("looking at the log does not panic"));
+    }
+}
+
+/// The lag of all partitions at a time, with records from before `started_at` taken as of then.
+fn lag_at(log: &dyn EventLog, partitions: &[Arc<PartitionProgress>], started_at: Timestamp, now: Timestamp) -> Lag {
+    let mut lag = Lag::default();
+    for progress in partitions {
+        let (partition, next) = (progress.partition(), progress.next_offset());
+        // What is applied is asked for first: it only grows, so the difference is never too small.
+        let applied_bytes = progress.applied_bytes();
+        let bounds = log.bounds(partition);
+        if next >= bounds.end {
+            continue;
+        }
+        lag.bytes += log.appended_bytes(partition).saturating_sub(applied_bytes);
+        let waiting_since = log.append_time_of(partition, next).unwrap_or(bounds.last_append_time).max(started_at);
+        let age_us = u64::try_from(now.micros_since(waiting_since)).unwrap_or(0);
+        lag.age = lag.age.max(Duration::from_micros(age_us));
+    }
+    lag
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use codec::{BlockHeader, BodyBuilder, EventRef};
+    use event_log::{Append, EmbeddedConfig, EmbeddedLog, faults::MemoryFiles};
+    use proto::hot_tier::{NotApplied, PartitionWriter};
+    use service::{Health, Shutdown};
+    use types::{GapReason, Generation, Offset, PartitionId, SchemaVersion, TableId, TableKey, TenantId};
+
+    use super::*;
+    use crate::worker::{Means, Worker};
+
+    /// Applies so many records, and waits with the next.
+    struct Slow {
+        next: Offset,
+        until: Arc<Mutex<u64>>,
+    }
+
+    impl PartitionWriter for Slow {
+        fn partition(&self) -> PartitionId {
+            PartitionId(0)
+        }
+
+        fn next_offset(&self) -> Offset {
+            self.next
+        }
+
+        fn apply(&mut self, _: Offset, _: Timestamp, _: &BlockHeader, _: &[u8]) -> Result<(), NotApplied> {
+            if self.next.0 == *self.until.lock().unwrap() {
+                return Err(NotApplied::TryAgain(types::ApiError::unavailable("slow")));
+            }
+            self.next = self.next.next();
+            Ok(())
+        }
+
+        fn pass_over(&mut self, end: Offset, _: GapReason, _: Option<&BlockHeader>) -> Result<(), NotApplied> {
+            self.next = end;
+            Ok(())
+        }
+
+        fn housekeep(&mut self) {}
+
+        fn needed_from(&self) -> Offset {
+            Offset::ZERO
+        }
+
+        fn recovered(&mut self) {}
+    }
+
+    fn block() -> Append {
+        let event =
+            EventRef { namespace: "n", table: "t", event_time: Some(1), event_id: None, dimensions: &[], metrics: &[] };
+        let mut builder = BodyBuilder::default();
+        builder.push(&event, Timestamp(0), 0).unwrap();
+        let body = builder.finish(false).unwrap();
+        let key = TableKey { tenant: TenantId(1), table: TableId(1), generation: Generation(1) };
+        Append { header: body.header(key, SchemaVersion(1), PartitionId(0), None), body: body.bytes }
+    }
+
+    struct World {
+        log: Arc<EmbeddedLog>,
+        worker: Worker,
+        progress: Arc<PartitionProgress>,
+        until: Arc<Mutex<u64>>,
+    }
+
+    impl World {
+        async fn append(&self, blocks: usize) {
+            self.log.append(vec![block(); blocks]).await.unwrap();
+        }
+
+        /// Applies up to a record, and gives the lag at a time; what came before 1,000 µs was there at the start.
+        fn lag(&mut self, until: u64, now: i64) -> Lag {
+            *self.until.lock().unwrap() = until;
+            for _ in 0..20 {
+                let _ = self.worker.step(Duration::ZERO);
+            }
+            lag_at(self.log.as_ref(), &[Arc::clone(&self.progress)], Timestamp(1_000), Timestamp(now))
+        }
+    }
+
+    /// A log of one partition that is appended to at the time given, with three records from before the start.
+    async fn world(clock: Arc<Mutex<i64>>) -> World {
+        let clock = move || Timestamp(*clock.lock().unwrap());
+        let config = EmbeddedConfig::new("/log", 1);
+        let files = Arc::new(MemoryFiles::new(1));
+        let log = Arc::new(EmbeddedLog::open(config, files, Arc::new(clock)).unwrap());
+        log.append(vec![block(); 3]).await.unwrap();
+        let (progress, until) = (Arc::new(PartitionProgress::new(PartitionId(0))), Arc::new(Mutex::new(0)));
+        let writer = Slow { next: Offset::ZERO, until: Arc::clone(&until) };
+        let means = Means {
+            log: log.clone(),
+            progress: Arc::clone(&progress),
+            health: Health::starting("test", "0"),
+            stop: Shutdown::new(),
+        };
+        World { worker: Worker::new(means, Box::new(writer), 1), log, progress, until }
+    }
+
+    /// Goal: the lag is the bytes that came since the start and wait, and the age of the oldest record that waits, counted
+    /// from the start for what is older; nothing waits, no lag.
+    #[tokio::test]
+    async fn lag_is_what_waits() {
+        let clock = Arc::new(Mutex::new(5));
+        let bytes = block().body.len() as u64;
+        let mut world = world(Arc::clone(&clock)).await;
+        let us = |us| Duration::from_micros(us);
+        assert_eq!(world.lag(0, 1_500), Lag { bytes: 0, age: us(500) });
+        *clock.lock().unwrap() = 2_000;
+        world.append(4).await;
+        assert_eq!(world.lag(2, 2_100), Lag { bytes: 4 * bytes, age: us(1_100) });
+        assert_eq!(world.lag(3, 2_100), Lag { bytes: 4 * bytes, age: us(100) });
+        assert_eq!(world.lag(6, 2_200), Lag { bytes, age: us(200) });
+        assert_eq!(world.lag(7, 9_000), Lag::default());
+        *clock.lock().unwrap() = 10_000;
+        world.append(1).await;
+        assert_eq!(world.lag(7, 10_001), Lag { bytes, age: us(1) });
+    }
+}
