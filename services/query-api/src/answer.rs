@@ -76,7 +76,7 @@ impl Answers {
         }
     }
 
-    async fn parse(&self, json: Bytes) -> Result<Query, ApiError> {
+    pub(crate) async fn parse(&self, json: Bytes) -> Result<Query, ApiError> {
         if json.len() <= INLINE_BYTES_MAX {
             return query::parse(&json, &self.limits);
         }

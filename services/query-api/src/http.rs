@@ -1,4 +1,4 @@
-//! The routes: `POST /v1/query`, `GET /v1/events`.
+//! The routes: `POST /v1/query`, `GET /v1/metrics`, `GET /v1/events`, `POST /v1/explain`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use axum::{
 use service::{ApiErrorResponse, read_body};
 use types::{ApiError, ErrorCode, TenantId};
 
-use crate::answer::Answers;
+use crate::{answer::Answers, short_form};
 
 /// Bytes of a query; lists of values may be long.
 pub(crate) const QUERY_BYTES_MAX: usize = types::limits::REQUEST_BYTES_MAX;
@@ -28,6 +28,8 @@ pub(crate) fn routes(answers: Arc<Answers>, body_timeout: Duration) -> Router {
     Router::new()
         .route("/v1/query", post(query))
         .route("/v1/events", get(events))
+        .route("/v1/explain", post(explain))
+        .route("/v1/metrics", get(metrics))
         .with_state(Handler { answers, body_timeout })
 }
 
@@ -40,6 +42,26 @@ async fn query(
     check_form(&headers)?;
     let body = read_body(body, QUERY_BYTES_MAX, handler.body_timeout).await?;
     Ok(json(handler.answers.answer(tenant, body).await?))
+}
+
+async fn explain(
+    State(handler): State<Handler>,
+    Extension(tenant): Extension<TenantId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiErrorResponse> {
+    check_form(&headers)?;
+    let body = read_body(body, QUERY_BYTES_MAX, handler.body_timeout).await?;
+    Ok(json(handler.answers.explain(tenant, body).await?))
+}
+
+async fn metrics(
+    State(handler): State<Handler>,
+    Extension(tenant): Extension<TenantId>,
+    Query(params): Query<Vec<(String, String)>>,
+) -> Result<Response, ApiErrorResponse> {
+    let query = short_form::query_json(tenant, params)?;
+    Ok(json(handler.answers.answer(tenant, query.into()).await?))
 }
 
 async fn events(

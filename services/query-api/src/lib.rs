@@ -7,12 +7,14 @@
 mod answer;
 mod event_ids;
 mod events;
+mod explain;
 mod fanout;
 mod grpc;
 mod http;
 mod params;
 mod places;
 mod receipt;
+mod short_form;
 
 use std::sync::Arc;
 

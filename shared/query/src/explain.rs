@@ -8,7 +8,9 @@ use engine::{CHUNK_ROWS, Codes, ColumnIndex, SegmentView};
 use types::{PartitionId, Timestamp};
 
 use crate::{
-    plan::Plan,
+    cells::{Cell, QuantileMethod},
+    distinct::EXACT_MAX,
+    plan::{Output, Plan},
     segment_filter::{Passing, passing},
     source::{PlannedSource, Source},
     task::has_rows_in,
@@ -23,6 +25,8 @@ const KEY_NS: f64 = 1.5;
 const BUCKET_NS: f64 = 1.0;
 const CELL_NS: f64 = 0.4;
 const KEYED_CELL_NS: f64 = 1.0;
+/// Likewise of a cell that keeps more than a number: values by bins, codes by counts.
+const WIDE_CELL_NS: f64 = 3.0;
 
 /// What a scan does with a table of the plan in one partition.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,6 +107,36 @@ impl SegmentCount {
     }
 }
 
+/// How an output of a plan is computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputMethod {
+    /// The output.
+    pub name: String,
+    /// `exact`; `sketch` or `tdigest`, with a bound or without; `auto` and `hyperloglog`, which are exact up to `exact_max`;
+    /// `counts`, exact as long as the counters suffice. The answer says which it was.
+    pub method: &'static str,
+    /// What `auto` and `hyperloglog` take up to which they are exact: rows in the range, distinct values of a group.
+    pub exact_max: Option<u64>,
+}
+
+/// How the outputs of a plan are computed, in their order.
+#[must_use]
+pub fn methods(plan: &Plan) -> Vec<OutputMethod> {
+    plan.outputs.iter().map(|output| method(plan, output)).collect()
+}
+
+fn method(plan: &Plan, output: &Output) -> OutputMethod {
+    let (method, exact_max) = match output.value.cell().map(|cell| &plan.cells[cell]) {
+        Some(Cell::Quantiles { method: auto @ QuantileMethod::Auto, .. }) => ("auto", Some(auto.rows_max())),
+        Some(Cell::Quantiles { method: QuantileMethod::Sketch, .. }) => ("sketch", None),
+        Some(Cell::Digest(_)) => ("tdigest", None),
+        Some(Cell::Distinct(_)) => ("hyperloglog", Some(EXACT_MAX as u64)),
+        Some(Cell::Top { .. }) => ("counts", None),
+        _ => ("exact", None),
+    };
+    OutputMethod { name: output.name.clone(), method, exact_max }
+}
+
 /// Explains the scan of one source.
 #[must_use]
 pub fn explain(plan: &Plan, source: Source) -> SourceExplanation {
@@ -177,7 +211,11 @@ fn cost(plan: &Plan, source: &PlannedSource, segment: &SegmentView) -> ScanCost 
     }
     for at in 0..plan.cells.len() {
         bytes += source.cell(at).map_or(0, |column| width(segment, column));
-        nanoseconds += if plan.grouped() { KEYED_CELL_NS } else { CELL_NS };
+        nanoseconds += match &plan.cells[at] {
+            Cell::Distinct(_) | Cell::Top { .. } | Cell::Quantiles { .. } | Cell::Digest(_) => WIDE_CELL_NS,
+            _ if plan.grouped() => KEYED_CELL_NS,
+            _ => CELL_NS,
+        };
     }
     let mut cost = ScanCost::default();
     for chunk in 0..segment.chunks() {

@@ -50,7 +50,9 @@ pub use answer::Answer;
 pub use ast::{Aggregate, Comparison, Condition, Filter, Function, Method, OrderBy, Over, Query, QueryLimits, Scalar};
 pub use cancel::Cancel;
 pub use events::{EventPlace, FoundEvents, RawEvent, first_events, select_events};
-pub use explain::{ScanCost, SegmentCount, SegmentExplanation, Skip, SourceExplanation, explain};
+pub use explain::{
+    OutputMethod, ScanCost, SegmentCount, SegmentExplanation, Skip, SourceExplanation, explain, methods,
+};
 pub use finish::finish;
 pub use merging::{PartitionMerge, merge};
 pub use parse::parse;

@@ -1,0 +1,222 @@
+//! `POST /v1/explain`: the plan of a query, unexecuted.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use futures_util::future::{join_all, try_join_all};
+use proto::hot_tier::{NodeExplanation, PartitionExplanation, ScanRequest, Unavailable};
+use query::{Plan, Query, ScanCost, SegmentExplanation, Skip, SourceExplanation};
+use serde::Serialize;
+use types::{ApiError, ErrorCode, PartitionId, TenantId, Timestamp};
+
+use crate::{
+    answer::{Answers, DEADLINE_GRACE, offsets_of, timed_out},
+    fanout::assign,
+    receipt::{self, Missing},
+};
+
+#[derive(Serialize)]
+struct Reply {
+    tables: Vec<String>,
+    /// Per output of the query.
+    columns: Vec<ColumnView>,
+    /// None is kept yet that could answer instead of rows.
+    rollup: Option<String>,
+    cost: CostView,
+    partitions: Vec<PartitionView>,
+    missing: Vec<Missing>,
+}
+
+#[derive(Serialize)]
+struct ColumnView {
+    name: String,
+    method: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exact_max: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct CostView {
+    rows: u64,
+    bytes: u64,
+    /// Milliseconds of one core, and of a node's scan threads together.
+    cpu_ms: f64,
+    ms: f64,
+}
+
+#[derive(Serialize)]
+struct PartitionView {
+    partition: u32,
+    offset: u64,
+    tables: Vec<SourceView>,
+}
+
+#[derive(Serialize)]
+struct SourceView {
+    table: String,
+    evicted_before_us: Option<i64>,
+    kept: CountView,
+    skipped: Vec<SkippedView>,
+    rows_to_scan: u64,
+    bytes_to_scan: u64,
+    segments: Vec<SegmentView>,
+}
+
+#[derive(Serialize)]
+struct CountView {
+    segments: u64,
+    rows: u64,
+}
+
+#[derive(Serialize)]
+struct SkippedView {
+    #[serde(flatten)]
+    why: WhyView,
+    segments: u64,
+    rows: u64,
+}
+
+#[derive(Serialize)]
+struct WhyView {
+    /// `time_range` or `filter`.
+    why: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SegmentView {
+    rows: u64,
+    time_min_us: i64,
+    time_max_us: i64,
+    sealed: bool,
+    kept: bool,
+    #[serde(flatten)]
+    skipped: Option<WhyView>,
+}
+
+/// What the nodes said.
+struct Explained {
+    partitions: Vec<PartitionExplanation>,
+    unavailable: Vec<(PartitionId, Unavailable)>,
+    /// Of the node that needs longest, ms.
+    ms: f64,
+}
+
+impl Answers {
+    /// The plan of a query, as JSON.
+    ///
+    /// # Errors
+    /// Those of the contract.
+    pub(crate) async fn explain(&self, tenant: TenantId, json: Bytes) -> Result<String, ApiError> {
+        let began = Instant::now();
+        let query = self.parse(json).await?;
+        let deadline = began + query.timeout;
+        let explained = self.explain_query(tenant, &query, deadline);
+        match tokio::time::timeout_at((deadline + DEADLINE_GRACE).into(), explained).await {
+            Ok(explained) => explained,
+            Err(_) => Err(timed_out(query.timeout)),
+        }
+    }
+
+    async fn explain_query(&self, tenant: TenantId, query: &Query, deadline: Instant) -> Result<String, ApiError> {
+        let tokens = self.tokens(tenant, query)?;
+        let tables = try_join_all(query.tables.iter().map(|name| self.table(tenant, name))).await?;
+        let after = offsets_of(&tokens, &tables)?;
+        let plan = Arc::new(query::plan(query, &tables)?);
+        let _place = self.places.take(deadline, query.timeout).await?;
+        let request = ScanRequest { plan: Arc::clone(&plan), partitions: Vec::new(), after, deadline };
+        let explained = self.ask(request).await?;
+        let reply = reply(&plan, explained);
+        serde_json::to_string(&reply).map_err(|error| ApiError::internal(format!("writing the plan failed: {error}")))
+    }
+
+    /// Asks the nodes that would be asked to scan.
+    async fn ask(&self, request: ScanRequest) -> Result<Explained, ApiError> {
+        let partitions = request.plan.partitions().into_iter().collect();
+        let assigned = assign(&partitions, &self.nodes, &self.catalog.placement());
+        let nodes = &self.nodes;
+        let requests = assigned.by_node.into_iter().map(|(node, partitions)| {
+            let after = request.after.iter().filter(|(p, _)| partitions.contains(p)).copied().collect();
+            let request = ScanRequest { partitions: partitions.clone(), after, ..request.clone() };
+            async move { (partitions, nodes[&node].explain(request).await) }
+        });
+        let mut explained = Explained { partitions: Vec::new(), unavailable: assigned.unavailable, ms: 0.0 };
+        for (partitions, result) in join_all(requests).await {
+            match result {
+                Ok(NodeExplanation { partitions, unavailable, threads }) => {
+                    let cost = total(&partitions);
+                    explained.ms = explained.ms.max(cost.nanoseconds / 1e6 / threads.max(1) as f64);
+                    explained.partitions.extend(partitions);
+                    explained.unavailable.extend(unavailable);
+                }
+                Err(error) if error.code == ErrorCode::Unavailable => {
+                    explained.unavailable.extend(partitions.into_iter().map(|p| (p, Unavailable::Unreachable)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        explained.partitions.sort_unstable_by_key(|partition| partition.partition);
+        explained.unavailable.sort_unstable_by_key(|(partition, _)| *partition);
+        Ok(explained)
+    }
+}
+
+fn total(partitions: &[PartitionExplanation]) -> ScanCost {
+    let mut total = ScanCost::default();
+    partitions.iter().flat_map(|partition| &partition.sources).for_each(|source| total.add(source.cost));
+    total
+}
+
+fn reply(plan: &Plan, explained: Explained) -> Reply {
+    let cost = total(&explained.partitions);
+    let sources = explained.partitions.iter().flat_map(|partition| &partition.sources);
+    let evicted_before: Option<Timestamp> = sources.filter_map(|source| source.evicted_before).max();
+    let view = |partition: PartitionExplanation| PartitionView {
+        partition: partition.partition.0,
+        offset: partition.next_offset.0,
+        tables: partition.sources.into_iter().map(|source| source_view(plan, source)).collect(),
+    };
+    let columns = query::methods(plan).into_iter();
+    Reply {
+        tables: plan.tables().iter().map(|table| table.name.to_string()).collect(),
+        columns: columns.map(|of| ColumnView { name: of.name, method: of.method, exact_max: of.exact_max }).collect(),
+        rollup: None,
+        cost: CostView { rows: cost.rows, bytes: cost.bytes, cpu_ms: cost.nanoseconds / 1e6, ms: explained.ms },
+        missing: receipt::missing(plan.range(), &explained.unavailable, &[], evicted_before),
+        partitions: explained.partitions.into_iter().map(view).collect(),
+    }
+}
+
+fn source_view(plan: &Plan, source: SourceExplanation) -> SourceView {
+    let skipped = source.skipped.into_iter();
+    SourceView {
+        table: plan.tables()[source.table].name.to_string(),
+        evicted_before_us: source.evicted_before.map(|time| time.0),
+        kept: CountView { segments: source.kept.segments, rows: source.kept.rows },
+        skipped: skipped
+            .map(|(skip, count)| SkippedView { why: why(skip), segments: count.segments, rows: count.rows })
+            .collect(),
+        rows_to_scan: source.cost.rows,
+        bytes_to_scan: source.cost.bytes,
+        segments: source.segments.into_iter().map(segment_view).collect(),
+    }
+}
+
+fn segment_view(segment: SegmentExplanation) -> SegmentView {
+    SegmentView {
+        rows: segment.rows,
+        time_min_us: segment.time_min.0,
+        time_max_us: segment.time_max.0,
+        sealed: segment.sealed,
+        kept: segment.skipped.is_none(),
+        skipped: segment.skipped.map(why),
+    }
+}
+
+fn why(skip: Skip) -> WhyView {
+    match skip {
+        Skip::TimeRange => WhyView { why: "time_range", column: None },
+        Skip::Filter(column) => WhyView { why: "filter", column: Some(column) },
+    }
+}
