@@ -95,7 +95,7 @@ impl IngestService {
     async fn columns(self, request: Request<Streaming<Bytes>>, share: Share) -> Result<Response<IngestReply>, Status> {
         let (tenant, message) = self.single(request, &share).await?;
         let columns = ColumnsRequest::decode(&message).map_err(status)?;
-        let ack = self.ingest.columns(tenant, columns).await;
+        let ack = self.ingest.columns(tenant, columns, share).await;
         ack.map(|ack| Response::new(reply(ack))).map_err(status)
     }
 

@@ -75,6 +75,15 @@ impl Share {
         Ok(())
     }
 
+    /// Holds more bytes for as long as the value lives, which may be longer than the request.
+    ///
+    /// # Errors
+    /// As [`Share::hold`].
+    pub(crate) fn holding(&self, bytes: u64) -> Result<Holding, ApiError> {
+        self.hold(bytes)?;
+        Ok(Holding { share: Some(self.clone()), bytes })
+    }
+
     /// Gives back bytes of what is held, for streams whose share outlives a message.
     pub(crate) fn give_back(&self, bytes: u64) {
         let before = self.0.bytes.fetch_update(Relaxed, Relaxed, |held| Some(held.saturating_sub(bytes)));
@@ -95,6 +104,29 @@ impl Share {
         B::Error: Into<BoxError>,
     {
         UnsyncBoxBody::new(Metered { body: Box::pin(body), share: self.clone() })
+    }
+}
+
+/// More bytes of a request, for as long as this lives: what was made of its body, and what waits on behalf of it.
+#[derive(Debug)]
+pub(crate) struct Holding {
+    share: Option<Share>,
+    bytes: u64,
+}
+
+impl Holding {
+    /// Holds nothing.
+    #[cfg(test)]
+    pub(crate) const fn nothing() -> Self {
+        Self { share: None, bytes: 0 }
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        if let Some(share) = &self.share {
+            share.give_back(self.bytes);
+        }
     }
 }
 
@@ -154,7 +186,12 @@ mod tests {
         b.hold(4).unwrap();
         a.give_back(100);
         assert_eq!(total.bytes.load(Relaxed), 4);
+        let more = b.holding(2).unwrap();
+        assert!(b.holding(5).is_err());
         drop(b);
+        assert_eq!(total.bytes.load(Relaxed), 6, "what waits is held although its request is gone");
+        drop(more);
+        assert_eq!(total.bytes.load(Relaxed), 0);
         let body = a.meter(Full::new(Bytes::from_static(b"12345678901")));
         assert!(body.collect().await.is_err());
         drop(a);

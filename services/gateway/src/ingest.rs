@@ -18,7 +18,7 @@ use crate::{
     admission::Admission,
     clock::Clock,
     columns::ColumnsJob,
-    dead_letters::DeadLetters,
+    dead_letters::{DeadLetters, Letter},
     in_flight::Share,
     pool::Pool,
     rows::{Format, Rejected, Rows, SortedRows},
@@ -174,7 +174,7 @@ impl Ingest {
                 Sorted::Tables(tables) => tables,
             };
             match self.grow(&mut job.tables, tenant, &mut tables).await? {
-                Added::Done => return self.store(tenant, tables, rejected).await,
+                Added::Done => return self.store(tenant, &job.request.share, 0, tables, rejected).await,
                 Added::Again => job.rules.strict = true,
             }
         }
@@ -204,8 +204,14 @@ impl Ingest {
     ///
     /// # Errors
     /// Nothing of the request was appended, or (`UNAVAILABLE`) nobody knows.
-    pub(crate) async fn columns(self: &Arc<Self>, tenant: TenantId, request: ColumnsRequest) -> Result<Ack, ApiError> {
+    pub(crate) async fn columns(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        request: ColumnsRequest,
+        share: Share,
+    ) -> Result<Ack, ApiError> {
         self.open(tenant)?;
+        let message_bytes = request.message_bytes;
         let bytes: usize = request.blocks.iter().map(Bytes::len).sum();
         metrics::counter!("truenow_ingest_bytes_total").increment(bytes as u64);
         let name = TableName::new(request.namespace.as_str(), request.table.as_str());
@@ -223,7 +229,7 @@ impl Ingest {
             let (sorted, rejected) = sorted?;
             let mut sorted = vec![sorted];
             if self.grow(&mut tables, tenant, &mut sorted).await? == Added::Done {
-                return self.store(tenant, sorted, rejected).await;
+                return self.store(tenant, &share, message_bytes, sorted, rejected).await;
             }
         }
         Err(ApiError::unavailable("the table of this request changes too quickly"))
@@ -284,10 +290,13 @@ impl Ingest {
         Ok(grown)
     }
 
-    /// Keeps letters, appends blocks, waits until both are durable.
+    /// Keeps letters, appends blocks, waits until both are durable. Their bytes count as in flight, but for the `held_bytes`
+    /// that do already.
     async fn store(
         &self,
         tenant: TenantId,
+        share: &Share,
+        held_bytes: usize,
         tables: Vec<SortedTable>,
         rejected: Vec<Rejected>,
     ) -> Result<Ack, ApiError> {
@@ -298,8 +307,11 @@ impl Ingest {
             letters.extend(letter);
         }
         count_rejects(&rejects);
+        let blocks_bytes: usize = tables.iter().flat_map(|table| &table.blocks).map(|block| block.body.len()).sum();
+        let _blocks_held = share.holding(blocks_bytes.saturating_sub(held_bytes) as u64)?;
+        let letters_held = share.holding(letters.iter().map(|(_, letter)| letter_bytes(letter)).sum())?;
         // Letters first: if they cannot be kept the request fails before anything of it counts.
-        self.letters.put(letters).await?;
+        self.letters.put(letters, letters_held).await?;
         let mut blocks = Vec::new();
         let mut known = Vec::with_capacity(tables.len());
         for mut table in tables {
@@ -356,6 +368,11 @@ fn retain_within(builders: &mut Vec<BodyBuilder>, bytes_max: usize) {
         }
         None => false,
     });
+}
+
+/// Bytes of memory that a letter takes until it is written.
+fn letter_bytes(letter: &Letter) -> u64 {
+    (size_of::<Letter>() + letter.event.get().len() + letter.message.len()) as u64
 }
 
 fn count_rejects(rejects: &[Reject]) {

@@ -44,6 +44,32 @@ struct LettersFile {
     closed: bool,
 }
 
+/// Lines that were written to a file and wait for their sync.
+#[derive(Debug)]
+pub(super) struct Written {
+    drawer: Drawer,
+    number: u64,
+    /// The file's length with them.
+    bytes: u64,
+    letters: u64,
+    file: File,
+    /// Directories whose entries are new.
+    dirs: Vec<PathBuf>,
+}
+
+impl Written {
+    /// Whose they are.
+    pub(super) fn drawer(&self) -> &Drawer {
+        &self.drawer
+    }
+
+    /// Makes them durable. Blocks on the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.dirs.iter().try_for_each(|dir| sync_dir(dir))
+    }
+}
+
 /// All files, by drawer and number.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -99,29 +125,52 @@ impl Files {
         self.next_number = self.next_number.max(number + 1);
     }
 
-    /// Appends lines to a drawer and syncs them. Returns how many letters left to make room.
-    pub(super) fn append(&mut self, drawer: &Drawer, lines: &[u8]) -> io::Result<u64> {
+    /// Appends lines to a drawer. They are none of the store's until [`Files::synced`] has been told of their sync.
+    pub(super) fn write(&mut self, drawer: &Drawer, lines: &[u8]) -> io::Result<Written> {
         let newest = self.drawers.get(drawer).and_then(|files| files.last_key_value());
         let (number, before) = match newest {
             Some((&number, file)) if !file.closed && file.bytes < self.limits.file_bytes => (number, file.bytes),
             _ => (self.next_number, 0),
         };
         let path = self.path(drawer, number);
+        let dirs = if before == 0 { create_dirs(&path)? } else { Vec::new() };
         if before == 0 {
-            self.create_dirs(&path)?;
             self.insert(drawer, number, LettersFile { bytes: 0, letters: 0, closed: false });
         }
-        let written = write_synced(&path, lines, before == 0);
-        let file =
-            self.drawers.get_mut(drawer).and_then(|files| files.get_mut(&number)).expect("inserted above or found");
-        if let Err(error) = written {
-            file.closed = true;
-            return Err(error);
+        let append = || {
+            let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+            file.write_all(lines)?;
+            io::Result::Ok(file)
+        };
+        let (bytes, letters) = (before + lines.len() as u64, count_lines(lines));
+        match append() {
+            Ok(file) => Ok(Written { drawer: drawer.clone(), number, bytes, letters, file, dirs }),
+            Err(error) => {
+                self.close(drawer, number);
+                Err(error)
+            }
         }
-        file.bytes = before + lines.len() as u64;
-        file.letters += count_lines(lines);
-        self.cost_bytes += file.bytes.max(FILE_COST_BYTES) - before.max(FILE_COST_BYTES);
+    }
+
+    /// Takes over what was written, once it is synced or failed to be. Returns how many letters left to make room.
+    pub(super) fn synced(&mut self, written: &Written, result: io::Result<()>) -> io::Result<u64> {
+        let Written { drawer, number, bytes, letters, .. } = written;
+        result.inspect_err(|_| self.close(drawer, *number))?;
+        let file = self.drawers.get_mut(drawer).and_then(|files| files.get_mut(number));
+        // Room may have been made of it for another drawer's letters of the same group.
+        let Some(file) = file else { return Ok(*letters) };
+        let before = file.bytes;
+        file.bytes = *bytes;
+        file.letters += letters;
+        self.cost_bytes += bytes.max(&FILE_COST_BYTES) - before.max(FILE_COST_BYTES);
         self.make_room(drawer)
+    }
+
+    /// Ends a file whose end is not known any more.
+    fn close(&mut self, drawer: &Drawer, number: u64) {
+        if let Some(file) = self.drawers.get_mut(drawer).and_then(|files| files.get_mut(&number)) {
+            file.closed = true;
+        }
     }
 
     /// Removes the oldest files until the limits hold; the newest file of `drawer` stays.
@@ -175,16 +224,6 @@ impl Files {
         files.filter(|(n, _)| **n >= from).map(|(&n, file)| (n, self.path(drawer, n), file.bytes)).collect()
     }
 
-    fn create_dirs(&self, path: &Path) -> io::Result<()> {
-        let dir = path.parent().expect("a letters file lies in its drawer");
-        if dir.is_dir() {
-            return Ok(());
-        }
-        fs::create_dir_all(dir)?;
-        // Table, namespace and tenant may all be new: each is an entry of its parent.
-        dir.ancestors().skip(1).take_while(|parent| parent.starts_with(&self.root)).try_for_each(sync_dir)
-    }
-
     fn path(&self, drawer: &Drawer, number: u64) -> PathBuf {
         let Drawer { tenant, table } = drawer;
         let dir = self.root.join(tenant.to_string()).join(&table.namespace).join(&table.table);
@@ -192,11 +231,13 @@ impl Files {
     }
 }
 
-fn write_synced(path: &Path, lines: &[u8], new: bool) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    file.write_all(lines)?;
-    file.sync_data()?;
-    if new { sync_dir(path.parent().expect("a letters file lies in its drawer")) } else { Ok(()) }
+/// Makes the directory of a new file; returns the directories whose names of it are not durable yet.
+fn create_dirs(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let dir = path.parent().expect("a letters file lies in its drawer");
+    // Table, namespace and tenant may all be new: each is an entry of its parent.
+    let new = dir.ancestors().take_while(|dir| !dir.is_dir()).count();
+    fs::create_dir_all(dir)?;
+    Ok(dir.ancestors().take(new + 1).map(Path::to_owned).collect())
 }
 
 /// Names and paths in a directory; names that are no Unicode are none of ours.

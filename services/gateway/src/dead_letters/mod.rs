@@ -4,7 +4,8 @@
 //! 2. Letters lie in append-only files, a directory per table; each line carries its checksum, so a line that was cut
 //!    off or damaged is noticed. What a crash cut off at the end of a file is removed when the store opens.
 //! 3. The store never grows beyond its limits: when a table or the whole store is full its oldest file leaves, counted.
-//! 4. One thread owns the files; letters that arrive while it syncs go along with its next sync.
+//! 4. One thread owns the files; letters that arrive while it syncs go along with its next sync, which takes the files of
+//!    all tables side by side.
 
 mod counts;
 mod files;

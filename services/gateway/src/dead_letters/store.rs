@@ -14,9 +14,11 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
+use crate::in_flight::Holding;
+
 use super::{
     Drawer, Letter,
-    files::{Files, Limits},
+    files::{Files, Limits, Written},
     line,
 };
 
@@ -24,6 +26,8 @@ use super::{
 const QUEUE_REQUESTS_MAX: usize = 1_024;
 /// Requests that share one sync.
 const GROUP_REQUESTS_MAX: usize = 256;
+/// Files that are synced at one time.
+const SYNCS_MAX: usize = 16;
 /// Bytes of letters in one page, about.
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
@@ -61,6 +65,8 @@ pub struct Page {
 
 struct Put {
     lines: BTreeMap<Drawer, Vec<u8>>,
+    /// What they hold of the bytes in flight, also where their request was given up.
+    _held: Holding,
     stored: oneshot::Sender<Result<(), DeadLetterError>>,
 }
 
@@ -84,11 +90,15 @@ impl DeadLetters {
         Ok(Self { files, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)) })
     }
 
-    /// Keeps letters; when this returns they are on disk.
+    /// Keeps letters, whose bytes `held` counts until they are on disk. When this returns they are.
     ///
     /// # Errors
     /// They are not known to be on disk.
-    pub async fn put(&self, letters: impl IntoIterator<Item = (Drawer, Letter)>) -> Result<(), DeadLetterError> {
+    pub(crate) async fn put(
+        &self,
+        letters: impl IntoIterator<Item = (Drawer, Letter)>,
+        held: Holding,
+    ) -> Result<(), DeadLetterError> {
         let mut lines = BTreeMap::<Drawer, Vec<u8>>::new();
         for (drawer, letter) in letters {
             line::encode(&letter, lines.entry(drawer).or_default());
@@ -98,7 +108,7 @@ impl DeadLetters {
         }
         let (stored, done) = oneshot::channel();
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match queue.ok_or(DeadLetterError::Closed)?.try_send(Put { lines, stored }) {
+        match queue.ok_or(DeadLetterError::Closed)?.try_send(Put { lines, _held: held, stored }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(DeadLetterError::Busy),
             Err(TrySendError::Disconnected(_)) => return Err(DeadLetterError::Closed),
@@ -200,23 +210,63 @@ fn write_all(files: &Mutex<Files>, puts: &Receiver<Put>) {
         for (drawer, more) in group.iter().flat_map(|put| &put.lines) {
             lines.entry(drawer).or_default().extend_from_slice(more);
         }
-        let mut failed = BTreeMap::new();
-        for (drawer, lines) in lines {
-            match files.lock().unwrap_or_else(PoisonError::into_inner).append(drawer, &lines) {
-                Ok(0) => {}
-                Ok(left) => metrics::counter!("truenow_dead_letters_dropped_total").increment(left),
-                Err(error) => {
-                    tracing::error!(%error, "dead letters cannot be written");
-                    failed.insert(drawer.clone(), DeadLetterError::from(error));
-                }
-            }
-        }
+        let failed = write_group(files, &lines);
         for put in group {
             let error = put.lines.keys().find_map(|drawer| failed.get(drawer));
             // Nobody waits where the request was given up; the letters are kept all the same.
             let _ = put.stored.send(error.cloned().map_or(Ok(()), Err));
         }
     }
+}
+
+/// Writes the lines of a group, then syncs all of it, some files at a time, then shows it. Returns what failed.
+fn write_group(files: &Mutex<Files>, lines: &BTreeMap<&Drawer, Vec<u8>>) -> BTreeMap<Drawer, DeadLetterError> {
+    let lock = || files.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut failed = BTreeMap::new();
+    let mut fail = |drawer: &Drawer, error: io::Error| {
+        tracing::error!(%error, "dead letters cannot be written");
+        failed.insert(drawer.clone(), DeadLetterError::from(error));
+    };
+    let mut written = Vec::with_capacity(lines.len());
+    for (drawer, lines) in lines {
+        match lock().write(drawer, lines) {
+            Ok(unsynced) => written.push(unsynced),
+            Err(error) => fail(drawer, error),
+        }
+    }
+    // Not under the lock: who reads letters does not wait for the disk to take others.
+    let synced = sync_all(&written);
+    for (written, synced) in written.iter().zip(synced) {
+        match lock().synced(written, synced) {
+            Ok(0) => {}
+            Ok(left) => metrics::counter!("truenow_dead_letters_dropped_total").increment(left),
+            Err(error) => fail(written.drawer(), error),
+        }
+    }
+    failed
+}
+
+/// Syncs files side by side: a disk takes the syncs of many files for little more than that of one.
+fn sync_all(written: &[Written]) -> Vec<io::Result<()>> {
+    let share = written.len().div_ceil(SYNCS_MAX).max(1);
+    let sync = |some: &[Written]| some.iter().map(Written::sync).collect::<Vec<_>>();
+    thread::scope(|scope| {
+        let mut parts = written.chunks(share);
+        // The first part is this thread's: a single file needs no other.
+        let first = parts.next().unwrap_or_default();
+        let others: Vec<_> = parts
+            .map(|part| {
+                (part, thread::Builder::new().name("dead-letter-sync".into()).spawn_scoped(scope, || sync(part)))
+            })
+            .collect();
+        let mut synced = sync(first);
+        for (part, thread) in others {
+            // Where the system gives no thread, or one panicked, the syncs are done here.
+            let done = thread.ok().and_then(|thread| thread.join().ok());
+            synced.extend(done.unwrap_or_else(|| sync(part)));
+        }
+        synced
+    })
 }
 
 fn encode_cursor(file: u64, at: u64) -> String {
@@ -281,7 +331,10 @@ mod tests {
         {
             let store = DeadLetters::open(dir.path(), limits).unwrap();
             for n in 0..20 {
-                store.put([(drawer("events"), letter(n)), (drawer("other"), letter(100 + n))]).await.unwrap();
+                store
+                    .put([(drawer("events"), letter(n)), (drawer("other"), letter(100 + n))], Holding::nothing())
+                    .await
+                    .unwrap();
             }
             assert_eq!(read_all(&store, &drawer("events"), 7), expected);
         }
@@ -291,7 +344,7 @@ mod tests {
         let store = DeadLetters::open(dir.path(), limits).unwrap();
         assert_eq!(read_all(&store, &drawer("events"), 3), expected[..19]);
         assert_eq!(store.count(&drawer("events")), 19);
-        store.put([(drawer("events"), letter(20))]).await.unwrap();
+        store.put([(drawer("events"), letter(20))], Holding::nothing()).await.unwrap();
         assert_eq!(read_all(&store, &drawer("events"), 1_000).last().unwrap(), "letter 20");
         assert_eq!(read_all(&store, &drawer("other"), 1_000).len(), 20);
         assert_eq!((store.count(&drawer("events")), store.count(&drawer("other"))), (20, 20));
@@ -306,18 +359,45 @@ mod tests {
         let limits = Limits { file_bytes: 300, table_bytes_max: 1_200, store_bytes_max: 40_000 };
         let store = DeadLetters::open(dir.path(), limits).unwrap();
         for n in 0..100 {
-            store.put([(drawer("events"), letter(n))]).await.unwrap();
+            store.put([(drawer("events"), letter(n))], Holding::nothing()).await.unwrap();
         }
         let kept = read_all(&store, &drawer("events"), 1_000);
         assert!((5..20).contains(&kept.len()), "{}", kept.len());
         assert_eq!(store.count(&drawer("events")), kept.len() as u64);
         assert_eq!(kept.last().unwrap(), "letter 99");
         for n in 0..50 {
-            store.put([(drawer(&format!("t{n}")), letter(n))]).await.unwrap();
+            store.put([(drawer(&format!("t{n}")), letter(n))], Holding::nothing()).await.unwrap();
         }
         assert!(std::fs::read_dir(dir.path().join("1/shop")).unwrap().count() <= 10);
         assert!(read_all(&store, &drawer("t0"), 10).is_empty());
         assert_eq!(read_all(&store, &drawer("t49"), 10), ["letter 49"]);
+    }
+
+    /// Goal: letters of many tables in one request, new tables and old ones, all are there when it is answered, and after a
+    /// restart; a table that cannot be written fails alone.
+    #[tokio::test]
+    async fn many_tables_share_a_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let tables: Vec<_> = (0..100).map(|n| drawer(&format!("t{n}"))).collect();
+        {
+            let store = DeadLetters::open(dir.path(), Limits::default()).unwrap();
+            for round in 0..2 {
+                let letters = tables.iter().map(|drawer| (drawer.clone(), letter(round)));
+                store.put(letters.collect::<Vec<_>>(), Holding::nothing()).await.unwrap();
+            }
+            // A file where the table's directory should be.
+            std::fs::write(dir.path().join("1/shop/blocked"), "").unwrap();
+            let both = [(drawer("blocked"), letter(1)), (drawer("t0"), letter(2))];
+            assert!(matches!(store.put(both, Holding::nothing()).await, Err(DeadLetterError::Io(_))));
+            std::fs::remove_file(dir.path().join("1/shop/blocked")).unwrap();
+            store.put([(drawer("blocked"), letter(3))], Holding::nothing()).await.unwrap();
+        }
+        let store = DeadLetters::open(dir.path(), Limits::default()).unwrap();
+        assert_eq!(read_all(&store, &tables[0], 10), ["letter 0", "letter 1", "letter 2"]);
+        for drawer in &tables[1..] {
+            assert_eq!(read_all(&store, drawer, 10), ["letter 0", "letter 1"]);
+        }
+        assert_eq!(read_all(&store, &drawer("blocked"), 10), ["letter 3"]);
     }
 
     /// Goal: a made-up cursor is an error, never a panic or a half letter.
@@ -325,12 +405,15 @@ mod tests {
     async fn cursors_are_distrusted() {
         let dir = tempfile::tempdir().unwrap();
         let store = DeadLetters::open(dir.path(), Limits::default()).unwrap();
-        store.put([(drawer("events"), letter(1))]).await.unwrap();
+        store.put([(drawer("events"), letter(1))], Holding::nothing()).await.unwrap();
         for cursor in ["", "!", "AAAA", &encode_cursor(1, 3), &encode_cursor(1, u64::MAX)] {
             assert!(matches!(store.page(&drawer("events"), Some(cursor), 1), Err(DeadLetterError::Cursor)), "{cursor}");
         }
         store.close();
-        assert!(matches!(store.put([(drawer("events"), letter(1))]).await, Err(DeadLetterError::Closed)));
+        assert!(matches!(
+            store.put([(drawer("events"), letter(1))], Holding::nothing()).await,
+            Err(DeadLetterError::Closed)
+        ));
     }
 
     fn newest_file(dir: &Path) -> PathBuf {
