@@ -36,6 +36,17 @@ fn decoders_know_the_limits() {
     assert!(matches!(QuantileSketch::from_bytes(&quantiles(265)), Err(DecodeError::Invalid(_))));
 }
 
+/// Goal: ranks that no hash has are refused, of coupons and of registers; those that one has are not.
+#[test]
+fn decoders_know_the_ranks() {
+    let coupon = |rank: u32| Hll::from_bytes(&[&[1u8, 1, 0][..], &(9 << 6 | rank).to_le_bytes()].concat());
+    assert!([1, 39].map(coupon).iter().all(Result::is_ok));
+    assert!([0, 40].map(coupon).iter().all(Result::is_err));
+    let register = |rank: u8| Hll::from_bytes(&[&[1u8, 1, 1, rank][..], &[7; (1 << 14) - 1]].concat());
+    assert!([0, 51].map(register).iter().all(Result::is_ok));
+    assert!([52, 255].map(register).iter().all(Result::is_err));
+}
+
 /// A number as it is written in a sketch.
 fn varint(mut value: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
