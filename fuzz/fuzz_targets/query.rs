@@ -8,7 +8,9 @@ fuzz_target!(|bytes: &[u8]| {
     let limits = QueryLimits::default();
     match parse(bytes, &limits) {
         Ok(query) => {
-            assert!(query.range.start < query.range.end && !query.tables.is_empty() && !query.aggregates.is_empty());
+            assert!(
+                query.range.start() < query.range.end() && !query.tables.is_empty() && !query.aggregates.is_empty()
+            );
             assert!(query.limit <= limits.rows_max && query.timeout <= limits.timeout_max);
         }
         Err(error) => assert!(!error.message.is_empty()),
