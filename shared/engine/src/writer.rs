@@ -1,6 +1,6 @@
 //! The write side of a partition: records in, in offset order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use codec::{BlockHeader, BlockKind, BodyView};
 use types::{GapReason, Generation, LogGap, Offset, PartitionId, Table, TableId, TableKey, TenantId, Timestamp};
@@ -68,7 +68,8 @@ pub struct Writer {
     shared: Arc<PartitionShared>,
     next: Offset,
     append_time: Timestamp,
-    tables: HashMap<TableKey, TableWriter>,
+    /// In the order of their keys: what is done for all is done in the same order on every replica.
+    tables: BTreeMap<TableKey, TableWriter>,
     /// By table: up to which life it was dropped.
     dropped: HashMap<(TenantId, TableId), Generation>,
     /// What the state lacks.
@@ -105,7 +106,7 @@ pub fn partition_with_runs(
         shared: Arc::clone(&shared),
         next: start,
         append_time: Timestamp::MIN,
-        tables: HashMap::new(),
+        tables: BTreeMap::new(),
         dropped: HashMap::new(),
         gaps: Gaps::default(),
         means: Means { limits, budget, pool, scratch: Scratch::default(), runs, dedup: DedupScratch::default() },
