@@ -16,11 +16,11 @@ case ${1:-} in
     cat <<'HELP'
 usage: ./test.sh [--full]
 
-Runs format and lint checks, the layer check, unit, property and documentation tests, the loom models, then a real server
-against real data, kill -9 and the black-box queries. At most 25 minutes on two cores. What is missing (a compiler,
-cargo, curl, jq, zstd) is installed where apt-get is.
+Runs format and lint checks, the layer check, unit, property and documentation tests, the loom models, simulated faults
+of 500 seeds, then a real server against real data, kill -9 and the black-box queries. At most 25 minutes on two cores.
+What is missing (a compiler, cargo, curl, jq, zstd) is installed where apt-get is.
 
-  --full   also the long ones: more crashes, more events, licences and sources of all dependencies (cargo-deny)
+  --full   also the long ones: more seeds, more crashes, more events, licences and sources of all dependencies (cargo-deny)
 
 The last line is "N passed, M failed", counted over checks and tests; exit code 0 only if nothing failed.
 HELP
@@ -117,6 +117,9 @@ else
 fi
 step "unit, property and layer tests" cargo test --locked --workspace
 if [ -x scripts/check-loom.sh ]; then step "loom models" scripts/check-loom.sh; fi
+seeds=0..500
+if $full; then seeds=0..5000; fi
+step "simulator" cargo run --locked --quiet -p simulator -- --seeds "$seeds"
 
 step "build" ./build.sh
 real=(scripts/test_real_data.sh)

@@ -1,0 +1,268 @@
+//! One life of the process: the log, its driver, a worker per partition, and the appends under way.
+
+use std::{
+    future::Future,
+    io,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use engine::{IdRuns, MemoryBudget, Reader, RunId, TableSnapshot, partition_with_runs};
+use event_log::{AppendError, Appended, Driver, EmbeddedConfig, EmbeddedLog, EventLog, FileSystem, OpenError};
+use hot_tier::NodeWriter;
+use id_store::{IdStore, Work};
+use service::{Health, Shutdown};
+use stream_ingester::{
+    PartitionProgress,
+    worker::{Means, Step, Worker},
+};
+use tokio::sync::watch;
+use types::{Offset, PartitionId};
+
+use crate::{
+    check::{Rows, rows_of},
+    clients::Ticket,
+    disk::{Disk, RunsOnDisk, VirtualClock},
+    events::{Block, BlockName},
+    failure::{Wrong, ensure},
+    plant::{self, Plant, RunCounts, Runs},
+    profile::Profile,
+};
+
+const LOG_DIR: &str = "/log";
+/// Numbers of runs that a life may use: none comes again.
+const RUNS_OF_A_LIFE: u64 = 1 << 32;
+
+/// Who waits for an append.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Asker {
+    Client(Ticket),
+    Catalog(usize),
+}
+
+/// An append under way.
+struct Appending {
+    future: Pin<Box<dyn Future<Output = Result<Vec<Appended>, AppendError>> + Send>>,
+    names: Vec<BlockName>,
+    asker: Asker,
+}
+
+/// An append that is over.
+pub(crate) struct Settled {
+    pub(crate) names: Vec<BlockName>,
+    pub(crate) asker: Asker,
+    pub(crate) outcome: Result<Vec<Appended>, AppendError>,
+}
+
+/// A partition with its worker.
+pub(crate) struct Partition {
+    worker: Worker,
+    pub(crate) reader: Reader,
+    recovered: watch::Receiver<bool>,
+    /// Where the log ended when the life began.
+    recover_to: Offset,
+    /// When the worker wants to try again.
+    not_before: i64,
+    /// A snapshot of before, and what it showed then.
+    held: Option<(TableSnapshot, Rows)>,
+}
+
+/// A life.
+pub(crate) struct Life {
+    pub(crate) log: Arc<dyn EventLog>,
+    driver: Driver,
+    pub(crate) partitions: Vec<Partition>,
+    appending: Vec<Appending>,
+    run_counts: Arc<RunCounts>,
+}
+
+/// Why a life did not begin.
+pub(crate) enum NotStarted {
+    /// The disk failed or ended.
+    Disk(String),
+    /// What must not be.
+    Wrong(Wrong),
+}
+
+impl From<io::Error> for NotStarted {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error.to_string())
+    }
+}
+
+impl From<id_store::OpenError> for NotStarted {
+    fn from(error: id_store::OpenError) -> Self {
+        Self::Disk(format!("{error:?}"))
+    }
+}
+
+impl From<OpenError> for NotStarted {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Io { source, .. } => Self::Disk(source.to_string()),
+            other => Self::Wrong(Wrong(format!("the log does not open: {other}"))),
+        }
+    }
+}
+
+impl Life {
+    /// Opens what the disk holds, as the life of that number.
+    pub(crate) fn begin(
+        profile: &Profile,
+        disk: &Disk,
+        clock: &VirtualClock,
+        plant: Option<Plant>,
+        run_counts: &Arc<RunCounts>,
+        number: u64,
+    ) -> Result<Self, NotStarted> {
+        let files: Arc<dyn FileSystem> = Arc::new(disk.files());
+        let config = EmbeddedConfig {
+            segment_bytes: profile.segment_bytes,
+            queue_bytes_max: profile.queue_bytes_max,
+            group_bytes_max: profile.group_bytes_max,
+            tail_bytes_max: profile.tail_bytes_max,
+            index_bytes_max: profile.tail_bytes_max,
+            ..EmbeddedConfig::new(LOG_DIR, profile.partitions)
+        };
+        let log_files = plant::file_system(plant, Arc::clone(&files));
+        let (log, driver) = EmbeddedLog::open_driven(config, log_files, Arc::new(clock.clone()))?;
+        let log = plant::event_log(plant, log);
+        let budget = Arc::new(MemoryBudget::new(profile.memory_bytes));
+        let mut life =
+            Self { log, driver, partitions: Vec::new(), appending: Vec::new(), run_counts: Arc::clone(run_counts) };
+        for partition in (0..profile.partitions).map(PartitionId) {
+            let runs = life.runs_of(partition, &files, RunId(number * RUNS_OF_A_LIFE), plant)?;
+            life.begin_partition(partition, profile, &budget, runs, plant);
+        }
+        Ok(life)
+    }
+
+    fn runs_of(
+        &self,
+        partition: PartitionId,
+        files: &Arc<dyn FileSystem>,
+        first_run: RunId,
+        plant: Option<Plant>,
+    ) -> Result<Box<dyn IdRuns>, NotStarted> {
+        let dir = PathBuf::from(format!("/ids/{partition}"));
+        let files = Arc::new(RunsOnDisk::open(Arc::clone(files), &dir)?);
+        let store = IdStore::open(files, &[], first_run, Work::Within)?;
+        Ok(Box::new(Runs::new(Box::new(store), Arc::clone(&self.run_counts), plant)))
+    }
+
+    fn begin_partition(
+        &mut self,
+        partition: PartitionId,
+        profile: &Profile,
+        budget: &Arc<MemoryBudget>,
+        runs: Box<dyn IdRuns>,
+        plant: Option<Plant>,
+    ) {
+        let (engine, reader) = partition_with_runs(partition, Offset::ZERO, profile.limits(), Arc::clone(budget), runs);
+        let writer = NodeWriter::new(engine);
+        let recovered = writer.recovered();
+        let means = Means {
+            log: Arc::clone(&self.log),
+            progress: Arc::new(PartitionProgress::new(partition)),
+            health: Health::starting("simulator", env!("CARGO_PKG_VERSION")),
+            stop: Shutdown::new(),
+        };
+        let worker = Worker::new(means, plant::partition_writer(plant, Box::new(writer)), profile.batch_records);
+        let recover_to = self.log.bounds(partition).end;
+        self.partitions.push(Partition { worker, reader, recovered, recover_to, not_before: i64::MIN, held: None });
+    }
+
+    /// Hands blocks to the log; [`Life::settle`] queues them.
+    pub(crate) fn append(&mut self, blocks: Vec<Block>, asker: Asker) {
+        let names = blocks.iter().map(|block| BlockName::of(&block.append.header)).collect();
+        let log = Arc::clone(&self.log);
+        let appends = blocks.into_iter().map(|block| block.append).collect();
+        self.appending.push(Appending { future: Box::pin(async move { log.append(appends).await }), names, asker });
+    }
+
+    /// Queues what was appended, and takes what the log has to say of what was queued before.
+    pub(crate) fn settle(&mut self) -> Vec<Settled> {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut settled = Vec::new();
+        for mut appending in std::mem::take(&mut self.appending) {
+            match appending.future.as_mut().poll(&mut context) {
+                Poll::Pending => self.appending.push(appending),
+                Poll::Ready(outcome) => {
+                    settled.push(Settled { names: appending.names, asker: appending.asker, outcome });
+                }
+            }
+        }
+        settled
+    }
+
+    /// Lets the log do what waits to be done first.
+    pub(crate) fn drive(&mut self) -> event_log::Step {
+        self.driver.step()
+    }
+
+    /// Closes the log in order: what is queued becomes durable, or fails.
+    pub(crate) fn close(&mut self) {
+        let log = Arc::clone(&self.log);
+        let mut closing = Box::pin(async move { log.close().await });
+        let mut context = Context::from_waker(Waker::noop());
+        while closing.as_mut().poll(&mut context).is_pending() {
+            self.driver.step();
+        }
+    }
+}
+
+/// What a step of a partition came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stepped {
+    Worked,
+    /// Nothing is there to apply.
+    Idle,
+    /// It waits for something that is away.
+    Waits,
+}
+
+impl Partition {
+    /// The offset that the partition claims to have reached.
+    pub(crate) fn next_offset(&self) -> Offset {
+        self.worker.next_offset()
+    }
+
+    /// Lets the worker do its next step.
+    pub(crate) fn step(&mut self, now: i64) -> Result<Stepped, Wrong> {
+        if now < self.not_before {
+            return Ok(Stepped::Waits);
+        }
+        let before = self.next_offset();
+        let stepped = match self.worker.step(Duration::ZERO) {
+            Step::Worked => Stepped::Worked,
+            Step::Idle => Stepped::Idle,
+            Step::Away(retry) => {
+                self.not_before = now + i64::try_from(retry.as_micros()).unwrap_or(i64::MAX);
+                Stepped::Waits
+            }
+            Step::Stopped(stopped) => {
+                return Err(Wrong(format!("partition {} stopped: {stopped}", self.reader.partition())));
+            }
+        };
+        ensure!(before <= self.next_offset(), "a partition went back");
+        let answers = *self.recovered.borrow();
+        ensure!(!answers || self.recover_to <= self.next_offset(), "a partition answers before it has recovered");
+        Ok(stepped)
+    }
+
+    /// Looks at the snapshot that was held last, which is as it was, and holds another.
+    pub(crate) fn hold_snapshot(&mut self, which: usize) -> Result<(), Wrong> {
+        if let Some((snapshot, rows)) = &self.held {
+            ensure!(rows_of(snapshot)? == *rows, "a snapshot changed");
+        }
+        let tables = self.reader.tables();
+        self.held = match tables.get(which % tables.len().max(1)).and_then(|key| self.reader.snapshot(*key)) {
+            Some(snapshot) => Some((snapshot.clone(), rows_of(&snapshot)?)),
+            None => None,
+        };
+        Ok(())
+    }
+}
