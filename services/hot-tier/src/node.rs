@@ -106,7 +106,8 @@ impl HotTier for Node {
     async fn scan(&self, request: ScanRequest) -> Result<NodeScan, ApiError> {
         let (ready, unavailable) = self.divide(&request.partitions);
         wait(&ready, &request.after, request.deadline).await?;
-        let readers = ready.iter().map(|held| held.reader.clone()).collect();
+        let at = |partition| request.at.iter().find(|(of, _)| *of == partition).map(|(_, offset)| *offset);
+        let readers = ready.iter().map(|held| (held.reader.clone(), at(held.reader.partition()))).collect();
         let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
         let outcome = Prepare::submit(self.inner.pool.queue(), request.plan, readers, Arc::clone(&stop.0));
         // The reply is dropped unsent only by a panic, which the pool has logged.

@@ -58,7 +58,8 @@ impl Stop {
 pub(crate) struct Prepare {
     queue: Queue,
     plan: Arc<Plan>,
-    readers: Vec<Reader>,
+    /// What to read, and at which earlier offset.
+    readers: Vec<(Reader, Option<Offset>)>,
     stop: Arc<Stop>,
     reply: Mutex<Option<oneshot::Sender<Outcome>>>,
 }
@@ -111,7 +112,7 @@ impl Prepare {
     pub(crate) fn submit(
         queue: &Queue,
         plan: Arc<Plan>,
-        readers: Vec<Reader>,
+        readers: Vec<(Reader, Option<Offset>)>,
         stop: Arc<Stop>,
     ) -> oneshot::Receiver<Outcome> {
         let (reply, outcome) = oneshot::channel();
@@ -120,12 +121,15 @@ impl Prepare {
         outcome
     }
 
-    fn scan(&self) -> Scan {
+    fn scan(&self) -> Result<Scan, ApiError> {
         let (mut covered, mut sources) = (Vec::new(), Vec::new());
-        for reader in &self.readers {
+        for (reader, at) in &self.readers {
             let partition = reader.partition();
             let keys: Vec<_> = self.plan.tables().iter().map(|table| table.key).collect();
-            let (next_offset, snapshots) = reader.snapshots(&keys);
+            let (next_offset, snapshots) = match *at {
+                None => reader.snapshots(&keys),
+                Some(offset) => (offset, reader.snapshots_at(&keys, offset).ok_or_else(|| behind(partition, offset))?),
+            };
             let evicted_before = snapshots.iter().map(|s| s.as_ref().and_then(|s| s.evicted_before())).collect();
             let gaps = gaps_before(reader, next_offset, &keys);
             covered.push(Covered { partition, next_offset, evicted_before, gaps });
@@ -135,7 +139,7 @@ impl Prepare {
         }
         let tasks = query::tasks(&self.plan, sources);
         let merging = covered.iter().map(|covered| Mutex::new(Merging::new(covered.partition, &tasks)));
-        Scan {
+        Ok(Scan {
             plan: Arc::clone(&self.plan),
             stop: Arc::clone(&self.stop),
             merging: merging.collect(),
@@ -146,13 +150,27 @@ impl Prepare {
             failed: Mutex::new(None),
             tasks,
             reply: Mutex::new(lock(&self.reply).take()),
-        }
+        })
     }
+}
+
+/// The error of a scan at an offset of another time: the node was started anew and is not there yet.
+fn behind(partition: PartitionId, offset: Offset) -> ApiError {
+    ApiError::unavailable(format!("partition {partition} has not applied offset {offset} yet; ask again"))
 }
 
 impl Job for Prepare {
     fn run_next(&self) -> bool {
-        let scan = Arc::new(self.scan());
+        let scan = match self.scan() {
+            Ok(scan) => Arc::new(scan),
+            Err(error) => {
+                if let Some(reply) = lock(&self.reply).take() {
+                    // Nobody waits any more if the client has left.
+                    let _ = reply.send(Err(error));
+                }
+                return false;
+            }
+        };
         match scan.tasks.len() {
             0 => scan.finish(),
             // The thread that is here already saves the way through the queue.

@@ -1,10 +1,7 @@
 //! One question from its JSON to the answer's JSON: parse, find the tables, plan, fan out, merge, receipt.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,21 +10,25 @@ use codec::{Token, TokenKey};
 use event_log::EventLog;
 use futures_util::future::try_join_all;
 use proto::{catalog::Catalog, progress::Progress};
-use query::{Answer, Cancel, Query, QueryLimits};
+use query::{Answer, Query, QueryLimits};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use types::{ApiError, ErrorCode, Offset, PartitionId, Table, TableName, TenantId, Timestamp};
 
 use crate::{
-    fanout::{FanOut, Gathered, Nodes},
+    conclude::Scans,
+    fanout::{FanOut, Nodes},
     places::Places,
-    receipt::{self, Receipt},
+    receipt::{self, Missing, Receipt},
 };
 
 /// Queries up to this many bytes are parsed where they arrive.
 const INLINE_BYTES_MAX: usize = 64 << 10;
 /// How long after its deadline a query is ended from outside.
 pub(crate) const DEADLINE_GRACE: Duration = Duration::from_millis(250);
+
+/// How often a query is scanned anew where rows leave between the rounds of its selection.
+const SCANS_MAX: usize = 3;
 
 /// Answers questions; shared by HTTP and gRPC.
 pub(crate) struct Answers {
@@ -57,6 +58,13 @@ struct Stats {
     segments_skipped: u64,
     rollup_buckets: u64,
     cached: bool,
+}
+
+/// What the scans of a query gave.
+struct Scanned {
+    missing: Vec<Missing>,
+    covered: Vec<(PartitionId, Offset)>,
+    answer: Answer,
 }
 
 impl Answers {
@@ -101,21 +109,14 @@ impl Answers {
         let as_of = now();
         let watermark = self.progress.watermark(&tables).await?.unwrap_or_default();
         let fan_out = FanOut {
-            plan: Arc::clone(&plan),
+            plan,
             partitions: tables.iter().flat_map(|table| table.partitions.iter().copied()).collect(),
             after,
+            at: Vec::new(),
             deadline,
         };
-        let gathered = fan_out.run(&self.nodes, &self.catalog.placement()).await?;
-        self.still_there(tenant, &tables).await?;
-        let (away, gaps) = (&gathered.unavailable, gathered.gaps());
-        let missing = receipt::missing(query.range, away, &gaps, gathered.evicted_before());
-        if !query.allow_partial {
-            receipt::refuse_partial(&missing)?;
-        }
-        let covered = gathered.covered();
+        let Scanned { missing, covered, answer } = self.scan(tenant, query, &tables, &fan_out).await?;
         let freshness_us = self.progress.freshness_us(covered.clone(), as_of).await?;
-        let answer = merge(plan, gathered, deadline).await?;
         let receipt = Receipt {
             complete: missing.is_empty(),
             missing,
@@ -127,6 +128,35 @@ impl Answers {
             offsets: receipt::offsets(&covered),
         };
         reply(answer, receipt, began)
+    }
+
+    /// Scans until an answer is of one state of its rows.
+    async fn scan(
+        &self,
+        tenant: TenantId,
+        query: &Query,
+        tables: &[Arc<Table>],
+        fan_out: &FanOut,
+    ) -> Result<Scanned, ApiError> {
+        for _ in 0..SCANS_MAX {
+            let placement = self.catalog.placement();
+            let gathered = fan_out.run(&self.nodes, &placement).await?;
+            self.still_there(tenant, tables).await?;
+            let (away, gaps) = (&gathered.unavailable, gathered.gaps());
+            let missing = receipt::missing(query.range, away, &gaps, gathered.evicted_before());
+            if !query.allow_partial {
+                receipt::refuse_partial(&missing)?;
+            }
+            let covered = gathered.covered();
+            let scans = Scans { first: fan_out, nodes: &self.nodes, placement: &placement };
+            if let Some(answer) = scans.conclude(gathered.scans).await? {
+                return Ok(Scanned { missing, covered, answer });
+            }
+        }
+        Err(ApiError::unavailable(
+            "rows left memory while their exact percentiles were looked for; ask for a range further from the oldest rows, \
+             or for the method sketch",
+        ))
     }
 
     /// The table of that name; as this process knows it, if it does.
@@ -178,26 +208,6 @@ pub(crate) fn offsets_of(tokens: &[Token], tables: &[Arc<Table>]) -> Result<Vec<
         }
     }
     Ok(after)
-}
-
-/// Merging and sorting may take milliseconds: off the network threads.
-async fn merge(plan: Arc<query::Plan>, gathered: Gathered, deadline: Instant) -> Result<Answer, ApiError> {
-    let partials = gathered.scans.into_iter().map(|scan| scan.partial).collect();
-    let left = LeftOnDrop(Arc::new(AtomicBool::new(false)));
-    let flag = Arc::clone(&left.0);
-    let work = move || query::finish(&plan, partials, &Cancel::new(&flag, &|| Instant::now() >= deadline));
-    let merged = tokio::task::spawn_blocking(work).await;
-    merged.map_err(|error| ApiError::internal(format!("merging the answer failed: {error}")))?
-}
-
-/// Stops the work on an answer when the request is dropped.
-struct LeftOnDrop(Arc<AtomicBool>);
-
-impl Drop for LeftOnDrop {
-    fn drop(&mut self) {
-        // Relaxed: it only has to be seen soon.
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 fn reply(answer: Answer, receipt: Receipt, began: Instant) -> Result<String, ApiError> {

@@ -40,10 +40,13 @@ impl Gathered {
 }
 
 /// What to ask, of which partitions.
+#[derive(Clone)]
 pub(crate) struct FanOut {
     pub(crate) plan: Arc<Plan>,
     pub(crate) partitions: BTreeSet<PartitionId>,
     pub(crate) after: Vec<(PartitionId, Offset)>,
+    /// Offsets of an earlier scan whose rows are asked about again; where there is none, the rows that there are.
+    pub(crate) at: Vec<(PartitionId, Offset)>,
     pub(crate) deadline: Instant,
 }
 
@@ -55,10 +58,14 @@ impl FanOut {
     pub(crate) async fn run(&self, nodes: &Nodes, placement: &PlacementMap) -> Result<Gathered, ApiError> {
         let Assigned { by_node, mut unavailable } = assign(&self.partitions, nodes, placement);
         let scans = by_node.into_iter().map(|(node, partitions)| async move {
+            let of_node = |offsets: &[(PartitionId, Offset)]| {
+                offsets.iter().filter(|(p, _)| partitions.contains(p)).copied().collect()
+            };
             let request = ScanRequest {
                 plan: Arc::clone(&self.plan),
                 partitions: partitions.clone(),
-                after: self.after.iter().filter(|(p, _)| partitions.contains(p)).copied().collect(),
+                after: of_node(&self.after),
+                at: of_node(&self.at),
                 deadline: self.deadline,
             };
             (partitions, nodes[&node].scan(request).await)

@@ -5,6 +5,7 @@
 //! will do.
 
 mod answer;
+mod conclude;
 mod event_ids;
 mod events;
 mod explain;

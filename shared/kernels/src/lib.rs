@@ -24,6 +24,7 @@ pub use group::{
     count_slots_codes, count_slots_equal, count_slots_present, greatest_slots, least_slots, moments_slots, sum_slots,
 };
 pub use pairs::{
-    Slots, count_pairs, from_ordered_bits, list_pairs, list_values, mark_pairs, number_values, ordered_bits,
+    Slots, count_pairs, each_present, from_ordered_bits, list_pairs, list_values, mark_pairs, number_values,
+    ordered_bits,
 };
 pub use selection::{CHUNK_ROWS, Selection};

@@ -55,6 +55,16 @@ pub fn list_values(slots: Slots<'_>, rows: Rows<'_>, values: &[f64], into: &mut 
     });
 }
 
+/// Calls `take(k, value)` for the k-th row taken, if its value is present.
+#[inline(always)]
+pub fn each_present(rows: Rows<'_>, values: &[f64], mut take: impl FnMut(usize, f64)) {
+    each(rows, values, |k, value| {
+        if !value.is_nan() {
+            take(k, value);
+        }
+    });
+}
+
 /// The number of each row's value: 0 where it is absent, else what `number` says, which is at least 1.
 ///
 /// Returns the least and the greatest of the numbers that are not 0; `(u32::MAX, 0)` where there is none.

@@ -114,6 +114,9 @@ pub struct ScanRequest {
     pub partitions: Vec<PartitionId>,
     /// Offsets that must be applied before the scan begins: `next_offset` is to be at least this.
     pub after: Vec<(PartitionId, Offset)>,
+    /// Partitions that are scanned as they were at an earlier offset, which was `next_offset` of an earlier scan; the others
+    /// as they are. Rows that have left since are not there, as the horizons say.
+    pub at: Vec<(PartitionId, Offset)>,
     /// When to give up.
     pub deadline: Instant,
 }

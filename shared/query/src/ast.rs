@@ -24,6 +24,22 @@ pub(crate) const TOP_MAX: u64 = 1_000;
 /// Memory of a query's intermediate results where nothing else is configured, bytes.
 const BYTES_DEFAULT: usize = 512 << 20;
 
+/// When percentiles are exact, and how. Numbers of rows, never of load: an answer depends on the plan and the rows alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValueLimits {
+    /// Rows in a query's range up to which a percentile is exact where the query does not say.
+    pub auto_rows_max: u64,
+    /// Rows in a query's range up to which all values travel for an exact percentile, 16 bytes each; of more rows, the values
+    /// that a round of a selection may bring.
+    pub values_max: u64,
+}
+
+impl Default for ValueLimits {
+    fn default() -> Self {
+        Self { auto_rows_max: 1 << 17, values_max: 1 << 21 }
+    }
+}
+
 /// What is configured about queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryLimits {
@@ -35,6 +51,8 @@ pub struct QueryLimits {
     pub groups_max: usize,
     /// Memory that the intermediate results of a query may take on a node, bytes.
     pub bytes_max: usize,
+    /// When percentiles are exact, and how.
+    pub values: ValueLimits,
     /// Time of a query that does not say.
     pub timeout_default: Duration,
     /// Time that a query may ask for.
@@ -49,6 +67,7 @@ impl Default for QueryLimits {
             rows_max: limits::QUERY_LIMIT_MAX,
             groups_max: limits::QUERY_GROUPS_DEFAULT,
             bytes_max: BYTES_DEFAULT,
+            values: ValueLimits::default(),
             timeout_default: Duration::from_millis(limits::QUERY_TIMEOUT_MS_DEFAULT),
             timeout_max: Duration::from_millis(limits::QUERY_TIMEOUT_MS_MAX),
         }
@@ -80,6 +99,8 @@ pub struct Query {
     pub groups_max: usize,
     /// Memory that its intermediate results may take on a node, bytes.
     pub bytes_max: usize,
+    /// When percentiles are exact, and how.
+    pub values: ValueLimits,
     /// Tokens that the answer must cover, as given; the service checks them.
     pub after: Vec<String>,
     /// How long it may take, the wait for `after` included.

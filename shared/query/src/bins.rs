@@ -39,13 +39,20 @@ pub(crate) fn number_of(value: f64) -> u32 {
 
 /// The value that answers for all of a bin: the harmonic mean of its ends, which is as far from either, relatively.
 pub(crate) fn value_of(number: u32) -> f64 {
+    // The nearer end to zero leads, so that the ratio is one of magnitudes.
+    let (low, high) = ends_of(number);
+    let (near, far) = if number < ZERO { (high, low) } else { (low, high) };
+    if near == far { near } else { near * (2.0 / (1.0 + near / far)) }
+}
+
+/// The least and the greatest value of a bin.
+pub(crate) fn ends_of(number: u32) -> (f64, f64) {
     if number == ZERO {
-        return 0.0;
+        return (0.0, 0.0);
     }
     let key = number.abs_diff(ZERO) - 1;
     let (low, high) = (least_of(key), least_of(key + 1).next_down());
-    let middle = if low == high { low } else { low * (2.0 / (1.0 + low / high)) };
-    if number < ZERO { -middle } else { middle }
+    if number < ZERO { (-high, -low) } else { (low, high) }
 }
 
 /// The least magnitude whose key is `key`; infinity for the one behind the last.
@@ -76,6 +83,8 @@ mod tests {
         #[test]
         fn bins_keep_order_and_bound(a in finite(), b in finite()) {
             prop_assert!(a >= b || number_of(a) <= number_of(b));
+            let (low, high) = ends_of(number_of(a));
+            prop_assert!(low <= a && a <= high && number_of(low) == number_of(high));
             let answer = value_of(number_of(a));
             prop_assert!(number_of(a) >= 1 && (answer - a).abs() <= bound().value * a.abs(), "{answer:e} for {a:e}");
             let mut sketch = QuantileSketch::default();

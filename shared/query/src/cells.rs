@@ -32,10 +32,10 @@ pub(crate) enum Cell {
 /// How percentiles with a guarantee are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QuantileMethod {
-    /// Exact where few rows lie in the plan's range, else as a sketch.
-    Auto,
-    /// Exact.
-    Exact,
+    /// Exact where at most so many rows lie in the plan's range, else by bins.
+    Auto { rows_max: u64 },
+    /// Exact: from all values where at most so many rows lie in the plan's range, else by a selection.
+    Exact { rows_max: u64 },
     /// By bins.
     Sketch,
 }
@@ -44,17 +44,11 @@ impl QuantileMethod {
     /// Rows in the plan's range, up to which all values are kept.
     pub(crate) const fn rows_max(self) -> u64 {
         match self {
-            Self::Auto => AUTO_ROWS_MAX,
-            Self::Exact => EXACT_ROWS_MAX,
+            Self::Auto { rows_max } | Self::Exact { rows_max } => rows_max,
             Self::Sketch => 0,
         }
     }
 }
-
-/// Rows up to which a percentile is exact where the query does not say: some milliseconds of work, 2 MiB on the way.
-const AUTO_ROWS_MAX: u64 = 1 << 17;
-/// Rows up to which values travel for an exact percentile: 64 MiB on the way at most.
-const EXACT_ROWS_MAX: u64 = 1 << 22;
 
 impl Cell {
     /// Its column and that one's kind.
@@ -96,8 +90,8 @@ impl Cell {
             Self::Frequency { .. } => 6,
             Self::Distinct(_) => 7,
             Self::Top { disjoint, .. } => 8 + u8::from(*disjoint),
-            Self::Quantiles { method: QuantileMethod::Auto, .. } => 10,
-            Self::Quantiles { method: QuantileMethod::Exact, .. } => 11,
+            Self::Quantiles { method: QuantileMethod::Auto { .. }, .. } => 10,
+            Self::Quantiles { method: QuantileMethod::Exact { .. }, .. } => 11,
             Self::Quantiles { method: QuantileMethod::Sketch, .. } => 12,
             Self::Digest(_) => 13,
         };

@@ -127,7 +127,7 @@ pub fn methods(plan: &Plan) -> Vec<OutputMethod> {
 
 fn method(plan: &Plan, output: &Output) -> OutputMethod {
     let (method, exact_max) = match output.value.cell().map(|cell| &plan.cells[cell]) {
-        Some(Cell::Quantiles { method: auto @ QuantileMethod::Auto, .. }) => ("auto", Some(auto.rows_max())),
+        Some(Cell::Quantiles { method: QuantileMethod::Auto { rows_max }, .. }) => ("auto", Some(*rows_max)),
         Some(Cell::Quantiles { method: QuantileMethod::Sketch, .. }) => ("sketch", None),
         Some(Cell::Digest(_)) => ("tdigest", None),
         Some(Cell::Distinct(_)) => ("hyperloglog", Some(EXACT_MAX as u64)),

@@ -11,40 +11,101 @@ use crate::{
     groups::Groups,
     partial::{Partial, ScanStats, StringMerger},
     plan::{OrderKey, Plan, RowColumn, Value},
+    selection::Selection,
     state::State,
     top::Leaders,
     values::Values,
 };
 
-/// Makes the answer from the results of all partitions, given in any order.
+/// The end of a query under way: what all partitions found, merged.
 ///
-/// # Errors
-/// `CANCELLED`, `DEADLINE_EXCEEDED`; `RESOURCE_EXHAUSTED` where there are more groups, or more memory is needed, than the
-/// plan allows.
-pub fn finish(plan: &Plan, mut partials: Vec<Partial>, cancel: &Cancel<'_>) -> Result<Answer, ApiError> {
-    cancel.check()?;
+/// Most plans need one scan. While [`Finishing::next_round`] has a plan, that one is to be run as well, over the rows of the
+/// first scan: the same partitions at the same offsets.
+#[derive(Debug)]
+pub struct Finishing {
+    values: Vec<Values>,
+    groups: Groups,
+    selection: Selection,
+    stats: ScanStats,
+}
+
+impl Finishing {
+    /// Merges the results of all partitions, given in any order.
+    ///
+    /// # Errors
+    /// `CANCELLED`, `DEADLINE_EXCEEDED`; `RESOURCE_EXHAUSTED` where there are more groups, or more memory is needed, than
+    /// the plan allows.
+    pub fn new(plan: &Plan, partials: Vec<Partial>, cancel: &Cancel<'_>) -> Result<Self, ApiError> {
+        cancel.check()?;
+        let (values, mut groups, stats) = merge(plan, partials, cancel)?;
+        if !plan.grouped() && groups.len() == 0 {
+            groups.push_empty();
+        }
+        let selection = Selection::new(plan, &mut groups);
+        Ok(Self { values, groups, selection, stats })
+    }
+
+    /// What has to be looked for once more; `None` where the answer is there.
+    pub fn next_round(&mut self, plan: &Plan) -> Option<Plan> {
+        self.selection.next_round(plan, &self.values, &self.groups)
+    }
+
+    /// Takes what the plan of the last [`Finishing::next_round`] found in all partitions, given in any order. `false`: rows
+    /// of the first scan were missing from it, so all has to be asked again.
+    ///
+    /// # Errors
+    /// As [`Finishing::new`].
+    ///
+    /// # Panics
+    /// `round` is no plan of a round.
+    pub fn absorb(&mut self, round: &Plan, partials: Vec<Partial>, cancel: &Cancel<'_>) -> Result<bool, ApiError> {
+        cancel.check()?;
+        let (_, groups, stats) = merge(round, partials, cancel)?;
+        self.stats.add(stats);
+        let found = groups.states.into_iter().map(|state| match state {
+            State::Narrowed(narrowed) => narrowed,
+            _ => unreachable!("a round finds nothing else"),
+        });
+        let wanted = round.round.as_ref().expect("it is the plan of a round");
+        Ok(self.selection.narrow(wanted, found.collect()))
+    }
+
+    /// The answer.
+    ///
+    /// # Errors
+    /// `CANCELLED`, `DEADLINE_EXCEEDED`.
+    pub fn answer(mut self, plan: &Plan, cancel: &Cancel<'_>) -> Result<Answer, ApiError> {
+        let count = self.groups.len();
+        let outputs = plan.outputs.iter().enumerate().map(|(at, output)| {
+            match self.selection.of_output(at, output.value.cell(), count) {
+                Some(values) => OutputColumn::of_values(values, None),
+                None => column(&mut self.groups, output.value),
+            }
+        });
+        let outputs: Vec<OutputColumn> = outputs.collect();
+        cancel.check()?;
+        let kept = order(plan, &self.values, &self.groups, &outputs);
+        let truncated = self.groups.len() > kept.len();
+        cancel.check()?;
+        let rows = Rows { values: &self.values, groups: &self.groups, outputs: &outputs, kept: &kept };
+        Ok(Answer::new(plan, &rows, truncated, self.stats))
+    }
+}
+
+/// Merges partials in the order of their partitions.
+fn merge(
+    plan: &Plan,
+    mut partials: Vec<Partial>,
+    cancel: &Cancel<'_>,
+) -> Result<(Vec<Values>, Groups, ScanStats), ApiError> {
     partials.sort_by_key(Partial::partition);
     let mut stats = ScanStats::default();
     partials.iter().for_each(|partial| stats.add(partial.stats));
-    let (values, mut groups) = match partials.len() {
-        1 => partials.pop().map(|partial| (partial.values, partial.groups)).expect("there is one"),
-        _ => merge(plan, &partials, cancel)?,
-    };
-    if !plan.grouped() && groups.len() == 0 {
-        groups.push_empty();
+    if partials.len() == 1 {
+        return Ok(partials.pop().map(|partial| (partial.values, partial.groups, stats)).expect("there is one"));
     }
-    let outputs: Vec<OutputColumn> = plan.outputs.iter().map(|output| column(&mut groups, output.value)).collect();
-    cancel.check()?;
-    let kept = order(plan, &values, &groups, &outputs);
-    let truncated = groups.len() > kept.len();
-    cancel.check()?;
-    let rows = Rows { values: &values, groups: &groups, outputs: &outputs, kept: &kept };
-    Ok(Answer::new(plan, &rows, truncated, stats))
-}
-
-fn merge(plan: &Plan, partials: &[Partial], cancel: &Cancel<'_>) -> Result<(Vec<Values>, Groups), ApiError> {
     let mut merger = StringMerger::new(plan);
-    for partial in partials {
+    for partial in &partials {
         cancel.check()?;
         let numbers: Vec<usize> = partial.values.iter().map(Values::numbers).collect();
         merger.absorb(&partial.groups, &numbers, |column, number| {
@@ -52,7 +113,8 @@ fn merge(plan: &Plan, partials: &[Partial], cancel: &Cancel<'_>) -> Result<(Vec<
         })?;
         plan.allow_bytes(merger.bytes())?;
     }
-    Ok(merger.into_parts())
+    let (values, groups) = merger.into_parts();
+    Ok((values, groups, stats))
 }
 
 /// An output's value in every group.

@@ -8,6 +8,7 @@ use types::{ApiError, ErrorCode};
 
 use crate::{
     plan::Plan,
+    selection::Narrowed,
     state::{Level, State},
 };
 
@@ -35,7 +36,14 @@ impl Groups {
             buckets: Vec::new(),
             keys: vec![Vec::new(); plan.groups.len()],
             rows: Vec::new(),
-            states: plan.cells.iter().map(|cell| State::new(cell, 0, level)).collect(),
+            states: plan
+                .cells
+                .iter()
+                .map(|cell| match plan.round {
+                    None => State::new(cell, 0, level),
+                    Some(_) => State::Narrowed(Narrowed::default()),
+                })
+                .collect(),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! 1. [`parse`] reads the JSON of a query; [`plan()`] resolves it against its tables: a [`Plan`] is plain data.
 //! 2. [`tasks`] cuts the snapshots of some partitions into [`Task`]s; [`run`] does one of them, on any thread;
-//!    [`merge`] makes the [`Partial`] of one partition from its tasks' results; [`finish`] makes the [`Answer`] from the
+//!    [`merge`] makes the [`Partial`] of one partition from its tasks' results; [`Finishing`] makes the [`Answer`] from the
 //!    partitions' partials. Nothing here starts a thread, reads a clock or waits.
 //! 3. An answer is the same to the byte for one plan and one state of the partitions, whatever ran where:
 //!    - a task is a run of whole segments in canonical order, cut by rows alone ([`TASK_ROWS_MIN`]); a segment takes part
@@ -28,6 +28,7 @@ mod groups;
 mod json;
 mod keyed;
 mod merging;
+mod narrow;
 mod pair_counts;
 mod pair_sets;
 mod parse;
@@ -40,6 +41,7 @@ mod predicate;
 mod quantiles;
 mod run;
 mod segment_filter;
+mod selection;
 mod source;
 mod state;
 mod task;
@@ -47,13 +49,15 @@ mod top;
 mod values;
 
 pub use answer::Answer;
-pub use ast::{Aggregate, Comparison, Condition, Filter, Function, Method, OrderBy, Over, Query, QueryLimits, Scalar};
+pub use ast::{
+    Aggregate, Comparison, Condition, Filter, Function, Method, OrderBy, Over, Query, QueryLimits, Scalar, ValueLimits,
+};
 pub use cancel::Cancel;
 pub use events::{EventPlace, FoundEvents, RawEvent, first_events, select_events};
 pub use explain::{
     OutputMethod, ScanCost, SegmentCount, SegmentExplanation, Skip, SourceExplanation, explain, methods,
 };
-pub use finish::finish;
+pub use finish::Finishing;
 pub use merging::{PartitionMerge, merge};
 pub use parse::parse;
 pub use partial::{Partial, ScanStats, TaskPartial};

@@ -109,11 +109,22 @@ impl PairCounts {
         }
     }
 
-    /// Counts one more of a number in a group.
-    pub(crate) fn add_one(&mut self, group: u32, number: u32) {
+    /// Counts a number in a group so many times.
+    pub(crate) fn add(&mut self, group: u32, number: u32, count: u64) {
         let list = self.make_list();
-        list.keys.push(pair(group, number));
+        list.counted.push((pair(group, number), count));
         list.settle_when_long();
+    }
+
+    /// One more than the greatest group that may have a count.
+    pub(crate) fn groups(&self) -> u32 {
+        match self {
+            Self::Matrix(matrix) => matrix.lines().count() as u32,
+            Self::List(list) => {
+                let keys = list.counted.iter().map(|(key, _)| key).chain(&list.keys);
+                keys.max().map_or(0, |key| (key >> 32) as u32 + 1)
+            }
+        }
     }
 
     /// Makes a matrix wide enough for numbers, or a list of it.

@@ -50,6 +50,7 @@ pub fn parse(json: &[u8], limits: &QueryLimits) -> Result<Query, ApiError> {
         limit,
         groups_max: limits.groups_max,
         bytes_max: limits.bytes_max,
+        values: limits.values,
         after,
         timeout,
         allow_partial,

@@ -1,12 +1,16 @@
 //! A plan: all that a scan and the end of a query need, as plain data that names columns and never refers to a table.
 
+use std::sync::Arc;
+
 use types::{ApiError, Interval, PartitionId, TableKey, TableName, TimeRange};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
+    ast::ValueLimits,
     cells::Cell,
     groups::too_many_bytes,
     predicate::{DimensionCondition, DimensionTest, MetricTest},
+    selection::Round,
 };
 
 /// Version of the canonical form: a change of what a plan means must change its fingerprint.
@@ -26,6 +30,9 @@ pub struct Plan {
     pub(crate) limit: usize,
     pub(crate) groups_max: usize,
     pub(crate) bytes_max: usize,
+    pub(crate) values: ValueLimits,
+    /// Where it looks once more for the percentiles of another plan.
+    pub(crate) round: Option<Arc<Round>>,
 }
 
 /// A table of a plan. Its place in the list is its index.
@@ -220,6 +227,12 @@ impl Plan {
         out.number(self.limit as u64);
         out.number(self.groups_max as u64);
         out.number(self.bytes_max as u64);
+        out.number(self.values.auto_rows_max);
+        out.number(self.values.values_max);
+        out.tag(self.round.is_some().into());
+        if let Some(round) = &self.round {
+            out.round(round);
+        }
         out.0
     }
 }
@@ -317,6 +330,23 @@ impl Canonical {
                 self.tag((*wanted).into());
             }
         }
+    }
+
+    fn round(&mut self, round: &Round) {
+        self.list(&round.values, |out, values| {
+            let all: Vec<_> = (1..values.numbers() as u32).filter_map(|number| values.get(number)).collect();
+            out.list(&all, |out, value| out.text(value));
+        });
+        self.list(&round.buckets, |out, bucket| out.number(bucket.cast_unsigned()));
+        self.list(&round.keys, |out, column| out.list(column, |out, number| out.number(u64::from(*number))));
+        self.list(&round.ranges, |out, ranges| {
+            out.list(ranges, |out, (group, range)| {
+                out.number(u64::from(*group));
+                out.number(range.low);
+                out.number(range.high);
+            });
+        });
+        self.tag(round.brings.into());
     }
 
     fn bound(&mut self, tag: u8, text: &str) {

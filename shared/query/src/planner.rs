@@ -5,7 +5,7 @@ use std::sync::Arc;
 use types::{ApiError, ColumnKind, Table};
 
 use crate::{
-    ast::{Aggregate, Filter, Function, Method, Over, Query},
+    ast::{Aggregate, Filter, Function, Method, Over, Query, ValueLimits},
     cells::{Cell, QuantileMethod},
     json::shown,
     plan::{ColumnFilter, GroupColumn, OrderKey, Output, Plan, PlannedTable, RowColumn, Test, Value},
@@ -42,7 +42,10 @@ pub fn plan(query: &Query, tables: &[Arc<Table>]) -> Result<Plan, ApiError> {
     let mut cells = Vec::new();
     let mut outputs = Vec::with_capacity(query.aggregates.len());
     for aggregate in &query.aggregates {
-        outputs.push(Output { name: aggregate.name.clone(), value: lower(&columns, aggregate, &mut cells)? });
+        outputs.push(Output {
+            name: aggregate.name.clone(),
+            value: lower(&columns, aggregate, query.values, &mut cells)?,
+        });
     }
     let names = row_columns(query, &groups, &outputs)?;
     let order = query.order_by.iter().map(|key| {
@@ -80,6 +83,8 @@ pub fn plan(query: &Query, tables: &[Arc<Table>]) -> Result<Plan, ApiError> {
         limit: query.limit,
         groups_max: query.groups_max,
         bytes_max: query.bytes_max,
+        values: query.values,
+        round: None,
     })
 }
 
@@ -162,7 +167,12 @@ fn row_columns<'a>(
 }
 
 /// Finds or adds the cells that an aggregate comes from: aggregates of one column share them.
-fn lower(columns: &Columns<'_>, aggregate: &Aggregate, cells: &mut Vec<Cell>) -> Result<Value, ApiError> {
+fn lower(
+    columns: &Columns<'_>,
+    aggregate: &Aggregate,
+    values: ValueLimits,
+    cells: &mut Vec<Cell>,
+) -> Result<Value, ApiError> {
     let column = match &aggregate.over {
         Over::Rows => return Ok(Value::Rows),
         Over::Metric(name) => {
@@ -192,8 +202,12 @@ fn lower(columns: &Columns<'_>, aggregate: &Aggregate, cells: &mut Vec<Cell>) ->
         (Function::Stddev, _) => Value::Stddev(cell(Cell::Moments(column))),
         (&Function::Percentile { q, method }, _) => {
             let source = match method {
-                Method::Auto => Cell::Quantiles { column, method: QuantileMethod::Auto },
-                Method::Exact => Cell::Quantiles { column, method: QuantileMethod::Exact },
+                Method::Auto => {
+                    Cell::Quantiles { column, method: QuantileMethod::Auto { rows_max: values.auto_rows_max } }
+                }
+                Method::Exact => {
+                    Cell::Quantiles { column, method: QuantileMethod::Exact { rows_max: values.values_max } }
+                }
                 Method::Sketch => Cell::Quantiles { column, method: QuantileMethod::Sketch },
                 Method::TDigest => Cell::Digest(column),
             };

@@ -29,6 +29,15 @@ impl Quantiles {
         Self { method, rows: 0, values: Vec::new(), sorted: false, bins: PairCounts::default() }
     }
 
+    /// The bins, where what is asked is exact and only a selection from them can be.
+    pub(crate) fn bins_to_select_from(&mut self) -> Option<&mut PairCounts> {
+        if !matches!(self.method, QuantileMethod::Exact { rows_max } if self.rows > rows_max) {
+            return None;
+        }
+        self.fill_bins();
+        Some(&mut self.bins)
+    }
+
     pub(crate) fn method(&self) -> QuantileMethod {
         self.method
     }
@@ -59,9 +68,7 @@ impl Quantiles {
             }
             return (answers, None);
         }
-        for (group, value) in self.values.drain(..) {
-            self.bins.add_one(group, bins::number_of(value));
-        }
+        self.fill_bins();
         self.bins.by_group(|group, counted| {
             let count = counted.iter().map(|&(_, count)| count).sum();
             let mut left = nearest_rank(q, count).expect("a group that was counted has values");
@@ -78,6 +85,12 @@ impl Quantiles {
     /// Memory that it takes.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.values) + self.bins.bytes()
+    }
+
+    fn fill_bins(&mut self) {
+        for (group, value) in self.values.drain(..) {
+            self.bins.add(group, bins::number_of(value), 1);
+        }
     }
 
     fn sort(&mut self) {

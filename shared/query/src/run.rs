@@ -11,6 +11,7 @@ use crate::{
     grouper::{Grouper, KeyColumns},
     groups::Groups,
     keyed::Sizes,
+    narrow::Narrow,
     partial::{ScanStats, TaskPartial},
     plan::{GroupColumn, Plan},
     segment_filter::{SegmentFilter, segment_filters},
@@ -31,7 +32,11 @@ const _: () = assert!(CHUNK_ROWS == kernels::CHUNK_ROWS); // a chunk of a segmen
 pub fn run(plan: &Plan, task: &Task, cancel: &Cancel<'_>) -> Result<TaskPartial, ApiError> {
     cancel.check()?;
     let mut scan = Scan { plan, cancel, stats: task.stats, chunks: 0, list: Box::new([0; CHUNK_ROWS]) };
-    let groups = if plan.grouped() {
+    let groups = if let Some(round) = &plan.round {
+        let mut sink = Narrow::new(plan, round, task);
+        scan.segments(task, &mut sink)?;
+        sink.finish()
+    } else if plan.grouped() {
         let mut sink = Slots::new(plan, task);
         scan.segments(task, &mut sink)?;
         sink.finish()?
@@ -52,18 +57,18 @@ pub fn run(plan: &Plan, task: &Task, cancel: &Cancel<'_>) -> Result<TaskPartial,
 }
 
 /// A chunk of a segment, and what is left of it after the filters.
-struct Chunk<'a> {
-    segment: &'a SegmentColumns<'a>,
+pub(crate) struct Chunk<'a> {
+    pub(crate) segment: &'a SegmentColumns<'a>,
     /// Its rows in the segment.
-    rows: std::ops::Range<usize>,
+    pub(crate) rows: std::ops::Range<usize>,
     /// Which of them are in; `None`: all.
-    selection: Option<&'a Selection>,
+    pub(crate) selection: Option<&'a Selection>,
     /// Scratch for row numbers.
-    list: &'a mut [u16; CHUNK_ROWS],
+    pub(crate) list: &'a mut [u16; CHUNK_ROWS],
 }
 
 /// Where chunks go.
-trait Sink {
+pub(crate) trait Sink {
     fn add(&mut self, chunk: Chunk<'_>) -> Result<(), ApiError>;
 
     /// Memory that it takes so far.
@@ -71,10 +76,10 @@ trait Sink {
 }
 
 /// The columns of a segment that the plan needs.
-struct SegmentColumns<'a> {
-    times: &'a [i64],
-    codes: Vec<Option<Codes<'a>>>,
-    cells: Vec<CellColumn<'a>>,
+pub(crate) struct SegmentColumns<'a> {
+    pub(crate) times: &'a [i64],
+    pub(crate) codes: Vec<Option<Codes<'a>>>,
+    pub(crate) cells: Vec<CellColumn<'a>>,
 }
 
 impl<'a> SegmentColumns<'a> {

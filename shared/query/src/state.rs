@@ -12,6 +12,7 @@ use crate::{
     pair_counts::PairCounts,
     pair_sets::PairSets,
     quantiles::Quantiles,
+    selection::Narrowed,
     top::{Cut, Top},
 };
 
@@ -38,6 +39,8 @@ pub(crate) enum State {
     Top(Top),
     Quantiles(Quantiles),
     Digests(Digests),
+    /// What a further round of a selection found.
+    Narrowed(Narrowed),
 }
 
 /// What the numbers of dimensions in groups and states are.
@@ -90,7 +93,8 @@ impl State {
             | Self::Distinct(_)
             | Self::Top(_)
             | Self::Quantiles(_)
-            | Self::Digests(_) => {}
+            | Self::Digests(_)
+            | Self::Narrowed(_) => {}
         }
     }
 
@@ -107,6 +111,7 @@ impl State {
             Self::Top(top) => top.bytes(),
             Self::Quantiles(quantiles) => quantiles.bytes(),
             Self::Digests(digests) => digests.bytes(),
+            Self::Narrowed(narrowed) => narrowed.bytes(),
         }
     }
 
@@ -148,6 +153,7 @@ impl State {
             (Self::Top(into), Self::Top(from)) => into.absorb(from, map),
             (Self::Quantiles(into), Self::Quantiles(from)) => into.absorb(from, map),
             (Self::Digests(into), Self::Digests(from)) => into.absorb(from, map),
+            (Self::Narrowed(into), Self::Narrowed(from)) => into.absorb(from),
             _ => unreachable!("states of one plan have the kinds of its cells"),
         }
     }

@@ -3,6 +3,7 @@
 mod world;
 
 use proptest::prelude::*;
+use query::ValueLimits;
 use serde_json::{Map, Value, json};
 use world::{Random, Shape, World, model, tiny};
 
@@ -200,8 +201,10 @@ proptest! {
     #[test]
     fn small_worlds_have_the_models_answers(seed: u64, rows in 1_usize..1_500, in_order: bool) {
         let shape = Shape { rows, limits: tiny(), span_us: 3_000, in_order, users: 400 };
-        let world = World::new(seed, shape);
+        let mut world = World::new(seed, shape);
         let mut random = Random(seed ^ 1);
+        // However many values travel, and however many rounds a selection takes.
+        world.limits.values = ValueLimits { auto_rows_max: random.pick(&[0, 500, 1 << 17]), values_max: random.pick(&[0, 30, 1 << 21]) };
         for _ in 0..25 {
             check(&world, &random_query(&mut random, &world, shape.span_us))?;
         }
@@ -216,8 +219,10 @@ proptest! {
     fn large_worlds_have_the_models_answers(seed: u64, in_order: bool) {
         let limits = engine::Limits { slot_width_us: 40_000, ..engine::Limits::default() };
         let shape = Shape { rows: 60_000, limits, span_us: 100_000, in_order, users: 70_000 };
-        let world = World::new(seed, shape);
+        let mut world = World::new(seed, shape);
         let mut random = Random(seed ^ 1);
+        // However many values travel, and however many rounds a selection takes.
+        world.limits.values = ValueLimits { auto_rows_max: random.pick(&[0, 500, 1 << 17]), values_max: random.pick(&[0, 30, 1 << 21]) };
         for _ in 0..25 {
             check(&world, &random_query(&mut random, &world, shape.span_us))?;
         }

@@ -8,7 +8,7 @@ use std::{
 use codec::{BodyBuilder, BodyView, EventRef};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::{Limits, MemoryBudget, Reader};
-use query::{Answer, Cancel, QueryLimits, Source};
+use query::{Answer, Cancel, Finishing, Plan, QueryLimits, Source};
 use types::{
     ColumnDef, ColumnKind, Generation, Offset, PartitionId, Schema, SchemaVersion, Table, TableId, TableKey, TableName,
     TableSettings, TenantId, Timestamp,
@@ -83,13 +83,20 @@ fn filled(table: &Table) -> Reader {
 fn answer(table: &Arc<Table>, reader: &Reader, json: &str) -> Answer {
     let query = query::parse(json.as_bytes(), &QueryLimits::default()).expect("a good query");
     let plan = query::plan(&query, std::slice::from_ref(table)).expect("a good plan");
-    let snapshot = reader.snapshot(table.key).expect("the table has rows");
-    let tasks = query::tasks(&plan, vec![Source { table: 0, partition: PartitionId(0), snapshot }]);
     let left = AtomicBool::new(false);
     let cancel = Cancel::new(&left, &|| false);
-    let results = tasks.iter().map(|task| query::run(&plan, task, &cancel)).collect::<Result<_, _>>();
-    let partial = query::merge(&plan, PartitionId(0), results.expect("nobody cancels"), &cancel).expect("few groups");
-    query::finish(&plan, vec![partial], &cancel).expect("few groups")
+    let scan = |plan: &Plan| {
+        let snapshot = reader.snapshot(table.key).expect("the table has rows");
+        let tasks = query::tasks(plan, vec![Source { table: 0, partition: PartitionId(0), snapshot }]);
+        let results = tasks.iter().map(|task| query::run(plan, task, &cancel)).collect::<Result<_, _>>();
+        query::merge(plan, PartitionId(0), results.expect("nobody cancels"), &cancel).expect("few groups")
+    };
+    let mut finishing = Finishing::new(&plan, vec![scan(&plan)], &cancel).expect("few groups");
+    while let Some(round) = finishing.next_round(&plan) {
+        let all = finishing.absorb(&round, vec![scan(&round)], &cancel).expect("few groups");
+        assert!(all, "no row leaves");
+    }
+    finishing.answer(&plan, &cancel).expect("nobody cancels")
 }
 
 fn queries(criterion: &mut Criterion) {
@@ -100,6 +107,11 @@ fn queries(criterion: &mut Criterion) {
     let whole = format!(r#""namespace":"shop","table":"events","start_time":0,"end_time":{SPAN_US}"#);
     let minute = r#""namespace":"shop","table":"events","start_time":240000123,"end_time":300000456"#;
     let sum = r#""aggregate":"sum","metric":"revenue""#;
+    let percentiles = |method: &str| {
+        let of = |q: &str| format!(r#"{{"fn":"{q}","metric":"latency_ms","method":"{method}"}}"#);
+        let aggregates = ["p50", "p95", "p99"].map(of).join(",");
+        format!(r#"{{{whole},"aggregates":[{aggregates}],"group_by":["region"]}}"#)
+    };
     let cases = [
         ("count_minute", format!("{{{minute}}}")),
         ("sum", format!("{{{whole},{sum}}}")),
@@ -117,6 +129,18 @@ fn queries(criterion: &mut Criterion) {
             ),
         ),
         ("one_user", format!(r#"{{{whole},"filters":{{"user_id":"user_0012345"}}}}"#)),
+        ("percentiles_by_region", percentiles("sketch")),
+        ("percentiles_by_region_exact", percentiles("exact")),
+        ("percentiles_by_region_tdigest", percentiles("tdigest")),
+        (
+            "distinct_users_by_event_type",
+            format!(r#"{{{whole},"aggregate":"distinct","dimension":"user_id","group_by":["event_type"]}}"#),
+        ),
+        ("top_20_users", format!(r#"{{{whole},"aggregate":"top","dimension":"user_id","k":20}}"#)),
+        (
+            "top_5_products_by_region",
+            format!(r#"{{{whole},"aggregate":"top","dimension":"product","k":5,"group_by":["region"]}}"#),
+        ),
         ("72k_groups", format!(r#"{{{whole},{sum},"group_by":["region","event_type","product"],"limit":1000000}}"#)),
     ];
     for (name, json) in &cases {

@@ -10,7 +10,7 @@ use std::{
 
 use codec::{BodyBuilder, BodyView, EventRef};
 use engine::{Limits, MemoryBudget, Reader, Writer, partition};
-use query::{Answer, Cancel, Plan, QueryLimits, Source, Task, TaskPartial};
+use query::{Answer, Cancel, Finishing, Plan, QueryLimits, Source, Task, TaskPartial};
 use types::{
     ApiError, ColumnDef, ColumnKind, Generation, Offset, PartitionId, Schema, SchemaVersion, Table, TableId, TableKey,
     TableName, TableSettings, TenantId, Timestamp,
@@ -73,6 +73,8 @@ pub(crate) struct World {
     pub(crate) rows: Vec<Row>,
     pub(crate) tables: Vec<Arc<Table>>,
     pub(crate) readers: Vec<Reader>,
+    /// With which queries are read.
+    pub(crate) limits: QueryLimits,
     writers: Vec<Writer>,
 }
 
@@ -133,7 +135,7 @@ impl World {
         let (writers, readers) = (0..PARTITIONS)
             .map(|id| partition(PartitionId(id), Offset::ZERO, shape.limits, Arc::clone(&budget)))
             .unzip();
-        let mut world = Self { rows: Vec::new(), tables, readers, writers };
+        let mut world = Self { rows: Vec::new(), tables, readers, limits: QueryLimits::default(), writers };
         let rows: Vec<Row> = (0..shape.rows).map(|at| random_row(&mut random, &shape, at)).collect();
         let mut rest = &rows[..];
         while !rest.is_empty() {
@@ -173,7 +175,7 @@ impl World {
     }
 
     pub(crate) fn plan(&self, json: &str) -> Result<Plan, ApiError> {
-        let query = query::parse(json.as_bytes(), &QueryLimits::default())?;
+        let query = query::parse(json.as_bytes(), &self.limits)?;
         let tables: Vec<_> = query
             .tables
             .iter()
@@ -199,22 +201,30 @@ impl World {
         let plan = self.plan(json)?;
         let left = AtomicBool::new(false);
         let cancel = Cancel::new(&left, &|| false);
-        let results =
-            self.tasks(&plan).iter().map(|task| query::run(&plan, task, &cancel)).collect::<Result<_, _>>()?;
-        conclude(&plan, results)
+        conclude(&plan, |plan| self.tasks(plan).iter().map(|task| query::run(plan, task, &cancel)).collect())
     }
 }
 
-/// Merges and finishes the results of tasks, in whichever order they came.
-pub(crate) fn conclude(plan: &Plan, results: Vec<TaskPartial>) -> Result<Answer, ApiError> {
-    let mut by_partition: BTreeMap<PartitionId, Vec<TaskPartial>> = BTreeMap::new();
-    for result in results {
-        by_partition.entry(result.partition()).or_default().push(result);
-    }
+/// The answer of a plan, where `scan` runs the tasks of a plan and has their results in any order.
+pub(crate) fn conclude(
+    plan: &Plan,
+    scan: impl Fn(&Plan) -> Result<Vec<TaskPartial>, ApiError>,
+) -> Result<Answer, ApiError> {
     let left = AtomicBool::new(false);
     let cancel = Cancel::new(&left, &|| false);
-    let partials = by_partition.into_iter().map(|(partition, tasks)| query::merge(plan, partition, tasks, &cancel));
-    query::finish(plan, partials.collect::<Result<_, _>>()?, &cancel)
+    let merged = |plan: &Plan| {
+        let mut by_partition: BTreeMap<PartitionId, Vec<TaskPartial>> = BTreeMap::new();
+        for result in scan(plan)? {
+            by_partition.entry(result.partition()).or_default().push(result);
+        }
+        let partials = by_partition.into_iter().map(|(partition, tasks)| query::merge(plan, partition, tasks, &cancel));
+        partials.collect::<Result<Vec<_>, _>>()
+    };
+    let mut finishing = Finishing::new(plan, merged(plan)?, &cancel)?;
+    while let Some(round) = finishing.next_round(plan) {
+        assert!(finishing.absorb(&round, merged(&round)?, &cancel)?, "all rows are there still");
+    }
+    finishing.answer(plan, &cancel)
 }
 
 fn table(at: u64) -> Table {
