@@ -15,7 +15,7 @@
 //! A bucket is nine bytes: the low 16 bits of its four fingerprints, then the two high bits of each. A batch of lookups
 //! asks for the memory of all of them before it looks at the first.
 
-use crate::prefetch;
+use crate::{advise_huge_pages, prefetch};
 
 /// How full a filter gets.
 pub const LOAD_PERCENT_MAX: usize = 75;
@@ -63,7 +63,8 @@ impl CuckooFilter {
     pub fn with_capacity(capacity: usize) -> Self {
         let places = capacity.max(1).saturating_mul(100).div_ceil(LOAD_PERCENT_MAX);
         let buckets = u32::try_from(places.div_ceil(BUCKET_PLACES)).unwrap_or(u32::MAX);
-        let bytes = vec![0; buckets as usize * BUCKET_BYTES];
+        let mut bytes = vec![0; buckets as usize * BUCKET_BYTES];
+        advise_huge_pages(&mut bytes);
         let capacity = buckets as usize * BUCKET_PLACES * LOAD_PERCENT_MAX / 100;
         Self { bytes, buckets, len: 0, capacity }
     }

@@ -197,15 +197,16 @@ impl Dedup {
         if self.slices.last().is_some_and(|slice| append_time < slice.times.until) {
             return;
         }
-        let slice = Slice::new(self.window.slice_at(append_time), self.slices.last());
+        let mut slice = Slice::new(self.window.slice_at(append_time), self.slices.last());
         if self.slices.last().is_some_and(Slice::is_empty) {
             self.slices.pop();
         }
         if let Some(before) = self.slices.last_mut().filter(|before| before.has_runs()) {
             // Filters are asked about it anyway: with all of its ids in runs, its table need not be asked as well, and goes
             // on as that of the new slice.
-            before.spill(runs);
+            before.spill(runs, true);
             before.seal(runs);
+            slice.recent = std::mem::take(&mut before.recent);
         }
         self.slices.push(slice);
     }
@@ -224,8 +225,9 @@ impl Dedup {
             // Of the largest, the oldest: it is the least likely to be asked for.
             let largest = (0..self.slices.len()).rev().max_by_key(|at| self.slices[*at].recent.len());
             let at = largest.expect("there is a current slice");
-            self.slices[at].spill(runs);
-            if at + 1 < self.slices.len() {
+            let is_current = at + 1 == self.slices.len();
+            self.slices[at].spill(runs, is_current);
+            if !is_current {
                 self.slices[at].seal(runs);
             }
         }
@@ -297,6 +299,8 @@ impl DedupScratch {
     /// Convicts the suspects that are in runs of a slice. Those that are in its table are left for [`Dedup::remember`].
     fn confirm(&mut self, slice: &Slice, runs: &mut dyn IdRuns) -> Result<(), RunFault> {
         let mut suspects = std::mem::take(&mut self.suspects);
+        // Where all that was sent was sent a moment ago, all of it is in the table, each in another place.
+        suspects.iter().for_each(|suspect| slice.recent.prefetch(suspect.id));
         suspects.retain(|suspect| slice.recent.find(suspect.id).is_none());
         suspects.sort_unstable();
         // Two filters may suspect the same row.

@@ -2,7 +2,7 @@
 //!
 //! The order of places is nearly that of ids: a scan gives them sorted up to small clusters, and growing is a scan too.
 
-use sketch::prefetch;
+use sketch::{advise_huge_pages, prefetch};
 
 use super::identity::NONE;
 
@@ -30,7 +30,7 @@ struct Place {
     content: u32,
 }
 
-const EMPTY: Place = Place { id: NONE, content: 0 };
+const _: () = assert!(NONE == 0, "zeroed memory is a table of empty places");
 
 /// Ids in ascending order, each with its content.
 #[derive(Debug, Default)]
@@ -120,9 +120,9 @@ impl MemoryRun {
         if places == self.places.len() {
             return;
         }
-        let before = std::mem::replace(&mut self.places, vec![EMPTY; places]);
+        let before = std::mem::replace(&mut self.places, empty_places(places));
         self.len = 0;
-        for place in before.into_iter().filter(|place| place.id != NONE) {
+        for place in before.iter().filter(|place| place.id != NONE) {
             self.find_or_insert(place.id, place.content);
         }
     }
@@ -186,6 +186,12 @@ impl MemoryRun {
         FrozenIds(std::mem::take(self))
     }
 
+    /// Takes all ids out, and makes another table of the same size for those to come.
+    pub(super) fn freeze_and_go_on(&mut self) -> FrozenIds {
+        let next = Self { places: empty_places(self.places.len()), len: 0 };
+        FrozenIds(std::mem::replace(self, next))
+    }
+
     fn sorted(&self) -> SortedIds {
         let mut sorted = SortedIds { ids: Vec::with_capacity(self.len), contents: Vec::with_capacity(self.len) };
         // Ids at the front may have come round from the end: those before the first whose home is not behind them.
@@ -199,6 +205,15 @@ impl MemoryRun {
         sort_nearly_sorted(&mut sorted);
         sorted
     }
+}
+
+/// Memory that the system zeroes when it is first touched, on huge pages where it has them.
+fn empty_places(count: usize) -> Vec<Place> {
+    let places = Box::<[Place]>::new_zeroed_slice(count);
+    // SAFETY: a place is integers without padding, for which zeroed memory is a value: the empty place.
+    let mut places = unsafe { places.assume_init() };
+    advise_huge_pages(&mut places);
+    places.into_vec()
 }
 
 /// Insertion by insertion, which is one pass where ids are at most a cluster away from their place.

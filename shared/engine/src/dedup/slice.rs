@@ -40,15 +40,9 @@ pub(super) struct Suspect {
 
 impl Slice {
     pub(super) fn new(times: SliceTimes, before: Option<&Self>) -> Self {
-        Self {
-            times,
-            recent: MemoryRun::default(),
-            filters: Vec::new(),
-            set: None,
-            usage: SetUsage::default(),
-            spilled: 0,
-            expected: before.map_or(0, |before| before.spilled.max(before.expected / 2)),
-        }
+        let expected = before.map_or(0, |before| before.spilled.max(before.expected / 2));
+        let (recent, filters, set, usage) = (MemoryRun::default(), Vec::new(), None, SetUsage::default());
+        Self { times, recent, filters, set, usage, spilled: 0, expected }
     }
 
     /// Takes over runs of an earlier life, and fills a filter with what is in them.
@@ -93,13 +87,14 @@ impl Slice {
     }
 
     /// Makes a run of the newest ids. The table's memory goes with it.
-    pub(super) fn spill(&mut self, runs: &mut dyn IdRuns) {
+    pub(super) fn spill(&mut self, runs: &mut dyn IdRuns, goes_on: bool) {
         if self.recent.len() == 0 {
             return;
         }
-        let ids = Arc::new(self.recent.freeze());
+        let ids = if goes_on { self.recent.freeze_and_go_on() } else { self.recent.freeze() };
         self.filter_in(ids.ids(), ids.len());
         self.spilled += ids.len();
+        let ids = Arc::new(ids);
         let set = *self.set.get_or_insert_with(|| runs.new_set());
         runs.add(set, ids);
         self.look_after_runs(runs);
@@ -119,21 +114,25 @@ impl Slice {
     fn filter_in(&mut self, ids: impl Iterator<Item = u128>, count: usize) {
         for (at, id) in ids.enumerate() {
             let placed = self.filters.last_mut().is_some_and(|filter| filter.insert(filter_item(id)).is_ok());
-            if placed {
-                continue;
+            if !placed {
+                self.add_filter(id, count - at);
             }
-            let left = count - at;
-            let capacity = match (self.filters.is_empty(), self.expected) {
-                (true, 0) => left * FIRST_FILTER_RUNS,
-                // A steady stream's next slice is about as large; a little room spares it a second filter.
-                (true, expected) => (expected + expected / 16).max(left),
-                (false, 0) => (self.spilled / 2).max(left),
-                (false, _) => (self.spilled / 4).max(left),
-            };
-            let mut filter = CuckooFilter::with_capacity(capacity);
-            filter.insert(filter_item(id)).expect("an empty filter has places");
-            self.filters.push(filter);
         }
+    }
+
+    /// Adds a filter for `left` ids and those to come, and enters `id`.
+    #[cold]
+    fn add_filter(&mut self, id: u128, left: usize) {
+        let capacity = match (self.filters.is_empty(), self.expected) {
+            (true, 0) => left * FIRST_FILTER_RUNS,
+            // A steady stream's next slice is about as large; a little room spares it a second filter.
+            (true, expected) => (expected + expected / 16).max(left),
+            (false, 0) => (self.spilled / 2).max(left),
+            (false, _) => (self.spilled / 4).max(left),
+        };
+        let mut filter = CuckooFilter::with_capacity(capacity);
+        filter.insert(filter_item(id)).expect("an empty filter has places");
+        self.filters.push(filter);
     }
 
     /// Confirms sorted suspects against the runs; calls `convict` for each that is there, and takes it out of the list.
