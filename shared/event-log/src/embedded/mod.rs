@@ -109,7 +109,8 @@ impl EmbeddedLog {
         let manifest = manifest::begin_epoch(&*files, &config, !inventory.logs.is_empty())?;
         let partitions = manifest.partitions as usize;
         let caches = (config.tail_bytes_max, config.index_bytes_max);
-        let store = Arc::new(Store::new(files, dir.clone(), manifest.frame_key, caches, vec![Stand::EMPTY; partitions]));
+        let store =
+            Arc::new(Store::new(files, dir.clone(), manifest.frame_key, caches, vec![Stand::EMPTY; partitions]));
         let recovery = recover(&store, &inventory.logs, partitions)?;
         inventory.sweep(&store);
         let Recovery { files, cut_bytes, damaged_records } = recovery;

@@ -119,16 +119,20 @@ fn recover_totals(
 ) -> Result<(RowTotals, Option<TotalsAt>), OpenError> {
     let Some(last) = sealed.back() else { return Ok((RowTotals::default(), None)) };
     let next = TotalsAt { number: last.number + 1, previous_end: last.end };
-    if let Some(totals) = stored_totals(store, next) {
+    if let Some(totals) = stored_totals(store, next)? {
         return Ok((totals, None));
     }
     // Back to the newest file whose counts are known, then on over its records and those of the files after it.
-    let known = headers.iter().enumerate().rev().find_map(|(at, header)| {
+    let mut known = None;
+    for (at, header) in headers.iter().enumerate().rev() {
         let first = header.previous == 0;
         let place = TotalsAt { number: header.number, previous_end: header.previous_end };
-        let totals = if first { Some(RowTotals::default()) } else { stored_totals(store, place) };
-        totals.map(|totals| (at, totals))
-    });
+        let totals = if first { Some(RowTotals::default()) } else { stored_totals(store, place)? };
+        known = totals.map(|totals| (at, totals));
+        if known.is_some() {
+            break;
+        }
+    }
     let (from, mut totals) = known.unwrap_or_else(|| {
         tracing::error!("event log: the row counts of released records are lost; ledgers will not balance");
         (0, RowTotals::default())
@@ -143,11 +147,25 @@ fn recover_totals(
     Ok((totals, Some(next)))
 }
 
-fn stored_totals(store: &Store, at: TotalsAt) -> Option<RowTotals> {
-    let file = store.files.open(&store.dir.join(totals_name(at.number)), OpenMode::Read).ok()?;
-    let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
-    let filled = read_full_at(&*file, &mut bytes, 0).ok()?;
-    RowTotals::decode(&bytes[..filled], at)
+/// The row counts that are stored for a place; `None` where there are none, or damaged ones.
+///
+/// # Errors
+/// The disk failed: what cannot be read now is not gone, and may be all that is known of records that are.
+fn stored_totals(store: &Store, at: TotalsAt) -> Result<Option<RowTotals>, OpenError> {
+    let path = store.dir.join(totals_name(at.number));
+    let read = || {
+        let file = store.files.open(&path, OpenMode::Read)?;
+        let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let mut bytes = vec![0; len];
+        let filled = read_full_at(&*file, &mut bytes, 0)?;
+        bytes.truncate(filled);
+        io::Result::Ok(bytes)
+    };
+    match read() {
+        Ok(bytes) => Ok(RowTotals::decode(&bytes, at)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(OpenError::at(path)(error)),
+    }
 }
 
 fn scanned_rows(store: &Store, sealed: &SealedFile) -> io::Result<FileRows> {

@@ -1,6 +1,6 @@
 //! Row counts over starts: what is stored beside the files, and what makes up for it where it is gone.
 
-use std::path::Path;
+use std::{io::ErrorKind, path::Path};
 
 use bytes::Bytes;
 use codec::{BlockKind, ControlRecord};
@@ -16,7 +16,7 @@ use crate::{
         segment::{index_name, log_name, records_at, totals_name},
         totals::{RowTotals, TotalsAt},
     },
-    faults::MemoryFiles,
+    faults::{MemoryFiles, Outcome},
 };
 
 fn key(table: u64) -> TableKey {
@@ -48,6 +48,34 @@ fn logs(files: &MemoryFiles) -> Vec<u64> {
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect();
     numbers.sort_unstable();
     numbers
+}
+
+/// Goal: a call that fails while a log is opened, whichever, lets the start fail or does no harm: what was counted of
+/// records that are gone is not given up because it cannot be read now.
+#[test]
+fn a_failing_call_at_a_start_loses_no_count() {
+    for at in 0..60 {
+        let mut files = MemoryFiles::new(at);
+        let mut rows = 0;
+        for _ in 0..3 {
+            let log = open(&files).unwrap();
+            for n in 0..12 {
+                append(&log, block(0, 1, 3, n, 20_000));
+                rows += 3;
+            }
+            (0..3).for_each(|partition| log.release_before(PartitionId(partition), log.bounds(PartitionId(0)).end));
+            append(&log, block(0, 1, 3, 99, 20_000));
+            rows += 3;
+            files.kill();
+        }
+        assert!(logs(&files)[0] > 1, "the first file was released");
+        files.set_plan(Box::new(move |_, n| if n == at { Outcome::Fail(ErrorKind::Other) } else { Outcome::Done }));
+        if let Ok(log) = open(&files) {
+            assert_eq!(acked(&log, 1), rows, "call {at} failed");
+        }
+        files.kill();
+        assert_eq!(acked(&open(&files).unwrap(), 1), rows, "after call {at} failed");
+    }
 }
 
 /// Goal: counts are the same after every start, however the last life ended, over many files, with the older ones
