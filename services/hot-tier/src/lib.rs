@@ -14,7 +14,6 @@ mod writer;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use axum::Router;
 use config::{HotTierConfig, ServiceAddresses};
 use engine::{IdRuns, Limits, MemoryBudget};
 use metrics::{describe_gauge, gauge};
@@ -96,7 +95,7 @@ pub async fn start(
             health: health.clone(),
             http: addresses.http,
             grpc: addresses.grpc,
-            router: Router::new(),
+            router: service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION")),
             grpc_routes: Routes::default(),
             grpc_names: Vec::new(),
             descriptors: Vec::new(),

@@ -72,7 +72,8 @@ pub async fn start(
             health: health.clone(),
             http: addresses.http,
             grpc: addresses.grpc,
-            router: http::routes(answers, host.limits.body_timeout),
+            router: http::routes(answers, host.limits.body_timeout)
+                .merge(service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION"))),
             grpc_routes: Routes::new(grpc),
             grpc_names: vec!["truenow.v1.Query".into()],
             descriptors: vec![proto::v1::FILE_DESCRIPTOR_SET],

@@ -13,7 +13,10 @@ use async_trait::async_trait;
 use placement::PlacementMap;
 use proto::{
     catalog::{Catalog, NewTable, TablePatch},
-    hot_tier::{EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus},
+    hot_tier::{
+        EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest,
+        TablePartitionStatus,
+    },
 };
 use rebalancer::{Config, Deps};
 use serde_json::{Value, json};

@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use config::{ServiceAddresses, StreamIngesterConfig};
 use event_log::EventLog;
 use lag::LagGauge;
@@ -77,7 +76,7 @@ pub async fn start(
             health: health.clone(),
             http: addresses.http,
             grpc: addresses.grpc,
-            router: Router::new(),
+            router: service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION")),
             grpc_routes: Routes::default(),
             grpc_names: Vec::new(),
             descriptors: Vec::new(),

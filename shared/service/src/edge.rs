@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Endpoints that need no credential: orchestrators and Prometheus have none.
-const OPEN_ENDPOINTS: [&str; 4] = ["/health", "/live", "/metrics", "/grpc.health.v1.Health/{*rest}"];
+const OPEN_ENDPOINTS: [&str; 5] = ["/health", "/live", "/metrics", "/openapi.json", "/grpc.health.v1.Health/{*rest}"];
 
 /// What a port's requests are measured and judged by.
 pub(crate) struct Edge {

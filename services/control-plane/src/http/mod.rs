@@ -21,11 +21,9 @@ pub(crate) struct Shared {
 }
 
 pub(crate) fn routes(shared: Shared) -> Router {
-    let tables = get(tables::list).post(tables::create);
-    let table = get(tables::read).patch(tables::patch).delete(tables::delete);
     Router::new()
-        .route("/v1/tables", tables)
-        .route("/v1/tables/{namespace}/{table}", table)
+        .route("/v1/tables", get(tables::list).post(tables::create))
+        .route("/v1/tables/{namespace}/{table}", get(tables::read).patch(tables::patch).delete(tables::delete))
         .route("/v1/cluster", get(cluster::read))
         .with_state(shared)
 }

@@ -17,7 +17,10 @@ use placement::PlacementMap;
 use proto::{
     catalog::{Catalog, NewTable, TablePatch, Tenants},
     dead_letters::DeadLetterCounts,
-    hot_tier::{EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus},
+    hot_tier::{
+        EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest,
+        TablePartitionStatus,
+    },
 };
 use serde_json::Value;
 use service::{Authenticator, Host, HttpLimits, Metrics, Running};

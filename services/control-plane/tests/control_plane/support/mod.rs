@@ -14,7 +14,9 @@ use codec::{BlockKind, ControlRecord};
 use control_plane::{CatalogSettings, ControlPlane};
 use event_log::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogLedger, LogReader, ReadError};
 use metadata::{MetadataStore, SqliteStore};
-use proto::hot_tier::{EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus};
+use proto::hot_tier::{
+    EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
