@@ -182,7 +182,7 @@ impl Writer {
             BoundKind::Relative => "relative",
             BoundKind::Absolute => "absolute",
             // There is no figure where nothing is guaranteed.
-            BoundKind::None => return self.raw(",\"bound\":{\"kind\":\"none\"}"),
+            BoundKind::None => return self.raw(",\"bound\":{\"kind\":\"none\",\"value\":null,\"confidence\":null}"),
         };
         self.raw(&format!(",\"bound\":{{\"kind\":\"{kind}\",\"value\":"));
         self.cell(Cell::Float(bound.value));

@@ -106,7 +106,7 @@ impl PartitionMerge {
             match state {
                 State::Quantiles(quantiles) => quantiles.of_partition(self.rows),
                 State::Top(top) if !whole => {
-                    top.cut(Cut { groups: count, disjoint: cell.disjoint() });
+                    top.cut(Cut::new(count, cell.disjoint()));
                 }
                 _ => {}
             }
@@ -121,7 +121,7 @@ impl PartitionMerge {
         let count = groups.len();
         let cells = groups.states.into_iter().zip(&plan.cells).enumerate();
         let states = cells.map(|(at, (state, cell))| {
-            let cut = whole.then(|| Cut { groups: count, disjoint: cell.disjoint() });
+            let cut = whole.then(|| Cut::new(count, cell.disjoint()));
             state.with_strings(first.cell_dictionary(at), cut)
         });
         groups.states = states.collect();

@@ -3,8 +3,8 @@
 //! 1. The first scan counts values in bins. For each percentile of each group the bin with its rank is known then: a range of
 //!    values, the rank within it, and how many values it holds.
 //! 2. Another scan of the same rows looks into these ranges alone. If they hold few values it brings them, and that is the
-//!    end; else it counts them in 2^16 finer bins, and the range becomes one of those. A double has 64 bits, a first bin at
-//!    most 52 of them, so there are at most five scans.
+//!    end; else it counts them in 2^16 finer bins, and the range becomes one of those. A first bin has at most 2^46 doubles,
+//!    so there are at most four scans.
 //! 3. Ranges are of [`kernels::ordered_bits`]. All is counted by whole numbers, so a percentile is the same whatever the
 //!    number of rounds.
 

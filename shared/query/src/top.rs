@@ -1,7 +1,7 @@
 //! The most frequent strings of each group.
 //!
 //! 1. A partition counts every string of a group and hands on the most frequent ones, by count descending, then value
-//!    ascending: [`kept_of`] of them, and the count of the next one, its *floor*. A string that it does not name stood there
+//!    ascending: [`Cut`] says how many, and the count of the next one, its *floor*. A string that it does not name stood there
 //!    at most that often (as in the threshold algorithm of Fagin, Lotem and Naor 2001; merged as the counters of Agarwal et
 //!    al. 2012, "Mergeable summaries").
 //! 2. So the sum of a string's counts is too small by at most the floors of the partitions that did not name it, and a group
@@ -27,11 +27,6 @@ const KEPT_MIN: usize = 1 << 12;
 const _: () = assert!(TOP_MAX as usize <= KEPT_MIN);
 /// Entries that wait to be put in order, at least.
 const PENDING_MIN: usize = 1 << 14;
-
-/// How many strings of each of `groups` groups a partition names. `disjoint`: no other partition has any of them.
-fn kept_of(groups: usize, disjoint: bool) -> usize {
-    if disjoint { TOP_MAX as usize } else { (KEPT_ALL / groups.max(1)).clamp(KEPT_MIN, KEPT_MAX) }
-}
 
 /// A string of a group.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +62,7 @@ impl Top {
             chosen.clear();
             chosen.extend_from_slice(counted);
             // Cut by code, so that strings which do not stay need not be copied.
-            let floor = cut.map_or(0, |cut| leave_most_frequent(&mut chosen, cut.kept(), string));
+            let floor = cut.map_or(0, |cut| leave_most_frequent(&mut chosen, cut.kept, string));
             top.raise_floor(group, cut.map_or(0, |cut| cut.floor(floor)));
             let credit = top.floor(group);
             top.entries.extend(chosen.iter().map(|&(code, count)| Entry { key: pair(group, code), count, credit }));
@@ -110,7 +105,7 @@ impl Top {
             let group = (run[0].key >> 32) as u32;
             chosen.clear();
             chosen.extend(run.iter().map(|entry| (entry.key as u32, entry.count)));
-            let floor = leave_most_frequent(&mut chosen, cut.kept(), string);
+            let floor = leave_most_frequent(&mut chosen, cut.kept, string);
             self.raise_floor(group, cut.floor(floor));
             let credit = self.floor(group);
             self.entries.extend(chosen.iter().map(|&(number, count)| Entry {
@@ -188,15 +183,16 @@ impl Top {
 /// How a partition's counts are cut before they travel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cut {
-    /// Groups of the partition.
-    pub(crate) groups: usize,
-    /// Whether no other partition has any of the strings.
-    pub(crate) disjoint: bool,
+    /// Strings that stay of a group.
+    kept: usize,
+    disjoint: bool,
 }
 
 impl Cut {
-    fn kept(self) -> usize {
-        kept_of(self.groups, self.disjoint)
+    /// For a partition of so many groups. `disjoint`: no other partition has any of the strings.
+    pub(crate) fn new(groups: usize, disjoint: bool) -> Self {
+        let kept = if disjoint { TOP_MAX as usize } else { (KEPT_ALL / groups.max(1)).clamp(KEPT_MIN, KEPT_MAX) };
+        Self { kept, disjoint }
     }
 
     /// What a string that was left out can add elsewhere.
@@ -241,4 +237,72 @@ fn is_exact(run: &[Entry], floor: u64, chosen: &[(u32, u64)], k: usize) -> bool 
         }
     }
     floor < last
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A partition's counts of one group, of which `kept` strings travel.
+    fn partition(counts: &BTreeMap<u8, u64>, kept: usize) -> Top {
+        let names: Vec<String> = counts.keys().map(|value| format!("v{value:03}")).collect();
+        let mut top = Top::default();
+        let numbers: Vec<u32> = (1..=names.len() as u32).collect();
+        let map = top.values.absorb(names.len() + 1, numbers.iter().copied(), |number| &names[number as usize - 1]);
+        for (number, &count) in numbers.iter().zip(counts.values()) {
+            top.entries.push(Entry { key: pair(0, map[*number as usize]), count, credit: 0 });
+        }
+        top.cut(Cut { kept, disjoint: false });
+        top
+    }
+
+    proptest! {
+        /// Goal: what claims to be exact is, and the rest lies within its bound, whatever partitions left out; counts are
+        /// never too large.
+        #[test]
+        fn leaders_keep_their_bound(
+            parts in prop::collection::vec(prop::collection::btree_map(0..40_u8, 1..30_u64, 1..30), 1..5),
+            skew in 1..8_u32,
+            kept in 3..12_usize,
+            k in 1..4_usize,
+        ) {
+            let (mut all, mut truth) = (Top::default(), BTreeMap::<String, u64>::new());
+            for part in &parts {
+                // Some strings lead by far, as most data has it.
+                let part: BTreeMap<u8, u64> = part.iter().map(|(&v, &n)| (v, n + (1000 >> (u32::from(v) * skew).min(16)))).collect();
+                part.iter().for_each(|(v, n)| *truth.entry(format!("v{v:03}")).or_default() += n);
+                all.absorb(&partition(&part, kept), &[0]);
+            }
+            let rows: u64 = truth.values().sum();
+            let (leaders, bound) = all.leaders(&[rows], k);
+            let mut want: Vec<(String, u64)> = truth.clone().into_iter().collect();
+            want.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+            want.truncate(k);
+            let off = bound.map_or(0.0, |bound| bound.value * rows as f64 + 1e-6) as u64;
+            if bound.is_none() {
+                prop_assert_eq!(&leaders[0], &want);
+            }
+            prop_assert_eq!(leaders[0].len(), want.len());
+            for (value, count) in &leaders[0] {
+                prop_assert!(*count <= truth[value] && truth[value] - count <= off, "{} of {}", count, truth[value]);
+                prop_assert!(truth[value] + off >= want.last().unwrap().1);
+            }
+        }
+    }
+
+    /// Goal: leaders that stand far above what was left out are exact although most strings were.
+    #[test]
+    fn far_leaders_are_exact() {
+        let counts: BTreeMap<u8, u64> = (0..40).map(|value| (value, if value < 2 { 1_000 } else { 3 })).collect();
+        let mut all = Top::default();
+        (0..4).for_each(|_| all.absorb(&partition(&counts, 5), &[0]));
+        let (leaders, bound) = all.leaders(&[10_000], 2);
+        assert_eq!((leaders[0].len(), leaders[0][0].1, bound), (2, 4_000, None));
+        let (_, bound) = all.leaders(&[10_000], 3);
+        assert_eq!(bound.map(|bound| bound.value), Some(4.0 * 3.0 / 10_000.0));
+    }
 }
