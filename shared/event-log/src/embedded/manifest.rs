@@ -128,10 +128,11 @@ fn read(file: &dyn LogFile, path: &Path) -> Result<Option<Manifest>, OpenError> 
     }
 }
 
-/// The version of a slot that holds anything of ours; damaged or not, for versions differ in what they check.
+/// The version of a slot that holds anything of ours; damaged or not, for versions differ in what they check. There is no
+/// version 0: that is a slot whose first write ended behind the magic.
 fn version_of(slot: &[u8; STORED_BYTES]) -> Option<u32> {
     let version = u32::from_le_bytes(slot[4..8].try_into().expect("four bytes"));
-    (slot[0..4] == MAGIC).then_some(version)
+    (slot[0..4] == MAGIC && version != 0).then_some(version)
 }
 
 fn slot_of(epoch: u64) -> u64 {

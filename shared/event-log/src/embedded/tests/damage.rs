@@ -275,3 +275,22 @@ fn the_number_of_partitions_is_fixed() {
     assert_eq!(with(5).unwrap().partitions(), 3);
     assert!(matches!(with(0), Err(OpenError::Config { field: "partitions", .. })));
 }
+
+/// Goal: the very first start may end at any byte of the manifest that it writes; the next one begins the log anew.
+#[test]
+fn a_first_start_may_end_anywhere_in_the_manifest() {
+    let path = Path::new(DIR).join("manifest");
+    let whole = MemoryFiles::new(1);
+    drop(open(&whole).unwrap());
+    let first = whole.contents(&path).unwrap();
+    for written in 0..40 {
+        let files = MemoryFiles::new(1);
+        drop(open(&files).unwrap());
+        files.damage(&path, |bytes| {
+            bytes.fill(0);
+            // The first epoch is written to the second slot.
+            bytes[4_096..4_096 + written].copy_from_slice(&first[4_096..4_096 + written]);
+        });
+        assert_eq!(open(&files).unwrap().appender().0, 1, "{written} bytes were written");
+    }
+}
