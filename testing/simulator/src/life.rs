@@ -33,6 +33,8 @@ use crate::{
 };
 
 const LOG_DIR: &str = "/log";
+/// The log's own key, which it would draw otherwise.
+const FRAME_KEY: u64 = 3;
 /// Numbers of runs that a life may use: none comes again.
 const RUNS_OF_A_LIFE: u64 = 1 << 32;
 
@@ -125,6 +127,7 @@ impl Life {
             group_bytes_max: profile.group_bytes_max,
             tail_bytes_max: profile.tail_bytes_max,
             index_bytes_max: profile.tail_bytes_max,
+            frame_key: Some(FRAME_KEY),
             ..EmbeddedConfig::new(LOG_DIR, profile.partitions)
         };
         let log_files = plant::file_system(plant, Arc::clone(&files));
