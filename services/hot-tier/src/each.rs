@@ -18,6 +18,9 @@ use crate::{
 
 type Work<T, R> = Box<dyn Fn(&T) -> Result<R, ApiError> + Send + Sync>;
 
+/// Results with the indexes of their items, in whichever order they came.
+type Done<R> = Vec<(usize, Result<R, ApiError>)>;
+
 /// Items under way.
 struct Each<T, R> {
     items: Vec<T>,
@@ -26,8 +29,8 @@ struct Each<T, R> {
     next: AtomicUsize,
     /// Items that are not done. AcqRel: whoever takes it to zero sees what all others stored in `results`.
     left: AtomicUsize,
-    results: Mutex<Vec<(usize, Result<R, ApiError>)>>,
-    reply: Mutex<Option<oneshot::Sender<Vec<(usize, Result<R, ApiError>)>>>>,
+    results: Mutex<Done<R>>,
+    reply: Mutex<Option<oneshot::Sender<Done<R>>>>,
 }
 
 /// Applies `work` to each of `items` on the threads of `queue`.

@@ -100,7 +100,7 @@ impl Answers {
             json.number(name, params.take(name))?;
         }
         json.json("filters", params.take("filters").as_deref())?;
-        json.flag("allow_partial", params.take("allow_partial"))?;
+        json.flag("allow_partial", params.take("allow_partial").as_deref())?;
         let cursor = params.take("cursor");
         params.finish(PARAMETERS)?;
         Ok((query::parse(&json.finish(), &self.limits)?, cursor))
@@ -142,7 +142,7 @@ impl Answers {
         // Reading the log and writing the page may take milliseconds: off the network threads.
         let written = tokio::task::spawn_blocking(move || {
             let ids = event_ids::read(log.as_ref(), asked.table.key, &page.events, deadline);
-            write(&asked, page, ids, receipt, |position| {
+            write(&asked, &page, ids, receipt, |position| {
                 let (tenant, query) = (asked.table.key.tenant, asked.plan.fingerprint());
                 Cursor { tenant, query, position, offsets: covered.clone() }.encode(&token_key)
             })
@@ -254,7 +254,7 @@ fn missing(asked: &Asked, page: &Page) -> Vec<Missing> {
 
 fn write(
     asked: &Asked,
-    page: Page,
+    page: &Page,
     ids: EventIds,
     receipt: Receipt,
     cursor: impl Fn((Timestamp, PartitionId, Offset, u32)) -> String,

@@ -63,8 +63,8 @@ impl QueryJson {
     }
 
     /// A parameter as `true` or `false`.
-    pub(crate) fn flag(&mut self, name: &str, value: Option<String>) -> Result<(), ApiError> {
-        match value.as_deref() {
+    pub(crate) fn flag(&mut self, name: &str, value: Option<&str>) -> Result<(), ApiError> {
+        match value {
             None => {}
             Some(flag @ ("true" | "false")) => self.field(name, flag),
             Some(other) => {
@@ -127,7 +127,7 @@ mod tests {
         json.number("n", params.take("n")).unwrap();
         json.list("l", Some("p,\"q".to_owned()));
         json.json("f", Some(r#"{"x":[1]}"#)).unwrap();
-        json.flag("y", Some("true".to_owned())).unwrap();
+        json.flag("y", Some("true")).unwrap();
         let got: serde_json::Value = serde_json::from_slice(&json.finish()).unwrap();
         let expected = r#"{"a":"x\",\"b\":1","n":12,"l":["p","\"q"],"f":{"x":[1]},"y":true}"#;
         assert_eq!(got, serde_json::from_str::<serde_json::Value>(expected).unwrap());
@@ -138,7 +138,7 @@ mod tests {
             assert_eq!(QueryJson::default().json("f", Some(bad)).unwrap_err().field.as_deref(), Some("f"), "{bad}");
         }
         assert!(QueryJson::default().number("n", Some("1,\"x\":2".to_owned())).is_err());
-        assert!(QueryJson::default().flag("y", Some("1".to_owned())).is_err());
+        assert!(QueryJson::default().flag("y", Some("1")).is_err());
         assert_eq!(QueryJson::default().finish(), b"{}");
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn query_json(tenant: TenantId, params: Vec<(String, String)>) -> Res
     for name in ["filters", "order_by"] {
         json.json(name, params.take(name).as_deref())?;
     }
-    json.flag("allow_partial", params.take("allow_partial"))?;
+    json.flag("allow_partial", params.take("allow_partial").as_deref())?;
     params.finish(PARAMETERS)?;
     Ok(json.finish())
 }
