@@ -186,6 +186,8 @@ mod tests {
         b.hold(4).unwrap();
         a.give_back(100);
         assert_eq!(total.bytes.load(Relaxed), 4);
+        drop(a.holding(3).unwrap());
+        assert_eq!(total.bytes.load(Relaxed), 4, "a share that goes on, as that of a stream, gets it back");
         let more = b.holding(2).unwrap();
         assert!(b.holding(5).is_err());
         drop(b);

@@ -218,13 +218,16 @@ async fn overload_is_refused_first_and_passes() {
 async fn a_lag_degrades_first() {
     let gateway = Gateway::start().await;
     let until = async |status: &str| {
-        loop {
-            let health = gateway.get("/health").await.json;
-            if health["status"] == status {
-                return health;
+        let wait = async {
+            loop {
+                let health = gateway.get("/health").await.json;
+                if health["status"] == status {
+                    return health;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("it happens at one of the next looks")
     };
     gateway.load.lag(0, Duration::from_millis(2_001));
     let health = until("degraded").await;
