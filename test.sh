@@ -127,6 +127,7 @@ if [ -d ../shared/data ]; then real+=(--data ../shared/data); fi
 step "real data" on_a_server "${real[@]}"
 step "crashes with a planted fault" scripts/test_crash.sh --rounds 5 --plant short-window
 if $full; then
+  step "a hundred million ids" cargo test --locked -p id-store --test millions -- --ignored
   step "crashes" scripts/test_crash.sh --rounds 200
   step "tokens" scripts/test_system.sh tokens --pairs 10000
   step "queries" ./test_queries.sh --events 2000000
