@@ -130,6 +130,9 @@ if $full; then
   step "a hundred million ids" cargo test --locked -p id-store --test millions -- --ignored
   step "crashes" scripts/test_crash.sh --rounds 200
   step "tokens" scripts/test_system.sh tokens --pairs 10000
+  step "overload" scripts/test_system.sh overload
+  step "duplicates" scripts/test_system.sh duplicates
+  step "full disk" scripts/test_disk_full.sh
   step "queries" ./test_queries.sh --events 2000000
   if cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny; then
     step "dependencies" cargo deny check

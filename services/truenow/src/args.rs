@@ -193,9 +193,26 @@ pub(crate) struct BenchArgs {
     /// [default: as fast as acks come].
     #[arg(long, value_name = "R")]
     pub(crate) rate: Option<u64>,
+    /// Send each batch when it is due, whatever became of those before, and do not send again what is refused. At most
+    /// `--connections` times `--window` batches are under way; what is due beyond that is counted and not sent.
+    #[arg(long, requires = "rate")]
+    pub(crate) open_loop: bool,
     /// Give each event a 16-byte id of its own.
     #[arg(long)]
     pub(crate) ids: bool,
+    /// Percent of events that repeat, id and all, the event at their place `--back` batches before. Times of events then
+    /// come from their numbers and not from the clock.
+    #[arg(long, value_name = "P", requires_all = ["ids", "back"], value_parser = clap::value_parser!(u8).range(..=100))]
+    pub(crate) duplicates: Option<u8>,
+    /// How far back duplicates reach, in batches; rounded up to a multiple of the batches that are prepared.
+    #[arg(long, value_name = "N", requires = "duplicates", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) back: Option<u64>,
+    /// Table to send to, created if it does not exist [default: a new one].
+    #[arg(long, value_name = "T")]
+    pub(crate) table: Option<String>,
+    /// Number of the first batch: where an earlier run on the same table ended, its `batches`.
+    #[arg(long, value_name = "N", requires = "table", default_value_t = 0)]
+    pub(crate) first: u64,
     /// Start a server of its own, on free ports and a directory that is removed afterwards.
     #[arg(long)]
     pub(crate) serve: bool,

@@ -1,6 +1,9 @@
 //! Load made by `truenow bench`, a process of its own: what it costs is not mixed up with the proof.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    ffi::OsStr,
+    process::{Child, Command, Stdio},
+};
 
 use serde_json::Value;
 
@@ -15,7 +18,7 @@ impl Load {
     ///
     /// # Errors
     /// The system does not start it.
-    pub(crate) fn start(site: &Site, wrapper: &[String], arguments: &[&str]) -> Result<Self, Failure> {
+    pub(crate) fn start(site: &Site, wrapper: &[String], arguments: &[impl AsRef<OsStr>]) -> Result<Self, Failure> {
         let mut command = match wrapper.split_first() {
             Some((program, words)) => {
                 let mut command = Command::new(program);
@@ -26,6 +29,18 @@ impl Load {
         };
         command.args(["bench", "--json", "--port-offset", &site.offset().to_string()]).args(arguments);
         Ok(Self(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?))
+    }
+
+    /// Whether it is still at work.
+    ///
+    /// # Errors
+    /// It failed.
+    pub(crate) fn runs(&mut self) -> Result<bool, Failure> {
+        match self.0.try_wait()? {
+            None => Ok(true),
+            Some(status) if status.success() => Ok(false),
+            Some(status) => Err(format!("truenow bench ended with {status}").into()),
+        }
     }
 
     /// Waits for its report.

@@ -2,8 +2,12 @@
 //! against an oracle in memory.
 
 mod crash;
+mod disk_full;
+mod duplicates;
 mod http;
+mod ledger;
 mod load;
+mod overload;
 mod random;
 mod server;
 mod tokens;
@@ -34,6 +38,12 @@ enum Proof {
     Crash(crash::Args),
     /// Write, then ask with the token of the ack, under full ingest: no answer misses its event.
     Tokens(tokens::Args),
+    /// Three times the load that the server can take: goodput, memory, and how soon all is normal again.
+    Overload(overload::Args),
+    /// Streams of duplicates, near and far: they are found, and are fast.
+    Duplicates(duplicates::Args),
+    /// A full disk: refused with 503, nothing acked lost, and all well as soon as there is room.
+    DiskFull(disk_full::Args),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +54,9 @@ fn main() -> ExitCode {
         match &cli.proof {
             Proof::Crash(args) => crash::run(args).await,
             Proof::Tokens(args) => tokens::run(args).await,
+            Proof::Overload(args) => overload::run(args).await,
+            Proof::Duplicates(args) => duplicates::run(args).await,
+            Proof::DiskFull(args) => disk_full::run(args).await,
         }
     });
     match led {

@@ -29,6 +29,14 @@ pub(crate) struct ServerArgs {
     /// Where the directory of the server is made; it is removed unless the proof fails [default: the system's].
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// A setting of the server, as its environment has it.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a setting is NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// A server that can be started again and again on the same directory.
@@ -37,7 +45,8 @@ pub(crate) struct Site {
     bin: PathBuf,
     offset: u16,
     home: tempfile::TempDir,
-    environment: Vec<(&'static str, String)>,
+    data: PathBuf,
+    environment: Vec<(String, String)>,
     wrapper: Vec<String>,
 }
 
@@ -59,8 +68,9 @@ impl Site {
         let site = Self {
             bin: args.bin.clone(),
             offset: args.port_offset,
+            data: home.path().join("data"),
             home,
-            environment: Vec::new(),
+            environment: args.set.clone(),
             wrapper: Vec::new(),
         };
         for port in PORTS {
@@ -74,8 +84,8 @@ impl Site {
     }
 
     /// Sets a variable of the server's environment.
-    pub(crate) fn set(&mut self, name: &'static str, value: &str) {
-        self.environment.push((name, value.to_owned()));
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Runs the server by way of another program, which takes it as its last arguments.
@@ -99,8 +109,13 @@ impl Site {
     }
 
     /// The directory of its data.
-    pub(crate) fn data(&self) -> PathBuf {
-        self.home.path().join("data")
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Puts the data elsewhere than into the server's own directory.
+    pub(crate) fn put_data(&mut self, dir: PathBuf) {
+        self.data = dir;
     }
 
     /// What all its runs logged.
@@ -132,7 +147,7 @@ impl Site {
         let process = command
             .arg("serve")
             .args(["--port-offset", &self.offset.to_string(), "--data-dir"])
-            .arg(self.data())
+            .arg(&self.data)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.home.path())
             .stdin(Stdio::null())

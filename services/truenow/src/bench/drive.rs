@@ -23,7 +23,7 @@ use types::Timestamp;
 use super::{
     raw_codec::RawCodec,
     report::latencies,
-    template::{Stamp, Template},
+    template::{Repeats, Stamp, Template},
 };
 use crate::{addresses::Addresses, args::Mode, failure::Failure, http::Http};
 
@@ -40,10 +40,29 @@ pub(crate) struct Plan {
     pub(crate) end: Instant,
     /// Time between two batches of one worker; `None`: as fast as acks come.
     pub(crate) interval: Option<Duration>,
-    /// Prefix of the workers' producer ids, new in each run.
+    /// Prefix of the workers' producer ids, of its own for each table.
     pub(crate) producer: String,
-    /// Counts the batches of all workers; gives each its template and its ids.
+    /// Which events repeat earlier ones, if any do.
+    pub(crate) repeats: Option<Repeats>,
+    /// The number of the next batch of all workers; gives it its template and its ids.
     pub(crate) batches: AtomicU64,
+}
+
+impl Plan {
+    /// The next batch, with the time from which its latency counts.
+    pub(crate) fn batch(&self, from: Instant) -> Due {
+        // Relaxed: the number only has to be unique.
+        let number = self.batches.fetch_add(1, Relaxed);
+        let template = &self.templates[number as usize % self.templates.len()];
+        let now = Timestamp::from_epoch(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+        let message = template.stamp(&Stamp { now, number, producer: &self.producer, repeats: self.repeats });
+        Due { message, number, from }
+    }
+
+    /// The identity of a batch where a header holds it.
+    pub(crate) fn key(&self, number: u64) -> String {
+        format!("{}-{number}", self.producer)
+    }
 }
 
 /// What a worker measured.
@@ -55,8 +74,10 @@ pub(crate) struct Measured {
     pub(crate) events: u64,
     /// Bytes of the messages that were acked.
     pub(crate) bytes: u64,
-    /// Sendings that were refused for now and tried again.
+    /// Sendings that were refused for now, and in a closed loop tried again.
     pub(crate) refusals: u64,
+    /// Batches that were due when too many were under way; in an open loop they are left out.
+    pub(crate) unsent: u64,
     /// When the last ack came.
     pub(crate) last_ack: Instant,
 }
@@ -64,7 +85,15 @@ pub(crate) struct Measured {
 impl Measured {
     /// Nothing yet.
     pub(crate) fn new(begin: Instant) -> Self {
-        Self { latency_us: latencies(), events: 0, bytes: 0, refusals: 0, last_ack: begin }
+        Self { latency_us: latencies(), events: 0, bytes: 0, refusals: 0, unsent: 0, last_ack: begin }
+    }
+
+    /// A batch that was due at `from` is acked just now.
+    pub(crate) fn acked(&mut self, from: Instant, events: u64, bytes: u64) {
+        self.last_ack = Instant::now();
+        self.latency_us.saturating_record(micros(self.last_ack - from));
+        self.events += events;
+        self.bytes += bytes;
     }
 
     /// Adds what another worker measured.
@@ -73,6 +102,7 @@ impl Measured {
         self.events += other.events;
         self.bytes += other.bytes;
         self.refusals += other.refusals;
+        self.unsent += other.unsent;
         self.last_ack = self.last_ack.max(other.last_ack);
     }
 }
@@ -87,8 +117,10 @@ pub(crate) enum Connection {
 }
 
 /// How one sending ended.
-enum Ack {
+pub(crate) enum Ack {
+    /// So many events are durable.
     Accepted(u64),
+    /// It was refused for now; when it may be sent again.
     Later(Duration),
 }
 
@@ -123,7 +155,11 @@ impl Connection {
         Ok(request)
     }
 
-    async fn send(&mut self, mode: Mode, message: bytes::Bytes, key: &str) -> Result<Ack, Failure> {
+    /// Sends one batch; `key` is its identity where the message does not hold it.
+    ///
+    /// # Errors
+    /// It was refused for good, or the connection broke.
+    pub(crate) async fn send(&mut self, mode: Mode, message: bytes::Bytes, key: &str) -> Result<Ack, Failure> {
         match self {
             Self::Http(http, url) => {
                 let headers = [("content-type", "application/x-ndjson"), ("idempotency-key", key)];
@@ -192,16 +228,7 @@ pub(crate) async fn next(plan: &Plan, worker: u32, workers: u32, nth: u32) -> Op
             due
         }
     };
-    if from >= plan.end || Instant::now() >= plan.end {
-        return None;
-    }
-    // Relaxed: the number only has to be unique.
-    let number = plan.batches.fetch_add(1, Relaxed);
-    let template = &plan.templates[number as usize % plan.templates.len()];
-    let now = Timestamp::from_epoch(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
-    let unique = number * template.rows() as u64;
-    let message = template.stamp(&Stamp { now, unique, producer: &plan.producer, sequence: number });
-    Some(Due { message, number, from })
+    (from < plan.end && Instant::now() < plan.end).then(|| plan.batch(from))
 }
 
 /// Sends batch after batch, each when the one before is acked.
@@ -218,15 +245,12 @@ pub(crate) async fn work(
     let mut nth = 0;
     while let Some(due) = next(&plan, worker, workers, nth).await {
         nth += 1;
-        let key = format!("{}-{}", plan.producer, due.number);
+        let key = plan.key(due.number);
         let bytes = due.message.len() as u64;
         loop {
             match connection.send(plan.mode, due.message.clone(), &key).await? {
                 Ack::Accepted(events) => {
-                    measured.last_ack = Instant::now();
-                    measured.latency_us.saturating_record(micros(measured.last_ack - due.from));
-                    measured.events += events;
-                    measured.bytes += bytes;
+                    measured.acked(due.from, events, bytes);
                     break;
                 }
                 Ack::Later(pause) => {

@@ -4,6 +4,7 @@
 
 mod child;
 mod drive;
+mod open;
 mod probe;
 mod raw_codec;
 mod report;
@@ -12,7 +13,10 @@ mod template;
 mod workload;
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,7 +32,7 @@ use self::{
     drive::{Connection, Measured, Plan},
     probe::Freshness,
     report::{Report, Usage},
-    template::Template,
+    template::{Repeats, Template},
     workload::{DIMENSIONS, METRICS, Row, Workload},
 };
 use crate::{
@@ -65,28 +69,41 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
 
 async fn measure(args: &BenchArgs, addresses: &Addresses) -> Result<Outcome, Failure> {
     let http = Http::new(addresses)?;
-    let table = create_table(&http, addresses, args.ids).await?;
+    if args.open_loop && args.mode == Mode::Rows {
+        return Err(Failure::new("--open-loop goes with single calls: on a stream a refusal is the end"));
+    }
+    let table = create_table(&http, addresses, args).await?;
     note(&format!("preparing {POOL_EVENTS} events for {NAMESPACE}.{table}"));
     let templates = templates(args, addresses, &table).await?;
     let before = usage(&http, addresses).await;
     let begin = Instant::now();
     let end = begin + Duration::from_secs(args.seconds.into());
-    let workers = args.connections * if args.mode == Mode::Rows { 1 } else { args.window };
+    let workers = args.connections * if args.mode == Mode::Rows || args.open_loop { 1 } else { args.window };
     let interval = args.rate.map(|rate| {
         let batches_per_second = rate.max(1) as f64 / f64::from(args.batch) / f64::from(workers);
         Duration::from_secs_f64(1.0 / batches_per_second)
     });
+    let repeats = args.duplicates.zip(args.back).map(|(percent, back)| Repeats {
+        percent,
+        back: back.next_multiple_of(templates.len() as u64),
+        first: args.first,
+    });
+    if repeats.is_some_and(|repeats| repeats.percent == 100 && (1..repeats.back).contains(&repeats.first)) {
+        return Err(Failure::new(format!("--back reaches further than the {} batches before --first", args.first)));
+    }
     let plan = Plan {
         mode: args.mode,
         templates,
+        repeats,
         begin,
         end,
         interval,
         producer: format!("{NAMESPACE}-{table}"),
-        batches: AtomicU64::new(0),
+        batches: AtomicU64::new(args.first),
     };
-    let probes = tokio::spawn(probe::run(addresses.clone(), table, end));
-    let measured = drive_all(args, addresses, Arc::new(plan), workers).await?;
+    let plan = Arc::new(plan);
+    let probes = tokio::spawn(probe::run(addresses.clone(), table.clone(), end));
+    let measured = drive_all(args, addresses, Arc::clone(&plan), workers).await?;
     let freshness = probes.await.map_err(|_panic| Failure::new("the probes broke off"))??;
     let after = usage(&http, addresses).await;
     let usage = Usage {
@@ -95,7 +112,9 @@ async fn measure(args: &BenchArgs, addresses: &Addresses) -> Result<Outcome, Fai
         server_bytes: after.server_bytes,
     };
     let took = measured.last_ack - begin;
-    let report = Report { args, measured: &measured, took, freshness: &freshness, usage };
+    // Relaxed: all who counted have ended.
+    let batches = plan.batches.load(Relaxed);
+    let report = Report { args, table: &table, batches, measured: &measured, took, freshness: &freshness, usage };
     answer(&if args.json { format!("{}\n", report.json()) } else { report.text() })?;
     Ok(verdict(&freshness))
 }
@@ -118,6 +137,10 @@ async fn drive_all(
             tasks.spawn(stream::work(Arc::clone(&plan), opened, connection, workers, args.window as usize));
             continue;
         }
+        if args.open_loop {
+            tasks.spawn(open::work(Arc::clone(&plan), opened, connection, workers, args.window as usize));
+            continue;
+        }
         for slot in 0..args.window {
             let worker = connection * args.window + slot;
             tasks.spawn(drive::work(Arc::clone(&plan), opened.clone(), worker, workers));
@@ -130,20 +153,25 @@ async fn drive_all(
     Ok(all)
 }
 
-/// A table of its own for this run. With ids its key is the user, so that batches can be made for one partition each;
+/// The table of this run: one of its own, unless one is named. With ids its key is the user, so that batches can be made for one partition each;
 /// without, a batch goes where its identity says.
-async fn create_table(http: &Http, addresses: &Addresses, ids: bool) -> Result<String, Failure> {
+async fn create_table(http: &Http, addresses: &Addresses, args: &BenchArgs) -> Result<String, Failure> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|error| Failure::new(format!("no randomness: {error}")))?;
-    let table = format!("events_{:016x}", u64::from_le_bytes(random));
+    let new = || format!("events_{:016x}", u64::from_le_bytes(random));
+    let table = args.table.clone().unwrap_or_else(new);
     let dimensions = [DIMENSIONS.as_slice(), &["probe"]].concat();
-    let partition_by = ids.then_some("user_id");
+    let partition_by = args.ids.then_some("user_id");
     let body = json!({
         "namespace": NAMESPACE, "table": table, "partition_by": partition_by,
         "dimensions": dimensions, "metrics": METRICS,
     });
     let reply = http.post_json(&format!("{}/v1/tables", addresses.control()), body.to_string()).await?;
-    if reply.status == StatusCode::CREATED { Ok(table) } else { Err(reply.refusal()) }
+    match reply.status {
+        StatusCode::CREATED => Ok(table),
+        StatusCode::CONFLICT if args.table.is_some() => Ok(table),
+        _ => Err(reply.refusal()),
+    }
 }
 
 /// The pool of batches. Those of columns with ids hold rows of one partition each.

@@ -24,6 +24,10 @@ pub(crate) struct Usage {
 pub(crate) struct Report<'a> {
     /// How it was asked for.
     pub(crate) args: &'a BenchArgs,
+    /// The table that it sent to.
+    pub(crate) table: &'a str,
+    /// The number behind that of the last batch.
+    pub(crate) batches: u64,
     /// What all workers measured together.
     pub(crate) measured: &'a Measured,
     /// From the begin to the last ack.
@@ -41,9 +45,10 @@ impl Report<'_> {
         json!({
             "machine": machine(),
             "mode": args.mode.name(), "connections": args.connections, "window": args.window, "batch": args.batch,
-            "ids": args.ids, "rate": args.rate, "seconds": seconds,
+            "ids": args.ids, "duplicates": args.duplicates, "rate": args.rate, "open_loop": args.open_loop,
+            "table": self.table, "batches": self.batches, "seconds": seconds,
             "events": self.measured.events, "events_per_s": self.measured.events as f64 / seconds,
-            "bytes_per_s": self.measured.bytes as f64 / seconds, "refusals": self.measured.refusals,
+            "bytes_per_s": self.measured.bytes as f64 / seconds, "refusals": self.measured.refusals, "unsent": self.measured.unsent,
             "ack_us": quantiles(&self.measured.latency_us),
             "latency": if args.rate.is_some() { "from the due time" } else { "closed loop" },
             "ack_to_answer_us": quantiles(&self.freshness.ack_to_answer_us),
@@ -72,11 +77,16 @@ impl Report<'_> {
                 if args.ids { ", with ids" } else { "" },
             ),
             format!(
-                "rate       {} events/s, {:.1} MB/s: {} events in {seconds:.2} s, {} sendings refused for now",
+                "rate       {} events/s, {:.1} MB/s: {} events in {seconds:.2} s, {} sendings refused for now{}",
                 thousands((events as f64 / seconds) as u64),
                 self.measured.bytes as f64 / seconds / 1e6,
                 thousands(events),
                 thousands(self.measured.refusals),
+                if args.open_loop {
+                    format!(", {} batches unsent", thousands(self.measured.unsent))
+                } else {
+                    String::new()
+                },
             ),
             format!(
                 "ack        {} ({})",

@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, codegen::http::uri::PathAndQuery};
 
 use super::{
-    drive::{Connection, Measured, Plan, micros, next},
+    drive::{Connection, Measured, Plan, next},
     raw_codec::RawCodec,
 };
 use crate::failure::Failure;
@@ -51,10 +51,7 @@ pub(crate) async fn work(
     while let Some(ack) = acks.message().await.map_err(refused)? {
         let sent = under_way.lock().expect("no holder of this lock panics").pop_front();
         let (from, bytes) = sent.ok_or_else(|| Failure::new("an ack came for a batch that was never sent"))?;
-        measured.last_ack = Instant::now();
-        measured.latency_us.saturating_record(micros(measured.last_ack - from));
-        measured.events += ack.accepted;
-        measured.bytes += bytes;
+        measured.acked(from, ack.accepted, bytes);
         room.add_permits(1);
     }
     sender.await.map_err(|_panic| Failure::new("the sender of a stream broke off"))?;

@@ -44,14 +44,55 @@ pub(crate) struct Template {
 /// What differs between two sendings of one template.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stamp<'a> {
-    /// The time of the last event.
+    /// The time of the last event, unless events repeat earlier ones.
     pub(crate) now: Timestamp,
-    /// Ids are made of this number and those after it.
-    pub(crate) unique: u64,
-    /// With `sequence`, the batch's identity.
+    /// With `producer` the batch's identity; ids are made of it and of an event's place.
+    pub(crate) number: u64,
+    /// See `number`.
     pub(crate) producer: &'a str,
-    /// See `producer`.
-    pub(crate) sequence: u64,
+    /// Which events repeat earlier ones, if any do.
+    pub(crate) repeats: Option<Repeats>,
+}
+
+/// Which events are those of an earlier batch again. All times follow from the events' numbers then, so that a repeated
+/// event is the first one to the byte.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Repeats {
+    /// Percent of the events.
+    pub(crate) percent: u8,
+    /// How many batches back; a multiple of the templates, so that the other columns are the same too.
+    pub(crate) back: u64,
+    /// The first batch of the run; those before are all new.
+    pub(crate) first: u64,
+}
+
+impl Repeats {
+    /// The batch in which the event at this place was sent first; `batch` if it is new.
+    fn origin(self, mut batch: u64, place: u64) -> u64 {
+        if self.percent >= 100 && batch >= self.back {
+            return self.first.saturating_sub(self.back) + (batch - self.first) % self.back;
+        }
+        // What would be repeated may be a repetition itself.
+        while batch >= self.back && mix(batch << 20 | place) % 100 < u64::from(self.percent) {
+            batch -= self.back;
+        }
+        batch
+    }
+}
+
+impl Stamp<'_> {
+    /// The number of the event at a place: its id, and no other's.
+    fn event(&self, place: usize, rows: usize) -> u64 {
+        let batch = self.repeats.map_or(self.number, |repeats| repeats.origin(self.number, place as u64));
+        batch * rows as u64 + place as u64
+    }
+
+    fn time(&self, place: usize, rows: usize) -> i64 {
+        match self.repeats {
+            None => self.now.0 - (rows - 1 - place) as i64,
+            Some(_) => SAMPLE_TIME + self.event(place, rows) as i64,
+        }
+    }
 }
 
 impl Template {
@@ -80,22 +121,22 @@ impl Template {
     pub(crate) fn stamp(&self, stamp: &Stamp<'_>) -> Bytes {
         let mut bytes = Vec::with_capacity(self.bytes.len() + IDENTITY_BYTES + stamp.producer.len());
         bytes.extend_from_slice(&self.bytes);
-        let mut time = stamp.now.0 - self.times.len() as i64;
-        for &at in &self.times {
-            time += 1;
+        let rows = self.rows();
+        for (place, &at) in self.times.iter().enumerate() {
+            let time = stamp.time(place, rows);
             match self.time_form {
                 TimeForm::Binary => bytes[at..at + 8].copy_from_slice(&time.to_le_bytes()),
                 TimeForm::Varint => write_varint(&mut bytes[at..at + 8], time as u64),
                 TimeForm::Digits => write_digits(&mut bytes[at..at + 16], time as u64),
             }
         }
-        for (number, &at) in (stamp.unique..).zip(&self.ids) {
-            write_hex(&mut bytes[at..at + ID_BYTES], mix(number));
+        for (place, &at) in self.ids.iter().enumerate() {
+            write_hex(&mut bytes[at..at + ID_BYTES], mix(stamp.event(place, rows)));
         }
         if let Some([producer, sequence]) = self.identity {
             put_bytes(&mut bytes, producer, stamp.producer.as_bytes());
             bytes.push(sequence << 3);
-            put_varint(&mut bytes, stamp.sequence);
+            put_varint(&mut bytes, stamp.number);
         }
         bytes.into()
     }
@@ -229,8 +270,8 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_795_000_000_000_123);
 
-    fn stamp(unique: u64) -> Stamp<'static> {
-        Stamp { now: NOW, unique, producer: "p", sequence: 300 }
+    fn stamp(number: u64) -> Stamp<'static> {
+        Stamp { now: NOW, number, producer: "p", repeats: None }
     }
 
     fn rows(count: usize) -> Vec<Row> {
@@ -250,12 +291,12 @@ mod tests {
     #[test]
     fn stamped_columns_are_valid() {
         let template = Template::new(Mode::Columns, "t", &rows(10), true).unwrap();
-        let request = v1::IngestColumnsRequest::decode(template.stamp(&stamp(100))).unwrap();
+        let request = v1::IngestColumnsRequest::decode(template.stamp(&stamp(300))).unwrap();
         assert_eq!((request.table.as_str(), request.producer_id.as_str(), request.sequence), ("t", "p", 300));
         let view = BodyView::parse(&request.blocks[0]).unwrap();
         assert_eq!(view.times().iter().collect::<Vec<_>>(), times_wanted(10));
         let ids = view.ids().unwrap();
-        assert!((0..10).all(|row| ids.get(row) == Some(id(100 + row as u64).as_bytes())));
+        assert!((0..10).all(|row| ids.get(row) == Some(id(3_000 + row as u64).as_bytes())));
         let bare = Template::new(Mode::Columns, "t", &rows(10), false).unwrap().stamp(&stamp(0));
         let request = v1::IngestColumnsRequest::decode(bare).unwrap();
         assert!(BodyView::parse(&request.blocks[0]).unwrap().ids().is_none());
@@ -265,10 +306,10 @@ mod tests {
     #[test]
     fn stamped_rows_are_valid() {
         let template = Template::new(Mode::Unary, "t", &rows(10), true).unwrap();
-        let request = v1::IngestBatchRequest::decode(template.stamp(&stamp(100))).unwrap();
+        let request = v1::IngestBatchRequest::decode(template.stamp(&stamp(300))).unwrap();
         assert_eq!((request.producer_id.as_str(), request.sequence), ("p", 300));
         assert_eq!(request.events.iter().map(|event| event.event_time.unwrap()).collect::<Vec<_>>(), times_wanted(10));
-        for (event, number) in request.events.iter().zip(100..) {
+        for (event, number) in request.events.iter().zip(3_000..) {
             assert_eq!(event.event_id.as_deref(), Some(id(number).as_str()));
             assert_eq!((event.dimensions.len(), event.metrics.len()), (5, 3));
         }
@@ -279,8 +320,8 @@ mod tests {
     fn stamped_lines_are_valid() {
         let template = Template::new(Mode::Ndjson, "t", &rows(10), true).unwrap();
         let mut ids = HashSet::new();
-        for unique in [0, 10] {
-            let text = template.stamp(&stamp(unique));
+        for number in [0, 1] {
+            let text = template.stamp(&stamp(number));
             let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
             let events: Vec<serde_json::Value> = lines.map(|line| serde_json::from_slice(line).unwrap()).collect();
             let times: Vec<i64> = events.iter().map(|event| event["event_time"].as_i64().unwrap()).collect();
@@ -288,5 +329,43 @@ mod tests {
             ids.extend(events.iter().map(|event| event["event_id"].as_str().unwrap().to_owned()));
         }
         assert_eq!(ids.len(), 20);
+    }
+
+    /// Goal: repeated events are the first ones to the byte, as many as asked for, and none repeats what was never sent.
+    #[test]
+    fn repeats_are_the_same_events() {
+        const ROWS: usize = 1_000;
+        let template = Template::new(Mode::Columns, "t", &rows(ROWS), true).unwrap();
+        let mut first_sent = HashSet::new();
+        for (percent, back, batches) in [(20, 2, 10), (100, 3, 10), (0, 1, 3)] {
+            first_sent.clear();
+            let mut again = 0;
+            for number in 0..batches {
+                let repeats = Some(Repeats { percent, back, first: 0 });
+                let bytes = template.stamp(&Stamp { now: NOW, number, producer: "p", repeats });
+                let request = v1::IngestColumnsRequest::decode(bytes).unwrap();
+                let view = BodyView::parse(&request.blocks[0]).unwrap();
+                let ids = view.ids().unwrap();
+                let mut new = 0;
+                for (place, time) in view.times().iter().enumerate() {
+                    let event = (place, time, ids.get(place).unwrap().to_vec());
+                    if first_sent.insert(event) { new += 1 } else { again += 1 }
+                }
+                assert!(number >= back || new == ROWS, "batch {number} repeats what was never sent");
+            }
+            // Ids and times go together: an id that came twice came with its time.
+            let ids: HashSet<&Vec<u8>> = first_sent.iter().map(|(_, _, id)| id).collect();
+            assert_eq!(ids.len(), first_sent.len());
+            let share = f64::from(again) / ((batches - back) * ROWS as u64) as f64;
+            assert!((share - f64::from(percent) / 100.0).abs() < 0.03, "{percent} % asked for, {share} repeated");
+        }
+    }
+
+    /// Goal: a run of nothing but repetitions repeats the batches right before it, over and over.
+    #[test]
+    fn a_later_run_repeats_what_was_before() {
+        let repeats = Repeats { percent: 100, back: 4, first: 10 };
+        let origins: Vec<u64> = (10..20).map(|batch| repeats.origin(batch, 0)).collect();
+        assert_eq!(origins, [6, 7, 8, 9, 6, 7, 8, 9, 6, 7]);
     }
 }

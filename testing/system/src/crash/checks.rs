@@ -35,11 +35,12 @@ pub(crate) async fn all(
     scene: &Scene,
     http: &Http,
     since: [u64; Lane::ALL.len()],
+    every_table: bool,
     random: &mut Random,
 ) -> Result<Totals, String> {
     resolve(scene, http).await?;
     let mut totals = Totals::default();
-    for table in tables(scene) {
+    for table in tables(scene, every_table) {
         let sent = |lane: Lane| scene.oracle().sent(lane) * lane.batch_rows();
         let lanes = table.lanes();
         let before = lanes.iter().map(|(lane, numbers)| sent(*lane).min(numbers.end)).max().unwrap_or_default();
@@ -60,13 +61,14 @@ pub(crate) async fn all(
     Ok(totals)
 }
 
-/// The tables that there are: of those that came by themselves the newest, and one of the earlier ones by turns.
-fn tables(scene: &Scene) -> Vec<Table> {
+/// The tables that there are: of those that came by themselves the newest, or every one.
+fn tables(scene: &Scene, every: bool) -> Vec<Table> {
     let batches = scene.oracle().sent(Lane::Unary);
     let mut tables = vec![Table::Keyed, Table::Plain];
     if batches > 0 {
         let Table::Auto(newest) = Lane::Unary.table(batches - 1) else { unreachable!("its tables come by themselves") };
-        tables.extend((newest.saturating_sub(2)..=newest).map(Table::Auto));
+        let oldest = if every { 0 } else { newest.saturating_sub(2) };
+        tables.extend((oldest..=newest).map(Table::Auto));
     }
     tables
 }

@@ -8,6 +8,7 @@
 
 mod asking;
 mod checks;
+mod damage;
 mod event;
 mod oracle;
 mod question;
@@ -25,6 +26,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use self::{
+    damage::Checkpoints,
     event::{Lane, NAMESPACE, Table},
     scene::{Addresses, Scene},
 };
@@ -61,6 +63,9 @@ pub(crate) struct Args {
     /// Proves the proof: plants a fault that it has to find, and fails if it does not.
     #[arg(long, value_enum, value_name = "FAULT")]
     plant: Option<Fault>,
+    /// While the server is dead, damages the newest checkpoint of a partition now and then.
+    #[arg(long)]
+    damage_checkpoints: bool,
     /// The server.
     #[command(flatten)]
     server: ServerArgs,
@@ -90,7 +95,15 @@ pub(crate) async fn run(args: &Args) -> Result<(), Failure> {
     };
     let origin = now.as_micros() as i64 - 86_400_000_000;
     let scene = Arc::new(Scene::new(addresses, origin, DEDUP_WINDOW, seed));
-    let mut run = Run { scene, http: Http::new(), random: Random::new(seed), restarts: Vec::new(), killed_early: 0 };
+    let mut run = Run {
+        scene,
+        http: Http::new(),
+        random: Random::new(seed),
+        restarts: Vec::new(),
+        killed_early: 0,
+        checkpoints: Checkpoints::new(site.data().join("checkpoints")),
+        damages: args.damage_checkpoints,
+    };
     let led = run.rounds(&site, args).await;
     let found = match led {
         Ok(totals) => run.report(args, totals),
@@ -113,6 +126,8 @@ struct Run {
     random: Random,
     restarts: Vec<Duration>,
     killed_early: u32,
+    checkpoints: Checkpoints,
+    damages: bool,
 }
 
 impl Run {
@@ -137,7 +152,7 @@ impl Run {
             let pause = Duration::from_millis(self.random.within(KILLED_AFTER_MS));
             tokio::time::sleep(pause).await;
             server = self.restart(site, server).await?;
-            self.check(checked).await.map_err(|wrong| format!("round {round}: {wrong}"))?;
+            self.check(checked, false).await.map_err(|wrong| format!("round {round}: {wrong}"))?;
             checked = checks::unsent(&self.scene);
         }
         // Relaxed: tasks look at it now and then.
@@ -145,12 +160,21 @@ impl Run {
         while let Some(ended) = tasks.join_next().await {
             ended?;
         }
-        let totals = self.check(checked).await.map_err(|wrong| format!("at the end: {wrong}"))?;
+        let totals = self.check(checked, true).await.map_err(|wrong| format!("at the end: {wrong}"))?;
         server.stop().await?;
-        let errors = site.errors_logged()?;
-        match errors.first() {
-            Some(first) => Err(format!("the server logged {} errors, the first: {first}", errors.len()).into()),
-            None => Ok(totals),
+        self.check_log(&site.errors_logged()?)?;
+        Ok(totals)
+    }
+
+    /// A server that is only killed has nothing to complain about; one whose checkpoints are damaged has to.
+    fn check_log(&self, errors: &[String]) -> Result<(), Failure> {
+        let named =
+            |line: &str| line.contains("a checkpoint is no good") || line.contains("a checkpoint cannot be used");
+        let expected = |line: &&String| self.damages && named(line);
+        match errors.iter().find(|line| !expected(line)) {
+            Some(first) => Err(format!("the server logged an error: {first}").into()),
+            None if self.checkpoints.count > 0 && errors.is_empty() => Err("damage was not noticed".into()),
+            None => Ok(()),
         }
     }
 
@@ -159,6 +183,9 @@ impl Run {
         loop {
             server.kill()?;
             self.scene.died();
+            if self.damages {
+                self.checkpoints.damage_newest(&mut self.random)?;
+            }
             server = site.start()?;
             if !self.random.chance(KILLED_EARLY) {
                 break;
@@ -170,8 +197,8 @@ impl Run {
         Ok(server)
     }
 
-    /// Lets everything settle, and checks it exactly.
-    async fn check(&mut self, since: [u64; Lane::ALL.len()]) -> Result<checks::Totals, Failure> {
+    /// Lets everything settle, and checks it exactly; of the tables that clients created the newest, or every one.
+    async fn check(&mut self, since: [u64; Lane::ALL.len()], every_table: bool) -> Result<checks::Totals, Failure> {
         // Relaxed: clients look at it before each batch.
         self.scene.hush.store(true, Relaxed);
         let began = Instant::now();
@@ -181,7 +208,7 @@ impl Run {
         if let Some(first) = self.scene.violations().into_iter().next() {
             return Err(first.into());
         }
-        let totals = checks::all(&self.scene, &self.http, since, &mut self.random).await?;
+        let totals = checks::all(&self.scene, &self.http, since, every_table, &mut self.random).await?;
         drop(quiet);
         Ok(totals)
     }
@@ -208,7 +235,7 @@ impl Run {
         let median = self.restarts[self.restarts.len() / 2];
         let longest = self.restarts[self.restarts.len() - 1];
         say(&format!(
-            "events    {} acked, {} live and {} duplicates in the ledgers of the newest tables",
+            "events    {} acked, {} live and {} duplicates in the ledgers",
             self.scene.oracle().certain().len(),
             totals.live,
             totals.duplicate
@@ -232,6 +259,13 @@ impl Run {
             args.rounds + self.killed_early,
             self.killed_early
         ));
+        if self.damages {
+            let Checkpoints { count, .. } = self.checkpoints;
+            say(&format!("damage    to {count} checkpoints, each the newest of its partition"));
+            if count == 0 {
+                return Err("there was no checkpoint to damage".into());
+            }
+        }
         let rounds = u64::from(args.rounds);
         // A run in which nothing was at stake proves nothing.
         if of(&counts.answered) < rounds || of(&counts.retried) == 0 || totals.duplicate == 0 {
