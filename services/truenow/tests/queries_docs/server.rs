@@ -1,0 +1,93 @@
+//! The real server, for as long as the value lives, and plain HTTP requests to it.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// All ports of the services, without an offset.
+const PORTS: [u16; 14] = [8001, 8081, 8084, 8086, 8088, 8100, 9080, 9081, 9084, 9086, 9088, 9090, 9091, 9100];
+const POLLS_MAX: u32 = 600;
+const POLL: Duration = Duration::from_millis(100);
+
+pub(crate) struct Server {
+    child: Child,
+    offset: u16,
+    /// Removed with the server.
+    directory: TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().expect("the server runs until here");
+        self.child.wait().expect("it is our child");
+    }
+}
+
+impl Server {
+    /// Starts it on ports that are free, and waits until events and questions are taken.
+    pub(crate) fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let offset = free_offset();
+        let log = std::fs::File::create(directory.path().join("log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_truenow"))
+            .current_dir(directory.path())
+            .args(["serve", "--data-dir", "data", "--port-offset", &offset.to_string()])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let server = Self { child, offset, directory };
+        for port in [8001, 8088, 8081] {
+            server.wait_for(port);
+        }
+        server
+    }
+
+    /// Sends a request, and gives status and body.
+    pub(crate) fn request(&self, port: u16, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let (status, text) = self.try_request(port, method, path, body).unwrap();
+        let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{method} {path}: {error}: {text}"));
+        (status, body)
+    }
+
+    fn try_request(&self, port: u16, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port + self.offset))?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply)?;
+        let malformed = || std::io::Error::other(format!("no reply of HTTP: {reply}"));
+        let (head, body) = reply.split_once("\r\n\r\n").ok_or_else(malformed)?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(malformed)?;
+        Ok((status, body.to_owned()))
+    }
+
+    fn wait_for(&self, port: u16) {
+        for _ in 0..POLLS_MAX {
+            if matches!(self.try_request(port, "GET", "/health", ""), Ok((200, _))) {
+                return;
+            }
+            thread::sleep(POLL);
+        }
+        let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap();
+        panic!("the service on port {port} does not become healthy:\n{log}");
+    }
+}
+
+/// An offset at which all ports are free, tried from one that other processes hardly choose.
+fn free_offset() -> u16 {
+    let start = (std::process::id() % 400) as u16;
+    let free = |offset: &u16| PORTS.iter().all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok());
+    (0..400).map(|step| 15_000 + (start + step) % 400 * 17).find(free).expect("some ports are free")
+}
