@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Query(QueryArgs),
     /// Show rate, freshness and latency each second until Ctrl-C.
     Tail(TailArgs),
+    /// Check that every acked event is in one place: the ledgers of the tables.
+    Verify(VerifyArgs),
     /// Generate load and measure what the server makes of it.
     Bench(BenchArgs),
 }
@@ -166,6 +168,20 @@ pub(crate) struct TailArgs {
     /// Stop after so many lines [default: at Ctrl-C].
     #[arg(long, value_name = "N")]
     pub(crate) lines: Option<u64>,
+    /// Where the services are.
+    #[command(flatten)]
+    pub(crate) addresses: Addresses,
+}
+
+/// `truenow verify`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct VerifyArgs {
+    /// Only the tables of this namespace.
+    #[arg(long, value_name = "N")]
+    pub(crate) namespace: Option<String>,
+    /// Only this table of the namespace.
+    #[arg(long, value_name = "T", requires = "namespace")]
+    pub(crate) table: Option<String>,
     /// Where the services are.
     #[command(flatten)]
     pub(crate) addresses: Addresses,

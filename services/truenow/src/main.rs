@@ -17,6 +17,7 @@ mod outcome;
 mod serve;
 mod table_text;
 mod tail;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         args::Command::Ingest(ingest) => outcome::exit_code(ingest::run(&ingest)),
         args::Command::Query(query) => outcome::exit_code(ask::run(&query)),
         args::Command::Tail(tail) => outcome::exit_code(tail::run(&tail)),
+        args::Command::Verify(verify) => outcome::exit_code(verify::run(&verify)),
         args::Command::Bench(bench) => outcome::exit_code(bench::run(&bench)),
     }
 }
