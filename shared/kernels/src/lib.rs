@@ -7,13 +7,16 @@
 //!    row that is left out and a row that adds +0.0 are the same.
 //! 4. Loops are branch-free and of fixed width, so that the compiler vectorises them for the machine they run on; which
 //!    instructions there are is asked at run time ([`dispatch`]).
+//! 5. Hints about memory that is touched in no order ([`prefetch`], [`advise_huge_pages`]) change speed and nothing else.
 
 mod aggregate;
 mod code;
 mod dispatch;
 mod filter;
 mod group;
+mod huge_pages;
 mod pairs;
+mod prefetch;
 mod selection;
 
 pub use aggregate::{LANES, MomentsLanes, SumLanes, count_codes, count_equal, count_present, greatest, least};
@@ -23,8 +26,10 @@ pub use group::{
     GroupMoments, GroupSum, Key, Rows, add_lanes, append_absent, append_bucket, append_codes, count_rows,
     count_slots_codes, count_slots_equal, count_slots_present, greatest_slots, least_slots, moments_slots, sum_slots,
 };
+pub use huge_pages::advise_huge_pages;
 pub use pairs::{
     Slots, count_pairs, each_present, from_ordered_bits, list_pairs, list_values, mark_pairs, number_values,
     ordered_bits,
 };
+pub use prefetch::prefetch;
 pub use selection::{CHUNK_ROWS, Selection};

@@ -15,7 +15,7 @@
 //! A bucket is nine bytes: the low 16 bits of its four fingerprints, then the two high bits of each. A batch of lookups
 //! asks for the memory of all of them before it looks at the first.
 
-use crate::{advise_huge_pages, prefetch};
+use kernels::{advise_huge_pages, prefetch};
 
 /// How full a filter gets.
 pub const LOAD_PERCENT_MAX: usize = 75;

@@ -2,7 +2,7 @@
 //!
 //! The order of places is nearly that of ids: a scan gives them sorted up to small clusters, and growing is a scan too.
 
-use sketch::{advise_huge_pages, prefetch};
+use kernels::{advise_huge_pages, prefetch};
 
 use super::identity::NONE;
 
