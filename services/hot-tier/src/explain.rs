@@ -7,7 +7,7 @@ use proto::hot_tier::PartitionExplanation;
 use query::{Plan, Source};
 use types::ApiError;
 
-use crate::{each::for_each, pool::Queue};
+use crate::{each::for_each, pool::Queue, scan::gaps_before};
 
 /// Explains the plan in the partitions of `readers`. Done on the scan threads: strings are compared with filters.
 pub(crate) async fn partitions(
@@ -30,5 +30,6 @@ fn explain(plan: &Plan, reader: &Reader) -> PartitionExplanation {
         partition,
         next_offset,
         sources: sources.map(|source| query::explain(plan, source)).collect(),
+        gaps: gaps_before(reader, next_offset, &keys),
     }
 }

@@ -7,7 +7,7 @@ use futures_util::future::{join_all, try_join_all};
 use proto::hot_tier::{NodeExplanation, PartitionExplanation, ScanRequest, Unavailable};
 use query::{Plan, Query, ScanCost, SegmentExplanation, Skip, SourceExplanation};
 use serde::Serialize;
-use types::{ApiError, ErrorCode, PartitionId, TenantId, Timestamp};
+use types::{ApiError, ErrorCode, LogGap, PartitionId, TenantId, Timestamp};
 
 use crate::{
     answer::{Answers, DEADLINE_GRACE, offsets_of, timed_out},
@@ -172,6 +172,9 @@ fn reply(plan: &Plan, explained: Explained) -> Reply {
     let cost = total(&explained.partitions);
     let sources = explained.partitions.iter().flat_map(|partition| &partition.sources);
     let evicted_before: Option<Timestamp> = sources.filter_map(|source| source.evicted_before).max();
+    let gaps: Vec<(PartitionId, LogGap)> = (explained.partitions.iter())
+        .flat_map(|partition| partition.gaps.iter().map(|gap| (partition.partition, *gap)))
+        .collect();
     let view = |partition: PartitionExplanation| PartitionView {
         partition: partition.partition.0,
         offset: partition.next_offset.0,
@@ -183,7 +186,7 @@ fn reply(plan: &Plan, explained: Explained) -> Reply {
         columns: columns.map(|of| ColumnView { name: of.name, method: of.method, exact_max: of.exact_max }).collect(),
         rollup: None,
         cost: CostView { rows: cost.rows, bytes: cost.bytes, cpu_ms: cost.nanoseconds / 1e6, ms: explained.ms },
-        missing: receipt::missing(plan.range(), &explained.unavailable, &[], evicted_before),
+        missing: receipt::missing(plan.range(), &explained.unavailable, &gaps, evicted_before),
         partitions: explained.partitions.into_iter().map(view).collect(),
     }
 }

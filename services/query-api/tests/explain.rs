@@ -66,6 +66,21 @@ async fn skipped_segments_have_a_reason() {
     assert_eq!(reason, (&json!("filter"), &json!("region"), &json!(false)));
 }
 
+/// Goal: the plan names the gaps of the log that the receipt of the answer then names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gaps_are_foreseen() {
+    let mut world = filled().await;
+    world.lose_next(1);
+    let query = json!({"namespace": "shop", "table": "events", "start_time": 0, "end_time": 1, "allow_partial": true});
+    let (status, plan) = world.post("/v1/explain", query.to_string()).await;
+    assert_eq!(
+        (status, &plan["missing"][0]["why"], &plan["missing"][0]["partition"]),
+        (200, &json!("log_gap"), &json!(1))
+    );
+    let (_, answer) = world.post("/v1/query", query.to_string()).await;
+    assert_eq!(plan["missing"], answer["receipt"]["missing"]);
+}
+
 /// Goal: the short form in a query string has the rows of the query that it stands for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_short_form_is_a_query() {

@@ -202,6 +202,8 @@ pub struct PartitionExplanation {
     pub next_offset: Offset,
     /// Per table of the plan that it has.
     pub sources: Vec<SourceExplanation>,
+    /// Records before that offset which may be of the plan's tables and are missing.
+    pub gaps: Vec<LogGap>,
 }
 
 /// What a node answered to the request of an explanation.
@@ -265,7 +267,7 @@ pub trait HotTier: Send + Sync + 'static {
     /// The next page of raw events of some partitions. Otherwise as [`HotTier::scan`].
     ///
     /// # Errors
-    /// As [`HotTier::scan`].
+    /// As [`HotTier::scan`]; `field` is `cursor` where the wait for the offsets of the state to show took the time.
     async fn events(&self, request: EventsRequest) -> Result<NodeEvents, ApiError>;
 
     /// What [`HotTier::scan`] would look at, without doing it.

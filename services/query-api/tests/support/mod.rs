@@ -25,8 +25,8 @@ use proto::{
 use serde_json::Value;
 use service::{Authenticator, Host, HttpLimits, Metrics, Running};
 use types::{
-    ApiError, ColumnDef, ColumnKind, ErrorCode, Generation, NodeId, Offset, PartitionId, Schema, SchemaVersion, Table,
-    TableId, TableKey, TableName, TableSettings, TenantId, Timestamp,
+    ApiError, ColumnDef, ColumnKind, ErrorCode, GapReason, Generation, NodeId, Offset, PartitionId, Schema,
+    SchemaVersion, Table, TableId, TableKey, TableName, TableSettings, TenantId, Timestamp,
 };
 
 pub const PARTITIONS: u32 = 3;
@@ -105,6 +105,12 @@ impl World {
             writer.apply(record.offset, record.append_time, &record.header, &record.body).unwrap();
         }
         writer.housekeep();
+    }
+
+    /// A partition passes over its next record as lost.
+    pub fn lose_next(&mut self, partition: u32) {
+        let writer = &mut self.writers[partition as usize];
+        writer.pass_over(Offset(writer.next_offset().0 + 1), GapReason::Damaged, None).unwrap();
     }
 
     /// Lets the log drop what lies before an offset of each partition; returns when it has dropped something of the first.
