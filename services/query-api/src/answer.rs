@@ -50,8 +50,18 @@ struct Reply<'a> {
     stats: Stats,
 }
 
+/// The answer to a question, in the parts of its JSON.
+pub(crate) struct Answered {
+    /// The list of rows, as JSON text without white space between rows.
+    pub(crate) rows: String,
+    /// The list of the aggregates' descriptions, as JSON text.
+    pub(crate) columns: String,
+    pub(crate) receipt: Receipt,
+    pub(crate) stats: Stats,
+}
+
 #[derive(Serialize)]
-struct Stats {
+pub(crate) struct Stats {
     elapsed_us: u64,
     rows_scanned: u64,
     segments: u64,
@@ -73,6 +83,14 @@ impl Answers {
     /// # Errors
     /// Those of the contract.
     pub(crate) async fn answer(&self, tenant: TenantId, json: Bytes) -> Result<String, ApiError> {
+        self.answered(tenant, json).await?.into_json()
+    }
+
+    /// The answer to the JSON of a query, in parts.
+    ///
+    /// # Errors
+    /// Those of the contract.
+    pub(crate) async fn answered(&self, tenant: TenantId, json: Bytes) -> Result<Answered, ApiError> {
         let began = Instant::now();
         let query = self.parse(json).await?;
         let deadline = began + query.timeout;
@@ -99,7 +117,7 @@ impl Answers {
         query: &Query,
         began: Instant,
         deadline: Instant,
-    ) -> Result<String, ApiError> {
+    ) -> Result<Answered, ApiError> {
         let tokens = self.tokens(tenant, query)?;
         let tables = try_join_all(query.tables.iter().map(|name| self.table(tenant, name))).await?;
         let after = offsets_of(&tokens, &tables)?;
@@ -127,7 +145,7 @@ impl Answers {
             covers: receipt::covers(tenant, &tables, &covered, &self.token_key),
             offsets: receipt::offsets(&covered),
         };
-        reply(answer, receipt, began)
+        Ok(Answered { stats: stats(&answer, began), rows: answer.rows, columns: answer.columns, receipt })
     }
 
     /// Scans until an answer is of one state of its rows.
@@ -210,19 +228,29 @@ pub(crate) fn offsets_of(tokens: &[Token], tables: &[Arc<Table>]) -> Result<Vec<
     Ok(after)
 }
 
-fn reply(answer: Answer, receipt: Receipt, began: Instant) -> Result<String, ApiError> {
-    let internal = |error: serde_json::Error| ApiError::internal(format!("writing the answer failed: {error}"));
-    let raw = |json: String| RawValue::from_string(json).map_err(internal);
-    let (rows, columns) = (raw(answer.rows)?, raw(answer.columns)?);
-    let stats = Stats {
+impl Answered {
+    fn into_json(self) -> Result<String, ApiError> {
+        let raw = |json: String| RawValue::from_string(json).map_err(|error| unwritable(&error));
+        let (rows, columns) = (raw(self.rows)?, raw(self.columns)?);
+        let reply = Reply { rows: &rows, columns: &columns, receipt: self.receipt, stats: self.stats };
+        serde_json::to_string(&reply).map_err(|error| unwritable(&error))
+    }
+}
+
+/// What became of an answer that is no JSON.
+pub(crate) fn unwritable(error: &serde_json::Error) -> ApiError {
+    ApiError::internal(format!("writing the answer failed: {error}"))
+}
+
+fn stats(answer: &Answer, began: Instant) -> Stats {
+    Stats {
         elapsed_us: micros(began.elapsed()),
         rows_scanned: answer.stats.rows_scanned,
         segments: answer.stats.segments_scanned,
         segments_skipped: answer.stats.segments_skipped,
         rollup_buckets: 0,
         cached: false,
-    };
-    serde_json::to_string(&Reply { rows: &rows, columns: &columns, receipt, stats }).map_err(internal)
+    }
 }
 
 pub(crate) fn timed_out(timeout: Duration) -> ApiError {

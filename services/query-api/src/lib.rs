@@ -13,6 +13,7 @@ mod fanout;
 mod grpc;
 mod http;
 mod params;
+mod parts;
 mod places;
 mod receipt;
 mod short_form;
