@@ -23,7 +23,8 @@ const PENDING_MIN: usize = 1 << 14;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Distinct {
     values: Interner,
-    /// Group and number of a string; ascending up to `settled`, each once, and no group there has more than [`EXACT_MAX`].
+    /// Group and number of a string; ascending up to `settled`, each once, and no group there has more than [`EXACT_MAX`] or
+    /// a sketch.
     pairs: Vec<u64>,
     settled: usize,
     sketches: BTreeMap<u32, Hll>,
@@ -70,7 +71,11 @@ impl Distinct {
         let moved = |key: u64| pair(map[(key >> 32) as usize], numbers[key as u32 as usize]);
         self.pairs.extend(other.pairs.iter().map(|&key| moved(key)));
         for (&group, sketch) in &other.sketches {
-            let into = self.sketches.entry(map[group as usize]).or_default();
+            let into = self.sketches.entry(map[group as usize]).or_insert_with(|| {
+                // Strings that the group has here already belong into its first sketch.
+                self.settled = 0;
+                Hll::default()
+            });
             into.merge(sketch);
         }
         if self.pairs.len() - self.settled >= self.settled.max(PENDING_MIN) {
@@ -126,5 +131,37 @@ impl Distinct {
         }
         self.pairs.truncate(kept);
         self.settled = kept;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a group that is counted exactly in one partition and by a sketch in another has the strings of both, whichever
+    /// is merged first.
+    #[test]
+    fn order_of_partitions_changes_no_count() {
+        const GROUPS: u32 = 20;
+        let partition = |strings: std::ops::Range<u32>| {
+            let names: Vec<String> = strings.map(|number| format!("user-{number}")).collect();
+            let mut part = Distinct::default();
+            let numbers = part.values.absorb(names.len() + 1, 1..=names.len() as u32, |n| &names[n as usize - 1]);
+            let pairs = (0..GROUPS).flat_map(|group| numbers[1..].iter().map(move |&number| pair(group, number)));
+            part.pairs = pairs.collect();
+            part.settle();
+            part
+        };
+        let (exact, sketched) = (partition(0..900), partition(900..2_400));
+        assert!(exact.pairs.len() > PENDING_MIN && exact.sketches.is_empty() && sketched.pairs.is_empty());
+        let map: Vec<u32> = (0..GROUPS).collect();
+        let merged = |parts: [&Distinct; 2]| {
+            let mut all = Distinct::default();
+            parts.iter().for_each(|part| all.absorb(part, &map));
+            all.counts(GROUPS as usize).0
+        };
+        let counts = merged([&exact, &sketched]);
+        assert_eq!(counts, merged([&sketched, &exact]));
+        assert!(counts.iter().all(|count| count.abs_diff(2_400) < 100), "{counts:?}");
     }
 }

@@ -228,15 +228,9 @@ fn is_exact(run: &[Entry], floor: u64, chosen: &[(u32, u64)], k: usize) -> bool 
         return true;
     }
     let Some(&(_, last)) = chosen.last().filter(|_| chosen.len() == k) else { return false };
-    for entry in run {
-        let most = entry.count + (floor - entry.credit);
-        let is_chosen = entry.count >= last && chosen.iter().any(|&(number, _)| number == entry.key as u32);
-        // Ties among complete counts were broken by their strings; one that may yet rise must stay below.
-        if most > entry.count && (is_chosen || most >= last) {
-            return false;
-        }
-    }
-    floor < last
+    // Ties among complete counts were broken by their strings; one that may yet rise must be able to stay below. Whatever is
+    // chosen has `last` at least, so it can not.
+    floor < last && run.iter().all(|entry| entry.credit == floor || entry.count + (floor - entry.credit) < last)
 }
 
 #[cfg(test)]
