@@ -29,6 +29,8 @@ const FIRST_ENTRIES_LOG2: u32 = if cfg!(loom) { 1 } else { 6 };
 const FIRST_LOOKUP_SLOTS: usize = if cfg!(loom) { 4 } else { 64 };
 /// A chunk of strings that a long value skips is lost, as is what a block adds beyond the limit.
 const BYTES_END: usize = 2 * EPOCH_BYTES_MAX + (1 << 30);
+/// What strings skip of chunks that are too small for them: at each chunk less than the longest string.
+const SKIPPED_BYTES_MAX: usize = 32 * DIMENSION_BYTES_MAX;
 /// Entries, with those of the block that crosses the limit of an epoch.
 const ENTRIES_END: usize = 1 << 30;
 const _: () = assert!(BYTES_END <= u32::MAX as usize); // places are u32
@@ -104,6 +106,11 @@ impl Dictionary {
     /// Names this epoch among all dictionaries under one budget.
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Bytes of the memory for strings.
+    pub(crate) fn string_bytes(&self) -> u64 {
+        self.bytes.bytes()
     }
 
     /// How many strings a reader may look at.
@@ -244,6 +251,12 @@ impl DictionaryWriter {
         // Places in the strings are bounded whatever the limits say.
         let too_large = self.bytes > EPOCH_BYTES_MAX || self.bytes() > limits.dictionary_bytes_max;
         self.len > 0 && (too_many || too_large)
+    }
+
+    /// Whether there are places for strings that are not bounded by [`DictionaryWriter::is_full_for`].
+    pub(crate) fn has_room_for(&self, strings: &[&str]) -> bool {
+        let bytes = strings.iter().map(|string| string.len()).sum::<usize>();
+        self.len + strings.len() <= ENTRIES_END && self.bytes + bytes <= BYTES_END - SKIPPED_BYTES_MAX
     }
 
     /// Appends the code of each string to `codes`, giving new ones to strings that are new. Publishes them.

@@ -7,10 +7,14 @@
 
 use types::{TableSettings, Timestamp};
 
-use crate::{block::Block, segment::Zone};
+use crate::{
+    block::Block,
+    checkpoint::{Put, RestoreError, Take},
+    segment::Zone,
+};
 
 /// The event times of one table.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct EventTimes {
     max_future_us: i64,
     lateness_us: i64,
@@ -65,6 +69,27 @@ impl EventTimes {
         };
         self.newest = self.newest.max(newest);
         self.last_events_at = Some(append_time);
+    }
+
+    /// Appends all of it.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let Self { max_future_us, lateness_us, newest, last_events_at, late } = *self;
+        out.i64(max_future_us);
+        out.i64(lateness_us);
+        out.optional(newest, Put::time);
+        out.optional(last_events_at, Put::time);
+        out.u64(late);
+    }
+
+    /// What [`EventTimes::encode`] wrote.
+    pub(crate) fn decode(take: &mut Take<'_>) -> Result<Self, RestoreError> {
+        Ok(Self {
+            max_future_us: take.i64()?,
+            lateness_us: take.i64()?,
+            newest: take.optional(Take::time)?,
+            last_events_at: take.optional(Take::time)?,
+            late: take.u64()?,
+        })
     }
 
     /// Events before this are late.

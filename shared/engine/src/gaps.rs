@@ -1,7 +1,9 @@
 //! The records that a partition's state lacks, as part of that state. Their list is bounded: where it is full, gaps become
 //! one that says less of its records, and so rules out less.
 
-use types::{LogGap, Timestamp};
+use types::{GapReason, LogGap, Offset, Timestamp};
+
+use crate::checkpoint::{Put, RestoreError, Take, put_key, take_key};
 
 /// Gaps that are told apart.
 const GAPS_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
@@ -16,6 +18,46 @@ impl Gaps {
     /// All of them.
     pub(crate) fn as_slice(&self) -> &[LogGap] {
         &self.list
+    }
+
+    /// Appends gaps as bytes.
+    pub(crate) fn encode(gaps: &[LogGap], out: &mut Vec<u8>) {
+        out.list(gaps.iter(), |out, gap| {
+            let LogGap { first, end, table, times, reason } = *gap;
+            out.u64(first.0);
+            out.u64(end.0);
+            out.optional(table, put_key);
+            out.optional(times, |out, (min, max)| {
+                out.time(min);
+                out.time(max);
+            });
+            out.u8(match reason {
+                GapReason::Gone => 0,
+                GapReason::Damaged => 1,
+                GapReason::Inapplicable => 2,
+            });
+        });
+    }
+
+    /// What [`Gaps::encode`] wrote.
+    pub(crate) fn decode(take: &mut Take<'_>) -> Result<Self, RestoreError> {
+        let list = take.list(|take| {
+            Ok(LogGap {
+                first: Offset(take.u64()?),
+                end: Offset(take.u64()?),
+                table: take.optional(take_key)?,
+                times: take.optional(|take| Ok((take.time()?, take.time()?)))?,
+                reason: match take.u8()? {
+                    0 => GapReason::Gone,
+                    1 => GapReason::Damaged,
+                    2 => GapReason::Inapplicable,
+                    _ => return Err(RestoreError::Malformed("a gap has no known reason")),
+                },
+            })
+        })?;
+        let whole =
+            list.iter().all(|gap| gap.first < gap.end) && list.windows(2).all(|pair| pair[0].end <= pair[1].first);
+        if whole { Ok(Self { list }) } else { Err(RestoreError::Malformed("gaps are out of order")) }
     }
 
     /// Adds one behind all others.

@@ -11,6 +11,7 @@
 
 mod block;
 mod budget;
+mod checkpoint;
 mod chunked;
 mod columns;
 mod dedup;
@@ -35,6 +36,7 @@ mod view;
 mod writer;
 
 pub use budget::MemoryBudget;
+pub use checkpoint::{Capture, FORMAT, Piece, PieceKind, PieceName, Pieces, RestoreError, Restored, restore};
 pub use columns::{Codes, ColumnIndex};
 pub use dedup::{FrozenIds, HeapRuns, IdRuns, PinnedRun, RunFault, RunId, RunSet, SetUsage, SortedIds};
 pub use dictionary::DictionaryView;

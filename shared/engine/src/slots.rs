@@ -9,7 +9,10 @@
 
 use types::{Interval, Timestamp};
 
-use crate::Limits;
+use crate::{
+    Limits,
+    checkpoint::{Put, RestoreError, Take},
+};
 
 /// Slots widen by this factor, so that wide ones are unions of narrow ones.
 const WIDEN_FACTOR: i64 = 4;
@@ -46,7 +49,7 @@ struct OpenTimes {
 }
 
 /// What the rows since the last decision were like.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Since {
     rows: u64,
     opened: u64,
@@ -55,7 +58,7 @@ struct Since {
 }
 
 /// The open slots of a table in a partition, by number.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Slots {
     width: i64,
     open: Vec<Option<OpenTimes>>,
@@ -170,6 +173,40 @@ impl Slots {
         let outliers = self.sample.len() / OUTLIER_SHARE;
         let kept = &self.sample[outliers..self.sample.len() - outliers];
         kept[kept.len() - 1].saturating_sub(kept[0])
+    }
+
+    /// Appends all that decides where later rows go.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let Self { width, open, last, clock, since, sample, limits: _ } = self;
+        out.i64(*width);
+        out.list(open.iter(), |out, slot| {
+            out.optional(*slot, |out, slot| {
+                out.i64(slot.start);
+                out.u64(slot.used);
+            });
+        });
+        out.u64(*last as u64);
+        out.u64(*clock);
+        let Since { rows, opened, straggler_rows, straggler_span_rows } = since;
+        [rows, opened, straggler_rows, straggler_span_rows].into_iter().for_each(|count| out.u64(*count));
+        out.list(sample.iter(), |out, time| out.i64(*time));
+    }
+
+    /// What [`Slots::encode`] wrote.
+    pub(crate) fn decode(take: &mut Take<'_>, limits: Limits) -> Result<Self, RestoreError> {
+        let width = take.i64()?;
+        let open = take.list(|take| take.optional(|take| Ok(OpenTimes { start: take.i64()?, used: take.u64()? })))?;
+        let (last, clock) = (take.size()?, take.u64()?);
+        let [rows, opened, straggler_rows, straggler_span_rows] = [take.u64()?, take.u64()?, take.u64()?, take.u64()?];
+        let since = Since { rows, opened, straggler_rows, straggler_span_rows };
+        let sample = take.list(Take::i64)?;
+        if open.len() != limits.open_slots_max {
+            return Err(RestoreError::Limits);
+        }
+        if !(1..=WIDTH_US_MAX).contains(&width) || last >= open.len() || sample.len() > SAMPLE_MAX {
+            return Err(RestoreError::Malformed("slots contradict themselves"));
+        }
+        Ok(Self { width, open, last, clock, since, sample, limits })
     }
 
     /// A width with `factor` times the rows of today's, as far as one decision goes.

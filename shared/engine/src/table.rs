@@ -5,6 +5,7 @@
 //! 2. Changes of the list are collected, and published once per block before the block's offset is.
 //! 3. A segment that left the list is handed to the pool after the list without it was published.
 
+mod checkpoint;
 mod evict;
 
 use codec::{BlockHeader, BodyView};
@@ -168,10 +169,12 @@ impl TableWriter {
     ) -> Result<Applied, ApplyError> {
         let (mut scratch, mut judged) = (std::mem::take(&mut means.scratch), std::mem::take(&mut means.dedup));
         let (limits, budget) = (means.limits, Arc::clone(&means.budget));
+        let columns_before = self.columns.defs().len();
         let translated = self.columns.translate(body, &limits, &budget, &mut scratch.translated);
         let before = (self.stored, self.refused);
-        let outcome = translated.map(|added| {
-            self.changed |= added;
+        // Also where the block is passed over: columns that it brought stay.
+        self.changed |= self.columns.defs().len() > columns_before;
+        let outcome = translated.map(|()| {
             // Only now, as the block will be applied: what is remembered will have been counted.
             let counts = self.dedup.remember(&budget, &mut judged);
             scratch.times.clear();
@@ -443,11 +446,6 @@ impl TableWriter {
         });
         self.shared.left.store(self.left, Ordering::Relaxed);
         self.removed.drain(..).map(|segment| pool.retire(segment)).sum()
-    }
-
-    /// The first record that resident rows need.
-    pub(crate) fn needed_from(&self) -> Option<Offset> {
-        self.segments.iter().map(|entry| entry.segment.first_offset()).min()
     }
 
     /// Bytes of segments, dictionaries and identities.

@@ -8,6 +8,7 @@ use types::{ColumnDef, ColumnKind, limits::TABLE_COLUMNS_MAX};
 use crate::{
     Limits, MemoryBudget,
     block::{Source, translate},
+    checkpoint::RestoreError,
     columns::ColumnIndex,
     dictionary::DictionaryWriter,
     sync::Arc,
@@ -46,12 +47,36 @@ impl TableColumns {
         self.dictionaries[column.index()].as_ref()
     }
 
+    /// The columns of an earlier life, each dimension with its dictionary.
+    pub(crate) fn restore(
+        defs: Vec<ColumnDef>,
+        dictionaries: Vec<Option<DictionaryWriter>>,
+    ) -> Result<Self, RestoreError> {
+        let mut columns = Self { dictionaries, ..Self::default() };
+        for (at, def) in defs.iter().enumerate() {
+            let names = match def.kind {
+                ColumnKind::Dimension => &mut columns.dimensions,
+                ColumnKind::Metric => &mut columns.metrics,
+            };
+            if names.insert(def.name.clone(), ColumnIndex(at as u32)).is_some() {
+                return Err(RestoreError::Malformed("a column comes twice"));
+            }
+        }
+        columns.defs = Arc::new(defs);
+        Ok(columns)
+    }
+
+    /// The current dictionaries, by column; `None` for metrics.
+    pub(crate) fn dictionaries(&self) -> impl Iterator<Item = Option<&DictionaryWriter>> {
+        self.dictionaries.iter().map(Option::as_ref)
+    }
+
     /// Bytes of the current dictionaries.
     pub(crate) fn bytes(&self) -> u64 {
         self.dictionaries.iter().flatten().map(DictionaryWriter::bytes).sum()
     }
 
-    /// Matches a block's columns, adding what is new, and translates its codes. `true`: columns were added.
+    /// Matches a block's columns, adding what is new, and translates its codes.
     ///
     /// # Errors
     /// There would be too many columns, or a code has no entry. What was added stays.
@@ -61,8 +86,7 @@ impl TableColumns {
         limits: &Limits,
         budget: &Arc<MemoryBudget>,
         into: &mut Translated,
-    ) -> Result<bool, ApplyError> {
-        let before = self.defs.len();
+    ) -> Result<(), ApplyError> {
         self.resolve(body, limits, budget)?;
         into.sources.clear();
         into.sources.resize(self.defs.len(), Source::Absent);
@@ -79,7 +103,7 @@ impl TableColumns {
         for (at, column) in self.last[dimensions.len()..].iter().enumerate().take(metrics.len()) {
             into.sources[column.index()] = Source::Values(at);
         }
-        Ok(self.defs.len() > before)
+        Ok(())
     }
 
     /// Fills `remap` with the table's code for each code of a block's dimension.

@@ -24,7 +24,7 @@ pub(crate) struct SegmentOrder {
 }
 
 /// What is known of a segment that gets no more rows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Sealed {
     pub(crate) rows: usize,
     pub(crate) last_offset: Offset,

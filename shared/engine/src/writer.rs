@@ -1,5 +1,7 @@
 //! The write side of a partition: records in, in offset order.
 
+mod checkpoint;
+
 use std::collections::{BTreeMap, HashMap};
 
 use codec::{BlockHeader, BlockKind, BodyView};
@@ -250,12 +252,6 @@ impl Writer {
         self.shared.bytes.store(bytes, Ordering::Relaxed);
         let unwritten = self.tables.values().map(TableWriter::unwritten_runs).sum::<usize>();
         self.shared.unwritten_runs.store(unwritten as u64, Ordering::Relaxed);
-    }
-
-    /// Nothing before this offset is needed to rebuild what is resident.
-    #[must_use]
-    pub fn needed_from(&self) -> Offset {
-        self.tables.values().filter_map(TableWriter::needed_from).min().unwrap_or(self.next)
     }
 
     /// Evicts while the budget is exceeded and this partition's oldest rows are the ones to go.

@@ -9,7 +9,6 @@
 //! 5. "Not in memory, in no filter" is final. What a filter suspects is confirmed against the exact 128-bit ids.
 //! 6. All that can fail comes before all that changes what is remembered: a record that fails can be applied again.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "checkpoints of the partition are made of it"))]
 mod capture;
 mod content;
 mod identity;
@@ -19,7 +18,6 @@ mod runs;
 mod slice;
 mod window;
 
-#[expect(unused_imports, reason = "checkpoints of the partition are made of it")]
 pub(crate) use capture::{DedupCapture, RestoreError};
 pub(crate) use identity::IdentityKey;
 pub(crate) use judge::{Counts, Dedup, DedupScratch, Verdict};

@@ -100,6 +100,16 @@ pub(crate) enum Stored {
     Values { word: usize },
 }
 
+impl Stored {
+    /// The strings of its codes.
+    pub(crate) fn dictionary(&self) -> Option<&Arc<Dictionary>> {
+        match self {
+            Self::Codes { dictionary, .. } => Some(dictionary),
+            Self::Absent | Self::Values { .. } => None,
+        }
+    }
+}
+
 /// Where the columns of a segment of some capacity lie in its slab. Event times come first.
 #[derive(Debug, Clone)]
 pub(crate) struct SegmentLayout {
@@ -221,11 +231,6 @@ impl Segment {
         // SAFETY: an observed row has a run, and runs are published before their rows.
         let run = unsafe { self.runs.get(low) };
         (Offset(run.offset), run.block_row + (row - run.row as usize) as u32)
-    }
-
-    /// The record of the first row; the segment is not empty.
-    pub(crate) fn first_offset(&self) -> Offset {
-        self.origin(0).0
     }
 
     pub(crate) fn zone(&self) -> Zone {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::{CHUNK_ROWS, Run, Segment, Stored, Zone};
 use crate::{
     block::{Block, Source},
+    checkpoint::{Number, RestoreError, RowsPart},
     columns::Width,
     slab::Item,
     sync::{Arc, ROWS_PUBLISH, RUNS_PUBLISH},
@@ -126,6 +127,62 @@ impl SegmentWriter {
             self.write_run(Run { row: run.row + target.start as u32, ..run });
         }
         self.publish(target);
+    }
+
+    /// Appends rows of an earlier life that follow those that are here, and publishes them.
+    pub(crate) fn restore(&mut self, part: &RowsPart<'_>) -> Result<(), RestoreError> {
+        let target = part.rows.clone();
+        if target.start != self.rows || target.end > self.shared.layout.capacity {
+            return Err(RestoreError::Malformed("rows are out of order"));
+        }
+        self.restore_column::<i64>(0, &target, part.times);
+        for (column, stored) in self.shared.layout.columns.iter().enumerate() {
+            let (Stored::Codes { word, .. } | Stored::Values { word }) = stored else { continue };
+            let items = part.column(column, stored)?;
+            let code_max = match stored {
+                Stored::Absent => continue,
+                Stored::Values { .. } => {
+                    self.restore_column::<f64>(*word, &target, items);
+                    continue;
+                }
+                Stored::Codes { width: Width::One, .. } => self.restore_codes::<u8>(*word, &target, items),
+                Stored::Codes { width: Width::Two, .. } => self.restore_codes::<u16>(*word, &target, items),
+                Stored::Codes { width: Width::Four, .. } => self.restore_codes::<u32>(*word, &target, items),
+            };
+            let strings = stored.dictionary().map_or(0, |dictionary| dictionary.observe());
+            if code_max > strings {
+                return Err(RestoreError::Malformed("a code has no string"));
+            }
+        }
+        self.restore_runs(&part.runs);
+        self.publish(target);
+        Ok(())
+    }
+
+    fn restore_runs(&mut self, runs: &[Run]) {
+        let mut last = self.runs.checked_sub(1).map(|at| {
+            // SAFETY: this writer has written it.
+            unsafe { self.shared.runs.get(at) }
+        });
+        for run in runs {
+            // A part may begin in the middle of a run.
+            let goes_on = last.take().is_some_and(|last| {
+                last.offset == run.offset && last.block_row.checked_add(run.row - last.row) == Some(run.block_row)
+            });
+            if !goes_on {
+                self.write_run(*run);
+            }
+        }
+    }
+
+    fn restore_column<T: Number>(&self, word: usize, target: &Range<usize>, items: &[u8]) {
+        T::take(items, self.tail(word, target));
+    }
+
+    /// The greatest of the codes.
+    fn restore_codes<T: Number + Ord + Into<u32>>(&self, word: usize, target: &Range<usize>, items: &[u8]) -> u32 {
+        self.restore_column::<T>(word, target, items);
+        self.tail::<T>(word, target).iter().copied().max().map_or(0, Into::into)
     }
 
     fn copy_column<T: Item>(&self, word: usize, target: &Range<usize>, from: &Segment, old: usize) {

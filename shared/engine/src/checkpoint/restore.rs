@@ -1,0 +1,290 @@
+//! A partition of the pieces of its state.
+//!
+//! Rows are read in the order in which the memory budget would rather keep them: open segments, then sealed ones from the
+//! newest times to the oldest, of all tables together. Where the budget has become smaller, those that it has no room for
+//! are evicted without having been read.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use types::{Generation, Offset, PartitionId, TableId, TableKey, TenantId, Timestamp};
+
+use super::{
+    PieceKind, PieceName, RestoreError, RowsPart, SegmentState, TableState, Take, dictionary::decode_strings,
+    table::ColumnState,
+};
+use crate::{
+    IdRuns, Limits, MemoryBudget, Reader, Writer,
+    dedup::Dedup,
+    dictionary::{Dictionary, DictionaryWriter},
+    gaps::Gaps,
+    pool::Pool,
+    segment::{Segment, SegmentLayout, SegmentWriter, Stored},
+    sync::Arc,
+    table::TableWriter,
+    table_columns::TableColumns,
+    view::{SegmentEntry, SegmentOrder},
+};
+
+/// Where the pieces of a state come from.
+pub trait Pieces {
+    /// What they are, by number.
+    fn kinds(&self) -> &[PieceKind];
+
+    /// Hands the parts of a piece to `take`, in order; an error of `take` ends it.
+    ///
+    /// # Errors
+    /// That of `take`, or [`RestoreError::Source`]: a part cannot be read, or is not what was written.
+    fn read(&mut self, piece: u32, take: &mut dyn FnMut(&[u8]) -> Result<(), RestoreError>)
+    -> Result<(), RestoreError>;
+}
+
+/// A restored partition, which [`Restored::into_partition`] starts.
+pub struct Restored {
+    pub(crate) partition: PartitionState,
+    pub(crate) limits: Limits,
+    pub(crate) budget: Arc<MemoryBudget>,
+    pub(crate) pool: Pool,
+    pub(crate) tables: BTreeMap<TableKey, TableWriter>,
+    names: Vec<(u32, PieceName)>,
+}
+
+/// What concerns no single table.
+pub(crate) struct PartitionState {
+    pub(crate) partition: PartitionId,
+    pub(crate) next_offset: Offset,
+    pub(crate) append_time: Timestamp,
+    pub(crate) passed_over: u64,
+    pub(crate) gaps: Gaps,
+    pub(crate) dropped: Vec<((TenantId, TableId), Generation)>,
+}
+
+/// The parts of a table, put together.
+pub(crate) struct RestoredTable {
+    pub(crate) state: TableState,
+    pub(crate) columns: TableColumns,
+    /// By piece.
+    dictionaries: BTreeMap<u32, Arc<Dictionary>>,
+    pub(crate) segments: Vec<SegmentEntry>,
+    pub(crate) open: BTreeMap<SegmentOrder, SegmentWriter>,
+    pub(crate) dedup: Dedup,
+}
+
+/// Makes a partition of the pieces of a state; `runs` has the runs that the state refers to.
+///
+/// # Errors
+/// See [`RestoreError`]. Nothing of what was read stays in memory.
+pub fn restore(
+    partition: PartitionId,
+    pieces: &mut dyn Pieces,
+    limits: Limits,
+    budget: &Arc<MemoryBudget>,
+    runs: &mut dyn IdRuns,
+) -> Result<Restored, RestoreError> {
+    limits.check();
+    let kinds = pieces.kinds().to_vec();
+    let mut restorer = Restorer {
+        pieces,
+        kinds,
+        limits,
+        budget,
+        pool: Pool::new(Arc::clone(budget)),
+        used: BTreeSet::new(),
+        names: Vec::new(),
+    };
+    let state = restorer.partition_state()?;
+    if state.partition != partition {
+        return Err(RestoreError::Malformed("it is another partition's"));
+    }
+    let mut tables = restorer.tables(runs)?;
+    restorer.rows(&mut tables, state.next_offset)?;
+    let Restorer { mut pool, names, .. } = restorer;
+    let tables = tables.into_iter().map(|table| (table.state.key, TableWriter::restore(table, &mut pool))).collect();
+    Ok(Restored { partition: state, limits, budget: Arc::clone(budget), pool, tables, names })
+}
+
+impl Restored {
+    /// The offset of the record to apply next.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.partition.next_offset
+    }
+
+    /// The names that pieces have from now on, by number. Those that are missing were not read.
+    #[must_use]
+    pub fn names(&self) -> &[(u32, PieceName)] {
+        &self.names
+    }
+
+    /// The partition, with the runs that it was restored with.
+    #[must_use]
+    pub fn into_partition(self, runs: Box<dyn IdRuns>) -> (Writer, Reader) {
+        Writer::restored(self, runs)
+    }
+}
+
+struct Restorer<'a> {
+    pieces: &'a mut dyn Pieces,
+    kinds: Vec<PieceKind>,
+    limits: Limits,
+    budget: &'a Arc<MemoryBudget>,
+    pool: Pool,
+    /// Pieces that were read: none belongs to two.
+    used: BTreeSet<u32>,
+    names: Vec<(u32, PieceName)>,
+}
+
+impl Restorer<'_> {
+    /// Hands the parts of a piece of this kind to `take`.
+    fn read(
+        &mut self,
+        piece: u32,
+        kind: PieceKind,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), RestoreError>,
+    ) -> Result<(), RestoreError> {
+        if self.kinds.get(piece as usize) != Some(&kind) || !self.used.insert(piece) {
+            return Err(RestoreError::Malformed("a piece is missing, of another kind, or named twice"));
+        }
+        self.pieces.read(piece, take)
+    }
+
+    /// Hands a piece that has one part to `take`.
+    fn read_whole<T>(
+        &mut self,
+        piece: u32,
+        kind: PieceKind,
+        mut take: impl FnMut(&[u8]) -> Result<T, RestoreError>,
+    ) -> Result<T, RestoreError> {
+        let mut value = None;
+        self.read(piece, kind, &mut |bytes| {
+            value = Some(take(bytes)?);
+            Ok(())
+        })?;
+        value.ok_or(RestoreError::Malformed("a piece has no part"))
+    }
+
+    fn partition_state(&mut self) -> Result<PartitionState, RestoreError> {
+        self.read_whole(0, PieceKind::Partition, |bytes| {
+            let mut take = Take::new(bytes);
+            let state = PartitionState {
+                partition: PartitionId(take.u32()?),
+                next_offset: Offset(take.u64()?),
+                append_time: take.time()?,
+                passed_over: take.u64()?,
+                gaps: Gaps::decode(&mut take)?,
+                dropped: take
+                    .list(|take| Ok(((TenantId(take.u64()?), TableId(take.u64()?)), Generation(take.u32()?))))?,
+            };
+            take.end()?;
+            Ok(state)
+        })
+    }
+
+    /// All tables, but for their rows.
+    fn tables(&mut self, runs: &mut dyn IdRuns) -> Result<Vec<RestoredTable>, RestoreError> {
+        let (limits, budget) = (self.limits, self.budget);
+        let mut tables = Vec::new();
+        let mut keys = BTreeSet::new();
+        for piece in 0..self.kinds.len() as u32 {
+            if self.kinds[piece as usize] != PieceKind::Table {
+                continue;
+            }
+            let (state, dedup) = self.read_whole(piece, PieceKind::Table, |bytes| {
+                let mut take = Take::new(bytes);
+                let state = TableState::decode(&mut take, limits)?;
+                Ok((state, Dedup::restore(take.rest(), &mut *runs, budget)?))
+            })?;
+            if !keys.insert(state.key) {
+                return Err(RestoreError::Malformed("a table comes twice"));
+            }
+            tables.push(self.table(state, dedup)?);
+        }
+        Ok(tables)
+    }
+
+    /// A table with its strings, without its rows.
+    fn table(&mut self, mut state: TableState, dedup: Dedup) -> Result<RestoredTable, RestoreError> {
+        let mut writers = BTreeMap::new();
+        for piece in state.dictionaries_named() {
+            writers.insert(piece, self.dictionary(piece)?);
+        }
+        let dictionaries = writers.iter().map(|(piece, writer)| (*piece, Arc::clone(writer.shared()))).collect();
+        // Each is in use for one column at most: what was taken is not there for another.
+        let mut take = |piece| writers.remove(&piece).ok_or(RestoreError::Malformed("two columns have one dictionary"));
+        let in_use = state.dictionaries.iter().map(|piece| piece.map(&mut take).transpose());
+        let in_use = in_use.collect::<Result<_, _>>()?;
+        let columns = TableColumns::restore(std::mem::take(&mut state.columns), in_use)?;
+        Ok(RestoredTable { state, columns, dictionaries, segments: Vec::new(), open: BTreeMap::new(), dedup })
+    }
+
+    fn dictionary(&mut self, piece: u32) -> Result<DictionaryWriter, RestoreError> {
+        let mut writer = DictionaryWriter::new(self.limits.hash_seed, self.budget);
+        self.read(piece, PieceKind::Dictionary, &mut |bytes| decode_strings(bytes, &mut writer))?;
+        self.names.push((piece, PieceName(writer.shared().id())));
+        Ok(writer)
+    }
+
+    /// Gives the tables their segments, as far as the budget goes; all rows come from records before `end`.
+    fn rows(&mut self, tables: &mut [RestoredTable], end: Offset) -> Result<(), RestoreError> {
+        let mut waiting = Vec::new();
+        for (at, table) in tables.iter_mut().enumerate() {
+            let segments = std::mem::take(&mut table.state.segments).into_iter();
+            waiting.extend(segments.map(|segment| (at, segment)));
+        }
+        waiting.sort_by_key(|(_, segment)| Reverse(segment.sealed.as_ref().map_or(Timestamp::MAX, |s| s.time_max)));
+        waiting.sort_by_key(|(_, segment)| segment.sealed.is_some());
+        let mut full = false;
+        for (at, segment) in waiting {
+            let table = &mut tables[at];
+            // What is left out once is the end: the rest is older.
+            full |= segment.sealed.is_some() && self.budget.excess() > 0;
+            match &segment.sealed {
+                Some(sealed) if full => table.state.leave_out(sealed),
+                _ => self.segment(segment, table, end)?,
+            }
+        }
+        tables.iter_mut().for_each(|table| table.segments.sort_by_key(|entry| entry.order));
+        Ok(())
+    }
+
+    fn segment(&mut self, state: SegmentState, table: &mut RestoredTable, end: Offset) -> Result<(), RestoreError> {
+        let columns = state.columns.iter().map(|column| table.stored(*column)).collect();
+        let layout = SegmentLayout::new(state.capacity, columns);
+        let slab = self.pool.slab(layout.words);
+        let id = self.budget.next_id();
+        let mut writer = SegmentWriter::new(Segment::new(id, layout, slab, self.budget));
+        self.read(state.piece, PieceKind::Segment, &mut |bytes| {
+            let part = RowsPart::decode(bytes)?;
+            if part.runs.last().is_some_and(|run| run.offset >= end.0) {
+                return Err(RestoreError::Malformed("rows are of a record that is still to come"));
+            }
+            writer.restore(&part)
+        })?;
+        if writer.rows() != state.rows {
+            return Err(RestoreError::Malformed("a segment has another number of rows"));
+        }
+        self.names.push((state.piece, PieceName(id)));
+        let (order, segment) = (state.order, Arc::clone(writer.shared()));
+        if state.sealed.is_none() {
+            table.open.insert(order, writer);
+        }
+        table.segments.push(SegmentEntry { order, segment, sealed: state.sealed.map(Arc::new) });
+        Ok(())
+    }
+}
+
+impl RestoredTable {
+    /// How a segment holds a column; its place follows from the layout.
+    fn stored(&self, column: ColumnState) -> Stored {
+        match column {
+            ColumnState::Absent => Stored::Absent,
+            ColumnState::Values => Stored::Values { word: 0 },
+            ColumnState::Codes { width, dictionary } => {
+                let dictionary = Arc::clone(&self.dictionaries[&dictionary]);
+                Stored::Codes { width, dictionary, word: 0 }
+            }
+        }
+    }
+}
