@@ -92,6 +92,11 @@ impl DiskFiles {
         fs::create_dir_all(dir)?;
         Ok(Self { dir: dir.to_owned() })
     }
+
+    /// Where a file lies.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
 }
 
 impl RunFiles for DiskFiles {

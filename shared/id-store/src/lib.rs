@@ -1,4 +1,5 @@
-//! Sorted runs of event identities on local disk: where a partition looks up the ids that memory does not hold.
+//! What partitions keep on local disk beside the log: sorted runs of event identities, where ids are looked up that memory
+//! does not hold, and [`checkpoints`] of their state.
 //!
 //! 1. A run is one file, written once, in ascending order, and never changed. [`format`] describes its bytes.
 //! 2. Of each run its fence keys (the high half of the first id of each page of 1 KiB) are in memory; a look for sorted
@@ -11,6 +12,7 @@
 //! 5. A run that cannot be written as a whole leaves no file behind, and is tried again. A page that cannot be read or is
 //!    damaged is an error: this crate never guesses.
 
+mod checkpoints;
 mod files;
 mod format;
 mod keeper;
@@ -20,6 +22,7 @@ mod run_file;
 mod store;
 mod worker;
 
+pub use checkpoints::{CheckpointError, CheckpointFiles, CheckpointStore, Generation, Loader, Paused, Written};
 pub use files::{DiskFiles, NewRunFile, RunFile, RunFiles};
 pub use keeper::RunKeeper;
 pub use store::{IdStore, OpenError, Work};

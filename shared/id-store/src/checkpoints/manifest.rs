@@ -1,0 +1,145 @@
+//! The bytes of a manifest, version 1. Little-endian.
+//!
+//! | bytes | |
+//! |---|---|
+//! | 4, 4 | magic `TNC1`, version |
+//! | 4 | the format of the pieces ([`engine::FORMAT`]) |
+//! | 4, 8, 8 | partition, generation, the offset of the record that comes next |
+//! | 4, then 8 each | runs of ids that the pieces refer to |
+//! | 4, then | pieces: kind (1), number of parts (4), and for each part |
+//! | 8, 8, 8 | pack, position in it, length |
+//! | 8, 8 | items of the piece up to the end of the part; checksum of its bytes |
+//! | 8 | xxh3-64 of what comes before it, seeded with partition and generation |
+
+use engine::{FORMAT, PieceKind, RunId};
+use types::{Offset, PartitionId};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+const MAGIC: [u8; 4] = *b"TNC1";
+const VERSION: u32 = 1;
+
+/// A checkpoint: where the parts of its pieces lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Manifest {
+    pub(super) partition: PartitionId,
+    pub(super) generation: u64,
+    pub(super) next_offset: Offset,
+    pub(super) runs: Vec<RunId>,
+    pub(super) pieces: Vec<PieceParts>,
+}
+
+/// A piece and its parts, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PieceParts {
+    pub(super) kind: PieceKind,
+    pub(super) parts: Vec<Part>,
+}
+
+/// Some items of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) pack: u64,
+    pub(super) position: u64,
+    pub(super) length: u64,
+    /// The piece's items up to the end of this part.
+    pub(super) end: u64,
+    pub(super) checksum: u64,
+}
+
+/// The checksum of a part that lies at a place.
+pub(super) fn part_checksum(partition: PartitionId, pack: u64, position: u64, bytes: &[u8]) -> u64 {
+    xxh3_64_with_seed(bytes, seed(&[u64::from(partition.0), pack, position]))
+}
+
+fn seed(place: &[u64]) -> u64 {
+    let bytes: Vec<u8> = place.iter().flat_map(|number| number.to_le_bytes()).collect();
+    xxh3_64(&bytes)
+}
+
+impl Manifest {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let u32 = |out: &mut Vec<u8>, value: u32| out.extend_from_slice(&value.to_le_bytes());
+        let u64 = |out: &mut Vec<u8>, value: u64| out.extend_from_slice(&value.to_le_bytes());
+        out.extend_from_slice(&MAGIC);
+        [VERSION, FORMAT, self.partition.0].into_iter().for_each(|value| u32(&mut out, value));
+        [self.generation, self.next_offset.0].into_iter().for_each(|value| u64(&mut out, value));
+        u32(&mut out, self.runs.len() as u32);
+        self.runs.iter().for_each(|run| u64(&mut out, run.0));
+        u32(&mut out, self.pieces.len() as u32);
+        for piece in &self.pieces {
+            out.push(piece.kind as u8);
+            u32(&mut out, piece.parts.len() as u32);
+            for part in &piece.parts {
+                let Part { pack, position, length, end, checksum } = *part;
+                [pack, position, length, end, checksum].into_iter().for_each(|value| u64(&mut out, value));
+            }
+        }
+        let checksum = xxh3_64_with_seed(&out, seed(&[self.partition.0.into(), self.generation]));
+        u64(&mut out, checksum);
+        out
+    }
+
+    /// A manifest that is what was written for this partition and generation; `None`: it is not.
+    pub(super) fn decode(bytes: &[u8], partition: PartitionId, generation: u64) -> Option<Self> {
+        let (body, checksum) = bytes.split_last_chunk::<8>()?;
+        if xxh3_64_with_seed(body, seed(&[partition.0.into(), generation])) != u64::from_le_bytes(*checksum) {
+            return None;
+        }
+        let mut left = Bytes(body);
+        let head = [left.u32()?, left.u32()?, left.u32()?, left.u32()?];
+        if head != [u32::from_le_bytes(MAGIC), VERSION, FORMAT, partition.0] || left.u64()? != generation {
+            return None;
+        }
+        let next_offset = Offset(left.u64()?);
+        let runs = left.list(|left| left.u64().map(RunId))?;
+        let pieces = left.list(|left| {
+            let kind = PieceKind::from_number(left.u8()?)?;
+            Some(PieceParts { kind, parts: left.list(Bytes::part)? })
+        })?;
+        left.0.is_empty().then_some(Self { partition, generation, next_offset, runs, pieces })
+    }
+
+    /// All parts.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.pieces.iter().flat_map(|piece| &piece.parts)
+    }
+}
+
+/// Bytes that are left to read.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (value, left) = self.0.split_first_chunk()?;
+        self.0 = left;
+        Some(*value)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(|[value]| value)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn part(&mut self) -> Option<Part> {
+        let [pack, position, length, end, checksum] = [self.u64()?, self.u64()?, self.u64()?, self.u64()?, self.u64()?];
+        Some(Part { pack, position, length, end, checksum })
+    }
+
+    /// A list that grows with what is there, whatever it claims.
+    fn list<T>(&mut self, mut take: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let count = self.u32()?;
+        let mut list = Vec::new();
+        for _ in 0..count {
+            list.push(take(self)?);
+        }
+        Some(list)
+    }
+}

@@ -1,0 +1,399 @@
+//! The checkpoints of one partition: opening, writing, letting go.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt, fs, io,
+    sync::Arc,
+};
+
+use engine::{Capture, Piece, PieceName, RunId};
+use types::{Offset, PartitionId};
+
+use super::{
+    load::Loader,
+    manifest::{Manifest, Part, PieceParts, part_checksum},
+    plan::{Step, steps},
+};
+use crate::files::{DiskFiles, NewRunFile, RunFiles};
+
+/// A pack that is longer gets no further part, so that a sync is short: others wait for the disk, too.
+const PACK_BYTES: u64 = 32 << 20;
+/// Bytes given to the file at a time.
+const WRITE_BYTES: usize = 1 << 20;
+/// Generations that stay.
+const GENERATIONS: usize = 2;
+
+/// A directory of files that can be renamed.
+pub trait CheckpointFiles: RunFiles {
+    /// Renames a file, over one of the new name.
+    ///
+    /// # Errors
+    /// As the system has it.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+}
+
+impl CheckpointFiles for DiskFiles {
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+}
+
+/// Why a checkpoint cannot be opened, written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The system has it so.
+    #[error("{what} {name}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        name: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// What is there is not what was written.
+    #[error("{name} is damaged at byte {position}")]
+    Damaged {
+        /// The file.
+        name: String,
+        /// Where the part begins.
+        position: u64,
+    },
+    /// Whoever paces the writing wants it to end.
+    #[error("the writing was stopped")]
+    Stopped,
+}
+
+/// For `map_err`: what was tried with which file.
+pub(super) fn io_error(what: &'static str, name: &str) -> impl FnOnce(io::Error) -> CheckpointError {
+    let name = name.to_owned();
+    move |source| CheckpointError::Io { what, name, source }
+}
+
+/// Called after each so many bytes that were written; it may take its time. `false`: the writing is to stop.
+pub type Paused<'a> = dyn FnMut(usize) -> bool + 'a;
+
+/// A checkpoint that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    /// Rises from one checkpoint to the next.
+    pub number: u64,
+    /// The offset of the record that comes after the state.
+    pub next_offset: Offset,
+    /// The runs of ids that the state refers to.
+    pub runs: Vec<RunId>,
+}
+
+/// A checkpoint that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The new one.
+    pub generation: u64,
+    /// Bytes that were written for it.
+    pub bytes: u64,
+    /// The generation that is no longer there, if it was the turn of one.
+    pub dropped: Option<u64>,
+}
+
+/// The checkpoints of a partition, in a directory of its own.
+pub struct CheckpointStore {
+    pub(super) files: Arc<dyn CheckpointFiles>,
+    pub(super) partition: PartitionId,
+    /// Ascending by generation.
+    retained: Vec<Manifest>,
+    /// The parts of pieces of this life.
+    known: HashMap<PieceName, Vec<Part>>,
+    /// Bytes of the packs that retained manifests name.
+    packs: BTreeMap<u64, u64>,
+    next_generation: u64,
+    next_pack: u64,
+}
+
+impl fmt::Debug for CheckpointStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckpointStore").field("partition", &self.partition).finish_non_exhaustive()
+    }
+}
+
+/// A checkpoint that is durable: its manifest, the parts of pieces by their names, and bytes of the packs written for it.
+struct Made {
+    manifest: Manifest,
+    known: HashMap<PieceName, Vec<Part>>,
+    packs: BTreeMap<u64, u64>,
+}
+
+pub(super) fn pack_name(pack: u64) -> String {
+    format!("{pack:016}.pack")
+}
+
+fn manifest_name(generation: u64) -> String {
+    format!("{generation:016}.checkpoint")
+}
+
+fn number_of(name: &str, suffix: &str) -> Option<u64> {
+    name.strip_suffix(suffix)?.parse().ok()
+}
+
+impl CheckpointStore {
+    /// The checkpoints in a directory. One whose manifest is damaged is reported and passed over.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn open(files: Arc<dyn CheckpointFiles>, partition: PartitionId) -> Result<Self, CheckpointError> {
+        let names = files.list().map_err(io_error("list", "the directory of checkpoints"))?;
+        let number = |suffix: &str| names.iter().filter_map(|name| number_of(name, suffix)).collect::<BTreeSet<_>>();
+        let (generations, packs) = (number(".checkpoint"), number(".pack"));
+        let after = |numbers: &BTreeSet<u64>| numbers.last().map_or(0, |last| last.saturating_add(1));
+        let mut store = Self {
+            files,
+            partition,
+            retained: Vec::new(),
+            known: HashMap::new(),
+            packs: BTreeMap::new(),
+            next_generation: after(&generations),
+            next_pack: after(&packs),
+        };
+        for generation in generations.into_iter().rev() {
+            match store.read_manifest(generation) {
+                Ok(manifest) if store.retained.len() < GENERATIONS => store.retained.insert(0, manifest),
+                Ok(_) => {}
+                Err(error) => {
+                    let partition = partition.0;
+                    tracing::error!(partition, error = &error as &dyn std::error::Error, "a checkpoint cannot be used");
+                }
+            }
+        }
+        Ok(store)
+    }
+
+    fn read_manifest(&self, generation: u64) -> Result<Manifest, CheckpointError> {
+        let name = manifest_name(generation);
+        let bytes = self.files.open(&name).and_then(|file| {
+            let mut bytes = vec![0; file.size()? as usize];
+            file.read_exact_at(&mut bytes, 0)?;
+            Ok(bytes)
+        });
+        let bytes = bytes.map_err(io_error("read", &name))?;
+        let manifest = Manifest::decode(&bytes, self.partition, generation);
+        manifest.ok_or(CheckpointError::Damaged { name, position: 0 })
+    }
+
+    /// The partition.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    /// The checkpoints that are kept, oldest first; at most two.
+    #[must_use]
+    pub fn generations(&self) -> Vec<Generation> {
+        let generation = |manifest: &Manifest| Generation {
+            number: manifest.generation,
+            next_offset: manifest.next_offset,
+            runs: manifest.runs.clone(),
+        };
+        self.retained.iter().map(generation).collect()
+    }
+
+    /// The least offset that the log is still needed from: where the older of two generations goes on. With fewer than two
+    /// the log may have to do without any, from its start.
+    #[must_use]
+    pub fn needed_from(&self) -> Offset {
+        match self.retained.as_slice() {
+            [oldest, _, ..] => oldest.next_offset,
+            _ => Offset::ZERO,
+        }
+    }
+
+    /// The pieces of a generation, to be restored from; `None` where there is none.
+    #[must_use]
+    pub fn loader(&self, generation: u64) -> Option<Loader> {
+        let manifest = self.retained.iter().find(|manifest| manifest.generation == generation)?;
+        Some(Loader::new(Arc::clone(&self.files), manifest))
+    }
+
+    /// Goes on from a generation that was restored: its pieces have `names` now. Newer ones were no good, and go with the
+    /// next checkpoint.
+    pub fn resume(&mut self, generation: u64, names: &[(u32, PieceName)]) {
+        self.retained.retain(|manifest| manifest.generation <= generation);
+        let Some(manifest) = self.retained.last().filter(|manifest| manifest.generation == generation) else { return };
+        let parts = |piece: &u32| manifest.pieces[*piece as usize].parts.clone();
+        self.known = names.iter().map(|(piece, name)| (*name, parts(piece))).collect();
+        for part in self.retained.iter().flat_map(Manifest::parts) {
+            let bytes = self.packs.entry(part.pack).or_default();
+            *bytes = (*bytes).max(part.position + part.length);
+        }
+    }
+
+    /// Goes on without any of the generations that are there: none was any good. They go with the next checkpoint.
+    pub fn start_over(&mut self) {
+        self.retained.clear();
+    }
+
+    /// The number that the next checkpoint has.
+    #[must_use]
+    pub fn next_generation(&self) -> u64 {
+        self.next_generation
+    }
+
+    /// Writes a checkpoint; when this returns it is durable. The runs that it refers to are durable already.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`]. The generations that are there stay as they were.
+    pub fn write(&mut self, capture: &Capture, pause: &mut Paused<'_>) -> Result<Written, CheckpointError> {
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        let outcome = self.write_generation(generation, capture, pause);
+        let written = match outcome {
+            Ok(Made { manifest, known, packs }) => {
+                let bytes = packs.values().sum();
+                self.retained.push(manifest);
+                self.known = known;
+                self.packs.extend(packs);
+                let over = self.retained.len() > GENERATIONS;
+                let dropped = over.then(|| self.retained.remove(0).generation);
+                Ok(Written { generation, bytes, dropped })
+            }
+            Err(error) => Err(error),
+        };
+        // Also what there is of one that failed: it takes room that may be the very thing that is lacking.
+        if let Err(error) = self.sweep() {
+            tracing::warn!(partition = self.partition.0, %error, "old files of checkpoints cannot be removed");
+        }
+        written
+    }
+
+    fn write_generation(
+        &mut self,
+        generation: u64,
+        capture: &Capture,
+        pause: &mut Paused<'_>,
+    ) -> Result<Made, CheckpointError> {
+        let pieces = capture.pieces();
+        let given_up = self.given_up(&pieces);
+        let mut parts: Vec<Vec<Part>> = vec![Vec::new(); pieces.len()];
+        let mut packer = Packer::new(self, pause);
+        // What lasts and what does not lie apart: so whole packs end with the generation, and others stay as they are.
+        for lasts in [true, false] {
+            for (piece, parts) in pieces.iter().zip(&mut parts).filter(|(piece, _)| piece.name().is_some() == lasts) {
+                let known = piece.name().and_then(|name| packer.store.known.get(&name)).cloned().unwrap_or_default();
+                let is_good = |part: &Part| !given_up.contains(&part.pack);
+                for step in steps(&known, piece.items(), piece.item_bytes(), is_good) {
+                    parts.push(match step {
+                        Step::Keep(part) => part,
+                        Step::Write(items) => packer.write(piece, items)?,
+                    });
+                }
+            }
+            packer.end_pack()?;
+        }
+        let packs = packer.packs;
+        let known = pieces.iter().zip(&parts).filter_map(|(piece, parts)| Some((piece.name()?, parts.clone())));
+        let known = known.collect();
+        let pieces = pieces.iter().zip(parts).map(|(piece, parts)| PieceParts { kind: piece.kind(), parts }).collect();
+        let (partition, next_offset, runs) = (self.partition, capture.next_offset(), capture.runs().collect());
+        let manifest = Manifest { partition, generation, next_offset, runs, pieces };
+        self.write_manifest(&manifest)?;
+        Ok(Made { manifest, known, packs })
+    }
+
+    fn write_manifest(&self, manifest: &Manifest) -> Result<(), CheckpointError> {
+        let name = manifest_name(manifest.generation);
+        let new_name = format!("{name}.new");
+        let written = self.files.create(&new_name).and_then(|mut file| {
+            file.append(&manifest.encode())?;
+            file.finish()?.sync()
+        });
+        written.map_err(io_error("write", &new_name))?;
+        // The names of the packs before that of what names them.
+        self.files.sync_names().map_err(io_error("sync names before", &name))?;
+        self.files.rename(&new_name, &name).map_err(io_error("rename", &name))?;
+        self.files.sync_names().map_err(io_error("sync names after", &name))
+    }
+
+    /// Packs of which less than half is still good.
+    fn given_up(&self, pieces: &[Piece<'_>]) -> BTreeSet<u64> {
+        let mut good: BTreeMap<u64, u64> = BTreeMap::new();
+        let parts = pieces.iter().filter_map(|piece| self.known.get(&piece.name()?)).flatten();
+        parts.for_each(|part| *good.entry(part.pack).or_default() += part.length);
+        let little = |(pack, bytes): (&u64, &u64)| self.packs.get(pack).is_some_and(|all| bytes * 2 < *all);
+        good.iter().filter(|(pack, bytes)| little((pack, bytes))).map(|(pack, _)| *pack).collect()
+    }
+
+    /// Removes all files that no retained manifest needs.
+    fn sweep(&mut self) -> io::Result<()> {
+        let packs: BTreeSet<u64> = self.retained.iter().flat_map(Manifest::parts).map(|part| part.pack).collect();
+        let manifests: BTreeSet<u64> = self.retained.iter().map(|manifest| manifest.generation).collect();
+        self.packs.retain(|pack, _| packs.contains(pack));
+        let (mut of_manifests, mut of_packs) = (Vec::new(), Vec::new());
+        for name in self.files.list()? {
+            if number_of(&name, ".pack").is_some_and(|pack| !packs.contains(&pack)) {
+                of_packs.push(name);
+            } else if name.ends_with(".new")
+                || number_of(&name, ".checkpoint").is_some_and(|generation| !manifests.contains(&generation))
+            {
+                of_manifests.push(name);
+            }
+        }
+        if !of_manifests.is_empty() {
+            of_manifests.iter().try_for_each(|name| self.files.remove(name))?;
+            // A manifest that came back must find its packs.
+            self.files.sync_names()?;
+        }
+        of_packs.iter().try_for_each(|name| self.files.remove(name))
+    }
+}
+
+/// Writes parts into packs.
+struct Packer<'a, 'p> {
+    store: &'a mut CheckpointStore,
+    pause: &'a mut Paused<'p>,
+    /// The pack that is being written, its number and bytes.
+    open: Option<(Box<dyn NewRunFile>, u64, u64)>,
+    /// Those that are written.
+    packs: BTreeMap<u64, u64>,
+    buffer: Vec<u8>,
+}
+
+impl<'a, 'p> Packer<'a, 'p> {
+    fn new(store: &'a mut CheckpointStore, pause: &'a mut Paused<'p>) -> Self {
+        Self { store, pause, open: None, packs: BTreeMap::new(), buffer: Vec::new() }
+    }
+
+    fn write(&mut self, piece: &Piece<'_>, items: std::ops::Range<u64>) -> Result<Part, CheckpointError> {
+        self.buffer.clear();
+        let end = items.end;
+        piece.encode(items, &mut self.buffer);
+        if self.open.is_none() {
+            let pack = self.store.next_pack;
+            self.store.next_pack += 1;
+            let name = pack_name(pack);
+            let file = self.store.files.create(&name).map_err(io_error("create", &name))?;
+            self.open = Some((file, pack, 0));
+        }
+        let (file, pack, bytes) = self.open.as_mut().expect("opened above");
+        for some in self.buffer.chunks(WRITE_BYTES) {
+            file.append(some).map_err(io_error("write", &pack_name(*pack)))?;
+            if !(self.pause)(some.len()) {
+                return Err(CheckpointError::Stopped);
+            }
+        }
+        let length = self.buffer.len() as u64;
+        let checksum = part_checksum(self.store.partition, *pack, *bytes, &self.buffer);
+        let part = Part { pack: *pack, position: *bytes, length, end, checksum };
+        *bytes += length;
+        if *bytes >= PACK_BYTES {
+            self.end_pack()?;
+        }
+        Ok(part)
+    }
+
+    /// Makes the pack that is being written durable, but for its name.
+    fn end_pack(&mut self) -> Result<(), CheckpointError> {
+        if let Some((file, pack, bytes)) = self.open.take() {
+            file.finish().and_then(|file| file.sync()).map_err(io_error("sync", &pack_name(pack)))?;
+            self.packs.insert(pack, bytes);
+        }
+        Ok(())
+    }
+}
