@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2034
 
 # In the order in which they depend on each other; names and HTTP ports as in docs/architecture.md.
-SERVICES="control-plane:8001 hot-tier:9090 stream-ingester:8100 gateway:8088 watermark:8084 query-api:8081 rebalancer:8086"
+SERVICES="hot-tier:9090 control-plane:8001 stream-ingester:8100 gateway:8088 watermark:8084 query-api:8081 rebalancer:8086"
 
 # server_files HOME: sets the paths of the server that lives under HOME.
 server_files() {

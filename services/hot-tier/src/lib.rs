@@ -4,6 +4,7 @@
 //! any number of readers. Scans run on the node's own threads ([`pool`]), never on a network thread; they take a snapshot
 //! and never make a writer wait.
 
+mod checkpoint;
 mod each;
 mod events;
 mod explain;
@@ -14,8 +15,15 @@ mod writer;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+pub use checkpoint::restore::Storage;
+use checkpoint::{
+    restore::{self, Opened, Progress},
+    seam::Seam,
+    thread::{CheckpointThread, Checkpointed, Schedule},
+};
 use config::{HotTierConfig, ServiceAddresses};
-use engine::{IdRuns, Limits, MemoryBudget};
+use engine::{Limits, MemoryBudget};
+use id_store::{CheckpointError, OpenError};
 use metrics::{describe_gauge, gauge};
 pub use node::Node;
 use node::Partition;
@@ -23,7 +31,7 @@ use pool::ScanPool;
 use proto::hot_tier::{HotTier, PartitionWriter};
 use service::{Health, Host, Parts, Routes, Running, StartError};
 use tokio::time::MissedTickBehavior;
-use types::{LogGap, Offset, PartitionId};
+use types::{LogGap, PartitionId};
 pub use writer::NodeWriter;
 
 /// The service's name.
@@ -42,6 +50,8 @@ const EPOCH_BYTES_MOST: u64 = 256 << 20;
 
 /// How often metrics follow the partitions.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often health follows the reading of checkpoints.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +60,17 @@ pub enum HotTierError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// The system gives no more threads.
-    #[error("start a scan thread")]
+    #[error("start a thread")]
     Thread(#[source] std::io::Error),
+    /// The directories of its partitions.
+    #[error("prepare the directories of checkpoints")]
+    Storage(#[source] std::io::Error),
+    /// Its checkpoints.
+    #[error("open checkpoints")]
+    Checkpoints(#[from] CheckpointError),
+    /// The runs of ids.
+    #[error("open the store of event ids")]
+    Ids(#[from] OpenError),
 }
 
 /// A started node.
@@ -64,32 +83,23 @@ pub struct Started {
     pub writers: Vec<Box<dyn PartitionWriter>>,
 }
 
-/// Starts the service with empty partitions, which the stream ingester fills from the log. Each comes with the place for
-/// its ids that memory does not hold, which is empty. `hash_seed` is random: whoever knows it can choose strings that
-/// collide.
+/// Starts the service with the partitions of `storage` as their checkpoints have them; the stream ingester brings them up to
+/// date. Ready when the checkpoints are read, of which health tells the progress. `hash_seed` is random: whoever knows it can
+/// choose strings that collide.
 ///
 /// # Errors
-/// A port or a thread cannot be had.
+/// A port, a thread or a directory cannot be had.
 pub async fn start(
     host: &Host,
     addresses: ServiceAddresses,
     config: HotTierConfig,
     hash_seed: u64,
-    partitions: impl IntoIterator<Item = (PartitionId, Box<dyn IdRuns>)>,
+    storage: Storage,
 ) -> Result<Started, HotTierError> {
     describe();
     let health = Health::starting(SERVICE, env!("CARGO_PKG_VERSION"));
     let budget = Arc::new(MemoryBudget::new(config.memory_bytes));
     let limits = limits(config.memory_bytes, hash_seed);
-    let (mut writers, mut held) = (Vec::<Box<dyn PartitionWriter>>::new(), BTreeMap::new());
-    for (partition, runs) in partitions {
-        let (engine, reader) = engine::partition_with_runs(partition, Offset::ZERO, limits, Arc::clone(&budget), runs);
-        let writer = NodeWriter::new(engine);
-        held.insert(partition, Partition { reader, recovered: writer.recovered(), applied: writer.applied() });
-        writers.push(Box::new(writer));
-    }
-    let pool = ScanPool::start(config.scan_threads as usize).map_err(HotTierError::Thread)?;
-    let node = Node::new(held, Arc::clone(&budget), pool);
     let running = host
         .start(Parts {
             health: health.clone(),
@@ -101,10 +111,57 @@ pub async fn start(
             descriptors: Vec::new(),
         })
         .await?;
+    let opened = open(storage, limits, &budget, config.scan_threads as usize, &health).await?;
+    let schedule = Schedule::of(&config);
+    let (mut writers, mut held, mut checkpointed) =
+        (Vec::<Box<dyn PartitionWriter>>::new(), BTreeMap::new(), Vec::new());
+    for Opened { writer, reader, store, keeper } in opened {
+        let (seam, captures) = Seam::new(store.needed_from());
+        let seam = Arc::new(seam);
+        let mut writer = NodeWriter::new(writer);
+        if schedule.is_some() {
+            writer = writer.with_checkpoints(Arc::clone(&seam));
+            checkpointed.push(Checkpointed::new(reader.clone(), (seam, captures), store, keeper));
+        }
+        let partition = Partition { recovered: writer.recovered(), applied: writer.applied(), reader };
+        held.insert(writer.partition(), partition);
+        writers.push(Box::new(writer));
+    }
+    let pool = ScanPool::start(config.scan_threads as usize).map_err(HotTierError::Thread)?;
+    let start =
+        |schedule| CheckpointThread::start(checkpointed, schedule, health.clone()).map_err(HotTierError::Thread);
+    let checkpoints = schedule.map(start).transpose()?;
+    let node = Node::new(held, Arc::clone(&budget), pool);
     health.set_serving();
     let reporting = tokio::spawn(report(node.clone(), budget, health));
-    let running = running.on_stopped(async move { reporting.abort() });
+    let running = running.on_stopped(async move {
+        reporting.abort();
+        // Joining blocks, and the thread ends within one write.
+        let stopped = tokio::task::spawn_blocking(move || checkpoints.map(CheckpointThread::stop));
+        stopped.await.expect("joining a thread does not panic");
+    });
     Ok(Started { running, node, writers })
+}
+
+/// Opens the partitions, and keeps health up to date meanwhile.
+async fn open(
+    storage: Storage,
+    limits: Limits,
+    budget: &Arc<MemoryBudget>,
+    threads: usize,
+    health: &Health,
+) -> Result<Vec<Opened>, HotTierError> {
+    let (progress, budget) = (Arc::new(Progress::default()), Arc::clone(budget));
+    let shown = Arc::clone(&progress);
+    let mut opening =
+        tokio::task::spawn_blocking(move || restore::open_all(&storage, limits, &budget, threads, &progress));
+    let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+    loop {
+        tokio::select! {
+            opened = &mut opening => return opened.expect("opening partitions does not panic"),
+            _ = ticks.tick() => health.set_progress(shown.share()),
+        }
+    }
 }
 
 /// The sizes by which the node lays out rows. The memory of a node decides where segments end as dictionaries do, and by
@@ -160,6 +217,7 @@ fn gaps(gaps: &[(PartitionId, Arc<Vec<LogGap>>)]) -> Option<String> {
 }
 
 fn describe() {
+    checkpoint::describe();
     describe_gauge!(
         "truenow_hot_tier_memory_bytes",
         "Accounted bytes of rows, dictionaries, ids and retired segments."

@@ -1,16 +1,22 @@
 //! A partition's writer as the stream ingester drives it: decodes what the log gives and applies it to the engine.
 
+use std::sync::Arc;
+
 use codec::{BlockError, BlockHeader, BlockKind, BodyView, ControlError, ControlRecord};
 use engine::{ApplyError, Writer, gap_of};
 use proto::hot_tier::{NotApplied, PartitionWriter};
 use tokio::sync::watch;
 use types::{ApiError, GapReason, LogGap, Offset, PartitionId, Timestamp};
 
+use crate::checkpoint::seam::Seam;
+
 /// The engine's writer with what scans wait for.
 pub struct NodeWriter {
     engine: Writer,
     recovered: watch::Sender<bool>,
     applied: watch::Sender<Offset>,
+    /// Where captures go; `None`: no checkpoints.
+    checkpoints: Option<Arc<Seam>>,
 }
 
 impl NodeWriter {
@@ -18,7 +24,13 @@ impl NodeWriter {
     #[must_use]
     pub fn new(engine: Writer) -> Self {
         let applied = watch::Sender::new(engine.next_offset());
-        Self { engine, recovered: watch::Sender::new(false), applied }
+        Self { engine, recovered: watch::Sender::new(false), applied, checkpoints: None }
+    }
+
+    /// Gives captures for checkpoints when it is asked to.
+    #[must_use]
+    pub(crate) fn with_checkpoints(self, seam: Arc<Seam>) -> Self {
+        Self { checkpoints: Some(seam), ..self }
     }
 
     /// Whether scans are answered.
@@ -103,6 +115,9 @@ impl PartitionWriter for NodeWriter {
             _ => {}
         }
         self.applied.send_replace(self.engine.next_offset());
+        if let Some(seam) = &self.checkpoints {
+            seam.note_applied(body.len());
+        }
         applied.map_err(|error| NotApplied::PassedOver(ApiError::internal(error.to_string())))
     }
 
@@ -123,11 +138,14 @@ impl PartitionWriter for NodeWriter {
 
     fn housekeep(&mut self) {
         self.engine.housekeep();
+        if let Some(seam) = &self.checkpoints {
+            seam.offer(&self.engine);
+        }
     }
 
     fn needed_from(&self) -> Offset {
-        // Until checkpoints hold what evicted rows left behind (their horizon and count), a rebuild needs the whole log.
-        Offset::ZERO
+        // Without checkpoints a rebuild needs the whole log: also what left memory left its mark.
+        self.checkpoints.as_ref().map_or(Offset::ZERO, |seam| seam.needed_from())
     }
 
     fn recovered(&mut self) {

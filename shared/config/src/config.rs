@@ -1,5 +1,7 @@
 //! The valid configuration, and the one place where raw settings become it.
 
+mod hot_tier;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -7,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+pub use hot_tier::HotTierConfig;
 use types::limits;
 
 use crate::{
@@ -14,12 +17,6 @@ use crate::{
     settings::{Key, RawConfig, RawGateway},
 };
 
-/// Share of the machine's memory that the hot tier takes at most, percent.
-const MEMORY_PERCENT_MAX: u64 = 60;
-/// `hot_tier.memory_gb` where nothing is said.
-const MEMORY_GB_DEFAULT: f64 = 32.0;
-/// Least memory that a hot tier works with, GB.
-const MEMORY_GB_MIN: f64 = 0.0625;
 /// Shortest API key: what is shorter can be guessed.
 const API_KEY_BYTES_MIN: usize = 16;
 
@@ -101,6 +98,8 @@ pub struct EventLogConfig {
     pub segment_bytes: u64,
     /// Bytes of the newest records that are kept in memory for readers.
     pub tail_cache_bytes: u64,
+    /// Bytes of the newest files that stay although nobody needs them any more.
+    pub retention_bytes_min: u64,
 }
 
 /// The control plane.
@@ -151,15 +150,6 @@ pub struct LagConfig {
 pub struct StreamIngesterConfig {
     /// Records that are read from the log at one time.
     pub batch_size: usize,
-}
-
-/// The hot tier.
-#[derive(Debug, Clone, Copy)]
-pub struct HotTierConfig {
-    /// The one memory budget, bytes.
-    pub memory_bytes: u64,
-    /// Threads that scan for queries.
-    pub scan_threads: u32,
 }
 
 /// The query API.
@@ -229,7 +219,7 @@ impl TryFrom<(RawConfig, &Machine)> for Config {
                     1..=1_000_000,
                 )?,
             },
-            hot_tier: hot_tier(&raw, machine)?,
+            hot_tier: hot_tier::hot_tier(&raw, machine)?,
             query_api: query_api(&raw)?,
         })
     }
@@ -376,6 +366,7 @@ fn event_log(raw: &RawConfig) -> Result<EventLogConfig, ConfigError> {
         linger: Duration::from_micros(number("event_log", "linger_us", raw.linger_us, 0, 0..=1_000_000)?),
         segment_bytes: number("event_log", "segment_bytes", raw.segment_bytes, 128 * mib, mib..=4 * gib)?,
         tail_cache_bytes: number("event_log", "tail_cache_bytes", raw.tail_cache_bytes, 64 * mib, 0..=64 * gib)?,
+        retention_bytes_min: number("event_log", "retention_bytes_min", raw.retention_bytes_min, gib, 0..=1 << 60)?,
     })
 }
 
@@ -440,21 +431,6 @@ fn lag(raw: &RawGateway) -> Result<LagConfig, ConfigError> {
         degraded_bytes: number(section, "lag_degraded_bytes", raw.lag_degraded_bytes, bytes, mib..=refused_bytes)?,
         refused_bytes,
     })
-}
-
-fn hot_tier(raw: &RawConfig, machine: &Machine) -> Result<HotTierConfig, ConfigError> {
-    let raw = &raw.hot_tier;
-    let gigabytes = raw.memory_gb.unwrap_or(MEMORY_GB_DEFAULT);
-    if !(MEMORY_GB_MIN..=1_000_000.0).contains(&gigabytes) {
-        let expected = format!("must be from {MEMORY_GB_MIN} to 1000000");
-        return Err(out_of_range("hot_tier", "memory_gb", gigabytes, expected));
-    }
-    let asked = (gigabytes * (1_u64 << 30) as f64) as u64;
-    let scan_threads = raw.scan_threads.unwrap_or(machine.cores);
-    if !(1..=4_096).contains(&scan_threads) {
-        return Err(out_of_range("hot_tier", "scan_threads", scan_threads, "must be from 1 to 4096"));
-    }
-    Ok(HotTierConfig { memory_bytes: asked.min(machine.memory_bytes / 100 * MEMORY_PERCENT_MAX), scan_threads })
 }
 
 fn query_api(raw: &RawConfig) -> Result<QueryApiConfig, ConfigError> {

@@ -150,6 +150,7 @@ section!(RawEventLog "event_log" {
     linger_us: u64,
     segment_bytes: u64,
     tail_cache_bytes: u64,
+    retention_bytes_min: u64,
 });
 section!(RawControlPlane "control_plane" {
     http_port: u16,
@@ -182,6 +183,9 @@ section!(RawHotTier "hot_tier" {
     grpc_port: u16,
     memory_gb: f64,
     scan_threads: u32,
+    checkpoint_interval_ms: u64,
+    checkpoint_log_bytes: u64,
+    checkpoint_bytes_per_second: u64,
 });
 section!(RawQueryApi "query_api" {
     http_port: u16,

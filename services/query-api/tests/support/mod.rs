@@ -12,7 +12,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use codec::{BodyBuilder, EventRef, TokenKey};
 use config::{HotTierConfig, QueryApiConfig, ServiceAddresses};
-use engine::{HeapRuns, IdRuns};
 use event_log::{Append, EmbeddedConfig, EmbeddedLog, EventLog, Record};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -74,10 +73,15 @@ impl World {
             authenticator: Authenticator::from_key(None),
             metrics: Metrics::install(),
         };
-        let runs = || Box::new(HeapRuns::default()) as Box<dyn IdRuns>;
-        let partitions: Vec<_> = (0..PARTITIONS).map(|p| (PartitionId(p), runs())).collect();
-        let config = HotTierConfig { memory_bytes, scan_threads: 2 };
-        let hot = hot_tier::start(&host, addresses(), config, 7, partitions).await.unwrap();
+        let storage = hot_tier::Storage { dir: dir.path().to_owned(), partitions: PARTITIONS };
+        let config = HotTierConfig {
+            memory_bytes,
+            scan_threads: 2,
+            checkpoint_interval: Duration::ZERO,
+            checkpoint_log_bytes: 1 << 20,
+            checkpoint_bytes_per_second: 1 << 20,
+        };
+        let hot = hot_tier::start(&host, addresses(), config, 7, storage).await.unwrap();
         let mut writers = hot.writers;
         writers.iter_mut().for_each(|writer| writer.recovered());
         let catalog = Arc::new(OneTable::default());

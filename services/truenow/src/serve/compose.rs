@@ -10,11 +10,9 @@ use std::{
 use codec::TokenKey;
 use config::{Config, ServiceName};
 use control_plane::{CatalogSettings, ControlPlane};
-use engine::IdRuns;
 use event_log::{EmbeddedConfig, EmbeddedLog, EventLog, OpenError};
 use gateway::dead_letters::{Counts, DeadLetters};
-use hot_tier::HotTierError;
-use id_store::IdStore;
+use hot_tier::{HotTierError, Storage};
 use metadata::{MetadataError, MetadataStore, SECRET_BYTES, SqliteStore};
 use proto::{
     catalog::{Catalog, Tenants},
@@ -24,7 +22,7 @@ use proto::{
 use service::{Authenticator, Host, HttpLimits, Metrics, Running, StartError};
 use stream_ingester::IngesterError;
 use tokio::task::JoinHandle;
-use types::{NodeId, PartitionId, Timestamp};
+use types::{NodeId, Timestamp};
 use watermark::Watermarks;
 
 use super::log_size;
@@ -39,8 +37,6 @@ pub(crate) enum ComposeError {
     DataDir(String, #[source] std::io::Error),
     #[error("open the metadata")]
     Metadata(#[from] MetadataError),
-    #[error("open the store of event ids")]
-    Ids(#[from] id_store::OpenError),
     #[error("open the event log")]
     Log(#[from] OpenError),
     #[error("draw a secret")]
@@ -85,9 +81,9 @@ impl Composed {
         let plane = ControlPlane::open(Arc::clone(&store), Arc::clone(&log), catalog_settings(config), now()).await?;
         let catalog: Arc<dyn Catalog> = Arc::new(plane.clone());
 
-        let partitions = partitions(config, log.partitions())?;
+        let storage = Storage { dir: dir.clone(), partitions: log.partitions() };
         let (addresses, hash_seed) = (config.addresses(ServiceName::HotTier), getrandom::u64()?);
-        let hot = hot_tier::start(&host, addresses, config.hot_tier, hash_seed, partitions).await?;
+        let hot = hot_tier::start(&host, addresses, config.hot_tier, hash_seed, storage).await?;
         let memory: Arc<dyn NodeMemory> = Arc::new(hot.node.clone());
         let node: Arc<dyn HotTier> = Arc::new(hot.node);
         let ingester = stream_ingester::start(
@@ -239,22 +235,11 @@ async fn open_log(config: &Config) -> Result<Arc<dyn EventLog>, ComposeError> {
         queue_bytes_max: config.event_log.queue_bytes,
         linger: config.event_log.linger,
         tail_bytes_max: config.event_log.tail_cache_bytes,
+        retention_bytes_min: config.event_log.retention_bytes_min,
         ..EmbeddedConfig::new(log_dir(config), config.partitions)
     };
     let opened = tokio::task::spawn_blocking(|| EmbeddedLog::open_on_disk(settings)).await;
     Ok(Arc::new(opened.expect("opening a log does not panic")?))
-}
-
-/// A partition, with the place for its ids that memory does not hold.
-type Held = (PartitionId, Box<dyn IdRuns>);
-
-/// The node's partitions, each with an empty directory for its runs of ids.
-fn partitions(config: &Config, count: u32) -> Result<Vec<Held>, ComposeError> {
-    let open = |partition: u32| -> Result<Held, ComposeError> {
-        let store = IdStore::open_on_disk(&config.data_dir.join("ids").join(partition.to_string()), &[])?;
-        Ok((PartitionId(partition), Box::new(store)))
-    };
-    (0..count).map(open).collect()
 }
 
 fn catalog_settings(config: &Config) -> CatalogSettings {

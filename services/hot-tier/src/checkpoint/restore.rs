@@ -1,0 +1,237 @@
+//! Partitions as the disk has them.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Instant,
+};
+
+use engine::{Limits, MemoryBudget, Reader, RunId, Writer, partition_with_runs, restore};
+use id_store::{CheckpointStore, DiskFiles, Generation, IdStore, RunKeeper};
+use metrics::counter;
+use types::{Offset, PartitionId};
+
+use crate::HotTierError;
+
+/// Where a node keeps what its partitions need beside the log.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    /// The directory of checkpoints and runs of ids, in directories of theirs; made where it is not there.
+    pub dir: PathBuf,
+    /// Partitions, numbered from 0.
+    pub partitions: u32,
+}
+
+/// A partition that is ready for the log.
+pub(crate) struct Opened {
+    pub(crate) writer: Writer,
+    pub(crate) reader: Reader,
+    pub(crate) store: CheckpointStore,
+    pub(crate) keeper: RunKeeper,
+}
+
+/// Bytes to read and read so far, of all partitions.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    all: AtomicU64,
+    read: Arc<AtomicU64>,
+}
+
+impl Progress {
+    /// From 0 to 1.
+    pub(crate) fn share(&self) -> f64 {
+        let all = self.all.load(Relaxed).max(1);
+        (self.read.load(Relaxed) as f64 / all as f64).min(1.0)
+    }
+}
+
+/// Opens all partitions, on so many threads.
+///
+/// # Errors
+/// A directory cannot be read or made.
+pub(crate) fn open_all(
+    storage: &Storage,
+    limits: Limits,
+    budget: &Arc<MemoryBudget>,
+    threads: usize,
+    progress: &Progress,
+) -> Result<Vec<Opened>, HotTierError> {
+    let mut stores = Vec::new();
+    for partition in (0..storage.partitions).map(PartitionId) {
+        let dir = storage.dir.join("checkpoints").join(partition.to_string());
+        let files = DiskFiles::open(&dir).map_err(HotTierError::Storage)?;
+        let store = CheckpointStore::open(Arc::new(files), partition)?;
+        let newest = store.generations().last().and_then(|newest| store.loader(newest.number));
+        progress.all.fetch_add(newest.map_or(0, |loader| loader.bytes()), Relaxed);
+        stores.push(store);
+    }
+    let (waiting, opened) = (Mutex::new(stores), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                // The guard is gone before the store is used.
+                let next = || waiting.lock().expect("nobody panics in here").pop();
+                while let Some(store) = next() {
+                    let dir = storage.dir.join("ids").join(store.partition().to_string());
+                    let partition = open(&dir, store, limits, budget, progress);
+                    opened.lock().expect("nobody panics in here").push(partition);
+                }
+            });
+        }
+    });
+    let opened = opened.into_inner().expect("nobody panicked in there");
+    let mut opened = opened.into_iter().collect::<Result<Vec<_>, _>>()?;
+    opened.sort_by_key(|opened| opened.writer.partition());
+    Ok(opened)
+}
+
+/// A partition from its newest checkpoint that is good, or without any.
+fn open(
+    ids_dir: &Path,
+    mut store: CheckpointStore,
+    limits: Limits,
+    budget: &Arc<MemoryBudget>,
+    progress: &Progress,
+) -> Result<Opened, HotTierError> {
+    let (partition, started) = (store.partition(), Instant::now());
+    let mut generations = store.generations();
+    while let Some(newest) = generations.last() {
+        let mut ids = IdStore::open_on_disk(ids_dir, &runs_of(&generations))?;
+        let keeper = ids.keeper();
+        generations.iter().for_each(|generation| retain(&keeper, generation));
+        let mut loader = store.loader(newest.number).expect("a generation of the store").counting(&progress.read);
+        match restore(partition, &mut loader, limits, budget, &mut ids) {
+            Ok(restored) => {
+                store.resume(newest.number, restored.names());
+                let (writer, reader) = restored.into_partition(Box::new(ids));
+                let (next_offset, seconds) = (newest.next_offset.0, started.elapsed().as_secs_f64());
+                tracing::info!(partition = partition.0, next_offset, seconds, "restored from a checkpoint");
+                return Ok(Opened { writer, reader, store, keeper });
+            }
+            Err(error) => {
+                counter!("truenow_checkpoint_failures_total").increment(1);
+                let (generation, error) = (newest.number, &error as &dyn std::error::Error);
+                tracing::error!(
+                    partition = partition.0,
+                    generation,
+                    error,
+                    "a checkpoint is no good; trying the one before"
+                );
+            }
+        }
+        generations.pop();
+    }
+    store.start_over();
+    let ids = IdStore::open_on_disk(ids_dir, &[])?;
+    let keeper = ids.keeper();
+    let (writer, reader) = partition_with_runs(partition, Offset::ZERO, limits, Arc::clone(budget), Box::new(ids));
+    Ok(Opened { writer, reader, store, keeper })
+}
+
+fn runs_of(generations: &[Generation]) -> Vec<RunId> {
+    let mut runs: Vec<_> = generations.iter().flat_map(|generation| generation.runs.iter().copied()).collect();
+    runs.sort_unstable();
+    runs.dedup();
+    runs
+}
+
+/// Keeps the runs of a generation that is there. One whose runs are lost is no good, which shows if it is asked for.
+fn retain(keeper: &RunKeeper, generation: &Generation) {
+    if let Err(fault) = keeper.retain(generation.number, generation.runs.clone()) {
+        tracing::error!(generation = generation.number, %fault, "a checkpoint has lost ids");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use codec::{BodyBuilder, BodyView, EventRef};
+    use engine::Capture;
+    use types::{Generation, SchemaVersion, TableId, TableKey, TenantId, Timestamp};
+
+    use super::*;
+
+    const KEY: TableKey = TableKey { tenant: TenantId(1), table: TableId(1), generation: Generation(1) };
+
+    fn limits() -> Limits {
+        Limits { recent_ids_max: 100, ..Limits::default() }
+    }
+
+    fn open_both(dir: &Path) -> Vec<Opened> {
+        let storage = Storage { dir: dir.to_owned(), partitions: 2 };
+        let progress = Progress::default();
+        let opened = open_all(&storage, limits(), &Arc::new(MemoryBudget::new(u64::MAX)), 2, &progress);
+        assert!((0.0..=1.0).contains(&progress.share()));
+        opened.expect("a good disk")
+    }
+
+    /// Applies the next record: 50 rows, of which the first was in the record before.
+    fn apply(opened: &mut Opened) {
+        let offset = opened.writer.next_offset();
+        let mut builder = BodyBuilder::default();
+        for n in offset.0 * 49..offset.0 * 49 + 50 {
+            let (namespace, table, id) = ("n", "t", n.to_le_bytes());
+            let (event_time, event_id) = (Some(n as i64), Some(id.as_slice()));
+            let event = EventRef { namespace, table, event_time, event_id, dimensions: &[], metrics: &[] };
+            builder.push(&event, Timestamp(0), 0).unwrap();
+        }
+        let body = builder.finish(false).unwrap();
+        let header = body.header(KEY, SchemaVersion(1), opened.writer.partition(), None);
+        let view = BodyView::parse(&body.bytes).unwrap();
+        opened.writer.apply(offset, Timestamp(0), &header, &view).unwrap();
+    }
+
+    fn checkpoint(opened: &mut Opened) {
+        let capture: Capture = opened.writer.capture();
+        let runs: Vec<_> = capture.runs().collect();
+        opened.keeper.retain(opened.store.next_generation(), runs.clone()).unwrap();
+        opened.keeper.sync(&runs).unwrap();
+        let written = opened.store.write(&capture, &mut |_| true).unwrap();
+        if let Some(dropped) = written.dropped {
+            opened.keeper.release(dropped);
+        }
+    }
+
+    fn damage(dir: &Path, which: &str) {
+        let names = std::fs::read_dir(dir.join("checkpoints/1")).unwrap().map(|entry| entry.unwrap().path());
+        let mut manifests: Vec<_> = names.filter(|path| path.extension().is_some_and(|e| e == "checkpoint")).collect();
+        manifests.sort();
+        let path =
+            if which == "newest" { manifests.pop() } else { manifests.into_iter().next() }.expect("there are some");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[40] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    /// Goal: a node goes on from the newest checkpoint that is good with all it knew, also of ids that are on disk alone; of
+    /// two bad ones it takes nothing.
+    #[test]
+    fn the_newest_good_checkpoint_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut opened = open_both(dir.path());
+        assert!(opened.iter().all(|opened| opened.writer.next_offset() == Offset::ZERO));
+        for _ in 0..3 {
+            opened.iter_mut().for_each(|opened| (0..4).for_each(|_| apply(opened)));
+            opened.iter_mut().for_each(checkpoint);
+        }
+        for (which, from) in [("none", [12, 12]), ("newest", [12, 8]), ("oldest", [12, 0])] {
+            drop(opened);
+            if which != "none" {
+                damage(dir.path(), which);
+            }
+            opened = open_both(dir.path());
+            let offsets: Vec<_> = opened.iter().map(|opened| opened.writer.next_offset().0).collect();
+            assert_eq!(offsets, from, "{which} is damaged");
+            for opened in &mut opened {
+                while opened.writer.next_offset() < Offset(14) {
+                    apply(opened);
+                }
+                let status = opened.reader.table_status(KEY).unwrap();
+                assert_eq!((status.live, status.duplicate), (14 * 49 + 1, 13), "{which} is damaged");
+            }
+        }
+    }
+}

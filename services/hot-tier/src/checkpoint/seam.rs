@@ -1,0 +1,110 @@
+//! Between a partition's writer and the thread that writes checkpoints.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use engine::{Capture, Writer};
+use types::Offset;
+
+/// A partition's state, and how long it took its writer to give it.
+pub(crate) struct Captured {
+    pub(crate) capture: Capture,
+    pub(crate) took: Duration,
+}
+
+/// What writer and thread share. All atomics are Relaxed: each says one thing, and the state itself goes by the channel.
+#[derive(Debug)]
+pub(crate) struct Seam {
+    wanted: AtomicBool,
+    /// Bytes of records since the last capture.
+    log_bytes: AtomicU64,
+    /// Where the older of two checkpoints goes on.
+    needed_from: AtomicU64,
+    captures: Sender<Captured>,
+}
+
+impl Seam {
+    /// A seam, and where captures come out of it.
+    pub(crate) fn new(needed_from: Offset) -> (Self, Receiver<Captured>) {
+        // One: the thread asks for the next when it has taken the last.
+        let (captures, captured) = bounded(1);
+        let needed_from = AtomicU64::new(needed_from.0);
+        let seam = Self { wanted: AtomicBool::new(false), log_bytes: AtomicU64::new(0), needed_from, captures };
+        (seam, captured)
+    }
+
+    /// The thread wants a capture, or none any more.
+    pub(crate) fn want(&self, wanted: bool) {
+        self.wanted.store(wanted, Relaxed);
+    }
+
+    /// Bytes of records since the last capture.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.log_bytes.load(Relaxed)
+    }
+
+    /// The log may go before this offset.
+    pub(crate) fn set_needed_from(&self, offset: Offset) {
+        self.needed_from.store(offset.0, Relaxed);
+    }
+
+    pub(crate) fn needed_from(&self) -> Offset {
+        Offset(self.needed_from.load(Relaxed))
+    }
+
+    /// The writer has applied a record of so many bytes.
+    pub(crate) fn note_applied(&self, bytes: usize) {
+        self.log_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// The writer comes by between two records.
+    pub(crate) fn offer(&self, engine: &Writer) {
+        if !self.wanted.swap(false, Relaxed) {
+            return;
+        }
+        let started = Instant::now();
+        let capture = engine.capture();
+        self.log_bytes.store(0, Relaxed);
+        // Full: the thread has not taken the last one yet, and asks again.
+        let _ = self.captures.try_send(Captured { capture, took: started.elapsed() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use engine::{Limits, MemoryBudget, partition};
+    use types::{GapReason, LogGap, PartitionId, Timestamp};
+
+    use super::*;
+
+    /// Goal: a writer gives one capture for each time that one is wanted, of the state of that moment, and never waits for
+    /// the one before to be taken; what the log needs is what the thread said last.
+    #[test]
+    fn captures_are_given_when_they_are_wanted() {
+        let budget = Arc::new(MemoryBudget::new(u64::MAX));
+        let (mut engine, _) = partition(PartitionId(0), Offset::ZERO, Limits::default(), budget);
+        let (seam, captures) = Seam::new(Offset(3));
+        seam.note_applied(100);
+        seam.note_applied(20);
+        seam.offer(&engine);
+        assert!(captures.is_empty(), "none was wanted");
+        for _ in 0..2 {
+            seam.want(true);
+            seam.offer(&engine);
+            seam.offer(&engine);
+            let first = engine.next_offset();
+            let gap = LogGap { first, end: first.next(), table: None, times: None, reason: GapReason::Gone };
+            engine.pass_over(gap, Timestamp(0)).unwrap();
+        }
+        assert_eq!((captures.len(), seam.log_bytes()), (1, 0));
+        assert_eq!(captures.recv().unwrap().capture.next_offset(), Offset::ZERO);
+        assert_eq!(seam.needed_from(), Offset(3));
+        seam.set_needed_from(Offset(9));
+        assert_eq!(seam.needed_from(), Offset(9));
+    }
+}

@@ -1,0 +1,232 @@
+//! The thread that writes checkpoints, one partition at a time.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use config::HotTierConfig;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use engine::{Reader, RunFault};
+use id_store::{CheckpointError, CheckpointStore, RunKeeper, Written};
+use metrics::{counter, gauge, histogram};
+use service::Health;
+use types::Offset;
+
+use super::seam::{Captured, Seam};
+
+/// How often it looks which partition is due.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// A writer comes by every 50 ms, and after each batch; one that does not within this time waits for something, or is gone.
+const CAPTURE_WAIT: Duration = Duration::from_secs(2);
+/// So many failures in a row are no accident.
+const FAILURES_MAX: u32 = 3;
+/// Their name in health.
+const FAILING: &str = "checkpoints";
+
+/// When checkpoints are taken, and how fast they are written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Schedule {
+    /// From one of a partition to the next, if anything came since.
+    pub(crate) interval: Duration,
+    /// Bytes of records after which one is due earlier.
+    pub(crate) log_bytes: u64,
+    pub(crate) bytes_per_second: u64,
+}
+
+impl Schedule {
+    /// `None`: no checkpoints.
+    pub(crate) fn of(config: &HotTierConfig) -> Option<Self> {
+        (!config.checkpoint_interval.is_zero()).then_some(Self {
+            interval: config.checkpoint_interval,
+            log_bytes: config.checkpoint_log_bytes,
+            bytes_per_second: config.checkpoint_bytes_per_second,
+        })
+    }
+}
+
+/// A partition as the thread knows it.
+pub(crate) struct Checkpointed {
+    pub(crate) reader: Reader,
+    pub(crate) seam: Arc<Seam>,
+    pub(crate) captures: Receiver<Captured>,
+    pub(crate) store: CheckpointStore,
+    pub(crate) keeper: RunKeeper,
+    began: Instant,
+    /// What the newest checkpoint holds, and since when.
+    covered: (Offset, Instant),
+    failures: u32,
+}
+
+/// Why a state was not written.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Ids(#[from] RunFault),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// The running thread.
+pub(crate) struct CheckpointThread {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl CheckpointThread {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The system gives no more threads.
+    pub(crate) fn start(partitions: Vec<Checkpointed>, schedule: Schedule, health: Health) -> io::Result<Self> {
+        let (stop, stopped) = bounded(0);
+        let thread = thread::Builder::new().name("checkpoints".to_owned()).spawn(move || {
+            let mut work = Work { schedule, stopped, health: health.clone() };
+            if catch_unwind(AssertUnwindSafe(|| work.run(partitions))).is_err() {
+                health.degrade(FAILING, "the writing of checkpoints ended; a restart takes long, and the log grows");
+            }
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends it in the middle of what it writes: what is there is good.
+    pub(crate) fn stop(self) {
+        drop(self.stop);
+        // A panic there was caught and shown.
+        let _ = self.thread.join();
+    }
+}
+
+impl Checkpointed {
+    pub(crate) fn new(
+        reader: Reader,
+        (seam, captures): (Arc<Seam>, Receiver<Captured>),
+        store: CheckpointStore,
+        keeper: RunKeeper,
+    ) -> Self {
+        let now = Instant::now();
+        let covered = (store.generations().last().map_or(Offset::ZERO, |newest| newest.next_offset), now);
+        Self { reader, seam, captures, store, keeper, began: now, covered, failures: 0 }
+    }
+
+    fn is_due(&self, schedule: &Schedule) -> bool {
+        let passed = self.began.elapsed();
+        let much = self.failures == 0 && self.seam.log_bytes() >= schedule.log_bytes;
+        self.reader.next_offset() > self.covered.0 && (passed >= schedule.interval || much)
+    }
+
+    /// The state of now; `None`: the writer does not come by.
+    fn capture(&self) -> Option<Captured> {
+        // One that came too late for the last time is too old.
+        while self.captures.try_recv().is_ok() {}
+        self.seam.want(true);
+        let captured = self.captures.recv_timeout(CAPTURE_WAIT).ok();
+        self.seam.want(false);
+        captured
+    }
+
+    fn write(&mut self, captured: &Captured, pause: &mut id_store::Paused<'_>) -> Result<Written, Failure> {
+        let generation = self.store.next_generation();
+        let runs: Vec<_> = captured.capture.runs().collect();
+        // Before the capture ends, which has kept them so far.
+        self.keeper.retain(generation, runs.clone())?;
+        let written = match self.keeper.sync(&runs) {
+            Ok(()) => self.store.write(&captured.capture, pause).map_err(Failure::from),
+            Err(fault) => Err(fault.into()),
+        };
+        let over = match &written {
+            Ok(written) => written.dropped,
+            Err(_) => Some(generation),
+        };
+        if let Some(over) = over {
+            self.keeper.release(over);
+        }
+        written
+    }
+
+    fn report(&self) {
+        let partition = self.reader.partition().to_string();
+        let age = if self.reader.next_offset() > self.covered.0 { self.covered.1.elapsed() } else { Duration::ZERO };
+        gauge!("truenow_checkpoint_age_seconds", "partition" => partition.clone()).set(age.as_secs_f64());
+        gauge!("truenow_checkpoint_next_offset", "partition" => partition).set(self.covered.0.0 as f64);
+    }
+}
+
+struct Work {
+    schedule: Schedule,
+    stopped: Receiver<()>,
+    health: Health,
+}
+
+impl Work {
+    fn run(&mut self, mut partitions: Vec<Checkpointed>) {
+        loop {
+            for partition in &mut partitions {
+                if partition.is_due(&self.schedule) {
+                    self.checkpoint(partition);
+                }
+                partition.report();
+            }
+            if partitions.iter().all(|partition| partition.failures == 0) {
+                self.health.recover(FAILING);
+            }
+            if !self.wait(LOOK_INTERVAL) {
+                return;
+            }
+        }
+    }
+
+    /// `false`: the thread is to end.
+    fn wait(&self, time: Duration) -> bool {
+        self.stopped.recv_timeout(time) == Err(RecvTimeoutError::Timeout)
+    }
+
+    fn checkpoint(&self, partition: &mut Checkpointed) {
+        partition.began = Instant::now();
+        let Some(captured) = partition.capture() else { return };
+        let captured_at = Instant::now();
+        histogram!("truenow_checkpoint_capture_seconds").record(captured.took.as_secs_f64());
+        let mut bytes = 0;
+        let written = partition.write(&captured, &mut |more| {
+            bytes += more as u64;
+            let due = Duration::from_secs_f64(bytes as f64 / self.schedule.bytes_per_second as f64);
+            self.wait(due.saturating_sub(captured_at.elapsed()))
+        });
+        let (number, next_offset) = (partition.reader.partition().0, captured.capture.next_offset());
+        match written {
+            Ok(written) => {
+                partition.covered = (next_offset, captured_at);
+                partition.failures = 0;
+                partition.seam.set_needed_from(partition.store.needed_from());
+                let (seconds, capture_us) = (captured_at.elapsed().as_secs_f64(), captured.took.as_micros() as u64);
+                counter!("truenow_checkpoints_total").increment(1);
+                counter!("truenow_checkpoint_bytes_total").increment(written.bytes);
+                histogram!("truenow_checkpoint_seconds").record(seconds);
+                let Written { generation, bytes, .. } = written;
+                tracing::debug!(
+                    partition = number,
+                    generation,
+                    next_offset = next_offset.0,
+                    bytes,
+                    seconds,
+                    capture_us,
+                    "checkpoint"
+                );
+            }
+            Err(Failure::Checkpoint(CheckpointError::Stopped)) => {}
+            Err(error) => {
+                counter!("truenow_checkpoint_failures_total").increment(1);
+                partition.failures += 1;
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(partition = number, error, "a checkpoint cannot be written; trying again");
+                if partition.failures >= FAILURES_MAX {
+                    let reason = format!("checkpoints of partition {number} fail: {error}; the log grows meanwhile");
+                    self.health.degrade(FAILING, reason);
+                }
+            }
+        }
+    }
+}
