@@ -79,8 +79,13 @@ impl NodeMemory for Node {
     }
 }
 
-/// Waits until the partitions hold what must be applied.
-async fn wait(ready: &[&Partition], after: &[(PartitionId, Offset)], deadline: Instant) -> Result<(), ApiError> {
+/// Waits until the partitions hold what must be applied; `field` of the request says so.
+async fn wait(
+    ready: &[&Partition],
+    after: &[(PartitionId, Offset)],
+    deadline: Instant,
+    field: &'static str,
+) -> Result<(), ApiError> {
     for held in ready {
         let partition = held.reader.partition();
         for &(_, offset) in after.iter().filter(|(wanted, _)| *wanted == partition) {
@@ -89,23 +94,23 @@ async fn wait(ready: &[&Partition], after: &[(PartitionId, Offset)], deadline: I
             match tokio::time::timeout_at(deadline.into(), reached).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) => return Err(ApiError::unavailable(format!("partition {partition} is closed"))),
-                Err(_) => return Err(not_covered(partition, offset)),
+                Err(_) => return Err(not_covered(partition, offset, field)),
             }
         }
     }
     Ok(())
 }
 
-fn not_covered(partition: PartitionId, offset: Offset) -> ApiError {
+fn not_covered(partition: PartitionId, offset: Offset, field: &'static str) -> ApiError {
     let message = format!("partition {partition} did not reach offset {offset} in time; the data is safe, ask again");
-    ApiError::new(ErrorCode::DeadlineExceeded, message).with_field("after")
+    ApiError::new(ErrorCode::DeadlineExceeded, message).with_field(field)
 }
 
 #[async_trait]
 impl HotTier for Node {
     async fn scan(&self, request: ScanRequest) -> Result<NodeScan, ApiError> {
         let (ready, unavailable) = self.divide(&request.partitions);
-        wait(&ready, &request.after, request.deadline).await?;
+        wait(&ready, &request.after, request.deadline, "after").await?;
         let at = |partition| request.at.iter().find(|(of, _)| *of == partition).map(|(_, offset)| *offset);
         let readers = ready.iter().map(|held| (held.reader.clone(), at(held.reader.partition()))).collect();
         let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
@@ -117,9 +122,9 @@ impl HotTier for Node {
 
     async fn events(&self, request: EventsRequest) -> Result<NodeEvents, ApiError> {
         let (ready, unavailable) = self.divide(&request.partitions);
-        wait(&ready, &request.after, request.deadline).await?;
+        wait(&ready, &request.after, request.deadline, "after").await?;
         // Nothing is found before all that is to be shown has been applied here, too.
-        wait(&ready, request.at.as_deref().unwrap_or_default(), request.deadline).await?;
+        wait(&ready, request.at.as_deref().unwrap_or_default(), request.deadline, "cursor").await?;
         let readers = ready.iter().map(|held| held.reader.clone()).collect();
         let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
         let page = events::page(self.inner.pool.queue(), request, readers, &stop.0).await?;
@@ -128,7 +133,7 @@ impl HotTier for Node {
 
     async fn explain(&self, request: ScanRequest) -> Result<NodeExplanation, ApiError> {
         let (ready, unavailable) = self.divide(&request.partitions);
-        wait(&ready, &request.after, request.deadline).await?;
+        wait(&ready, &request.after, request.deadline, "after").await?;
         let readers = ready.iter().map(|held| held.reader.clone()).collect();
         let queue = self.inner.pool.queue();
         let partitions = explain::partitions(queue, request.plan, readers).await?;

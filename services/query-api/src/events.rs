@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use codec::Cursor;
 use futures_util::future::join_all;
+use placement::PlacementMap;
 use proto::hot_tier::{EventsCovered, EventsRequest, NodeEvents, Unavailable};
 use query::{EventPlace, Plan, Query, RawEvent};
 use serde::{Serialize, Serializer};
@@ -12,7 +13,7 @@ use types::{ApiError, ErrorCode, LogGap, Offset, PartitionId, Table, TenantId, T
 use crate::{
     answer::{Answers, DEADLINE_GRACE, now, offsets_of, timed_out},
     event_ids::{self, EventIds, MissingIds},
-    fanout::assign,
+    fanout::{Nodes, assign},
     params::{Params, QueryJson},
     receipt::{self, Missing, Receipt},
 };
@@ -23,8 +24,6 @@ const PARAMETERS: &str =
 const PAGE_BYTES_MAX: usize = 16 << 20;
 /// Events of a page, whatever limit was asked for.
 const PAGE_EVENTS_MAX: usize = 65_536;
-/// Why a later page lacks a partition: the first one did, and all show one state.
-const NOT_IN_FIRST_PAGE: &str = "not_in_first_page";
 
 /// What was asked.
 struct Asked {
@@ -120,7 +119,7 @@ impl Answers {
         let as_of = now();
         let tables = [Arc::clone(&asked.table)];
         let watermark = self.progress.watermark(&tables).await?.unwrap_or_default();
-        let page = self.gather(&asked, limit, deadline).await?;
+        let page = gather(&asked, &self.nodes, &self.catalog.placement(), limit, deadline).await?;
         self.still_there(tenant, &tables).await?;
         let missing = missing(&asked, &page);
         if !asked.query.allow_partial {
@@ -168,55 +167,71 @@ impl Answers {
                            be those of the page before";
             return Err(ApiError::invalid("cursor", message));
         }
+        let shown = |partition| cursor.offsets.iter().find(|(known, _)| *known == partition).map(|(_, next)| *next);
+        if after.iter().any(|(partition, offset)| shown(*partition).is_some_and(|next| next < *offset)) {
+            let message =
+                "after is newer than the state that the cursor shows; begin again without the cursor to get it";
+            return Err(ApiError::invalid("after", message));
+        }
         Ok(Asked { query, plan, table, cursor: Some(cursor), after })
     }
+}
 
-    /// Asks each partition's node and puts the pages of the nodes together.
-    async fn gather(&self, asked: &Asked, limit: usize, deadline: Instant) -> Result<Page, ApiError> {
-        let at = asked.cursor.as_ref().map(|cursor| cursor.offsets.clone());
-        let position = asked.cursor.as_ref().map(|cursor| {
-            let (time, partition, offset, row) = cursor.position;
-            EventPlace { time, partition, offset, row }
-        });
-        let partitions = match &at {
-            Some(offsets) => offsets.iter().map(|(partition, _)| *partition).collect(),
-            None => asked.table.partitions.iter().copied().collect(),
+/// Asks each partition's node and puts the pages of the nodes together.
+async fn gather(
+    asked: &Asked,
+    nodes: &Nodes,
+    placement: &PlacementMap,
+    limit: usize,
+    deadline: Instant,
+) -> Result<Page, ApiError> {
+    let at = asked.cursor.as_ref().map(|cursor| cursor.offsets.clone());
+    let position = asked.cursor.as_ref().map(|cursor| {
+        let (time, partition, offset, row) = cursor.position;
+        EventPlace { time, partition, offset, row }
+    });
+    let partitions = match &at {
+        Some(offsets) => offsets.iter().map(|(partition, _)| *partition).collect(),
+        None => asked.table.partitions.iter().copied().collect(),
+    };
+    let assigned = assign(&partitions, nodes, placement);
+    let requests = assigned.by_node.into_iter().map(|(node, partitions)| {
+        let request = EventsRequest {
+            plan: Arc::clone(&asked.plan),
+            partitions: partitions.clone(),
+            after: asked.after.iter().filter(|(p, _)| partitions.contains(p)).copied().collect(),
+            at: at.clone(),
+            position,
+            limit,
+            bytes_max: PAGE_BYTES_MAX,
+            deadline,
         };
-        let assigned = assign(&partitions, &self.nodes, &self.catalog.placement());
-        let nodes = &self.nodes;
-        let requests = assigned.by_node.into_iter().map(|(node, partitions)| {
-            let request = EventsRequest {
-                plan: Arc::clone(&asked.plan),
-                partitions: partitions.clone(),
-                after: asked.after.iter().filter(|(p, _)| partitions.contains(p)).copied().collect(),
-                at: at.clone(),
-                position,
-                limit,
-                bytes_max: PAGE_BYTES_MAX,
-                deadline,
-            };
-            async move { (partitions, nodes[&node].events(request).await) }
-        });
-        let mut page = Page { events: Vec::new(), more: false, covered: Vec::new(), unavailable: assigned.unavailable };
-        for (partitions, result) in join_all(requests).await {
-            match result {
-                Ok(NodeEvents { events, more, covered, unavailable }) => {
-                    page.events.extend(events);
-                    page.more |= more;
-                    page.covered.extend(covered);
-                    page.unavailable.extend(unavailable);
-                }
-                Err(error) if error.code == ErrorCode::Unavailable => {
-                    page.unavailable.extend(partitions.into_iter().map(|p| (p, Unavailable::Unreachable)));
-                }
-                Err(error) => return Err(error),
+        async move { (partitions, nodes[&node].events(request).await) }
+    });
+    let mut page = Page { events: Vec::new(), more: false, covered: Vec::new(), unavailable: assigned.unavailable };
+    // What lies behind the last event of a node that has more may lie behind events that are not here.
+    let mut known_to: Option<EventPlace> = None;
+    for (partitions, result) in join_all(requests).await {
+        match result {
+            Ok(NodeEvents { events, more, covered, unavailable }) => {
+                let end = events.last().filter(|_| more).map(|event| event.place);
+                known_to = known_to.into_iter().chain(end).min();
+                page.events.extend(events);
+                page.more |= more;
+                page.covered.extend(covered);
+                page.unavailable.extend(unavailable);
             }
+            Err(error) if error.code == ErrorCode::Unavailable => {
+                page.unavailable.extend(partitions.into_iter().map(|p| (p, Unavailable::Unreachable)));
+            }
+            Err(error) => return Err(error),
         }
-        page.covered.sort_unstable_by_key(|part| part.partition);
-        page.unavailable.sort_unstable_by_key(|(partition, _)| *partition);
-        page.first(limit);
-        Ok(page)
     }
+    page.covered.sort_unstable_by_key(|part| part.partition);
+    page.unavailable.sort_unstable_by_key(|(partition, _)| *partition);
+    page.events.retain(|event| known_to.is_none_or(|end| event.place <= end));
+    page.first(limit);
+    Ok(page)
 }
 
 impl Page {
@@ -247,7 +262,7 @@ fn missing(asked: &Asked, page: &Page) -> Vec<Missing> {
     if let Some(cursor) = &asked.cursor {
         let shown = |partition: &PartitionId| cursor.offsets.iter().any(|(known, _)| known == partition);
         let absent = asked.table.partitions.iter().filter(|partition| !shown(partition));
-        missing.extend(absent.map(|p| Missing::Partition { partition: p.0, why: NOT_IN_FIRST_PAGE }));
+        missing.extend(absent.map(|p| Missing::Partition { partition: p.0, why: receipt::NOT_IN_FIRST_PAGE }));
     }
     missing
 }
@@ -277,3 +292,6 @@ fn write(
     serde_json::to_string(&Reply { events: &events, cursor, receipt })
         .map_err(|error| ApiError::internal(format!("writing a page of {} failed: {error}", asked.table.name)))
 }
+
+#[cfg(test)]
+mod tests;

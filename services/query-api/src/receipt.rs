@@ -19,6 +19,8 @@ pub(crate) enum Missing {
     Records { partition: u32, offset: u64, records: u64, why: &'static str },
 }
 
+/// Why a later page lacks a partition: the first one did, and all show one state.
+pub(crate) const NOT_IN_FIRST_PAGE: &str = "not_in_first_page";
 /// Why records are missing.
 const LOG_GAP: &str = "log_gap";
 /// Gaps that the message of an error names; of more only their number.
@@ -65,9 +67,17 @@ pub(crate) fn refuse_partial(missing: &[Missing]) -> Result<(), ApiError> {
         })
         .collect();
     if !away.is_empty() {
+        let away = away.join(", ");
+        let of_cursor = |m: &Missing| matches!(m, Missing::Partition { why: NOT_IN_FIRST_PAGE, .. });
+        if missing.iter().any(of_cursor) {
+            let message = format!(
+                "partition {away} is not in the state that the cursor shows, and will not be; begin again without the \
+                 cursor, or set allow_partial to get what the others have"
+            );
+            return Err(ApiError::unavailable(message).with_field("cursor"));
+        }
         let message = format!(
-            "partition {} does not answer now; try again, or set allow_partial to get what the others have",
-            away.join(", ")
+            "partition {away} does not answer now; try again, or set allow_partial to get what the others have"
         );
         return Err(ApiError::unavailable(message));
     }
@@ -152,6 +162,17 @@ mod tests {
         assert_eq!(error.code, ErrorCode::Unavailable);
         assert!(error.message.contains("3 (recovering)"));
         assert_eq!(refuse_partial(&[]), Ok(()));
+    }
+
+    /// Goal: whoever pages through a state without a partition is told what helps: a new beginning, not the same again.
+    #[test]
+    fn a_cursor_without_a_partition_is_not_tried_again() {
+        let away = |partition, why| Missing::Partition { partition, why };
+        let error = refuse_partial(&[away(1, "recovering")]).unwrap_err();
+        assert!(error.message.contains("try again") && error.field.is_none(), "{error:?}");
+        let error = refuse_partial(&[away(1, "recovering"), away(2, NOT_IN_FIRST_PAGE)]).unwrap_err();
+        assert_eq!((error.code, error.field.as_deref()), (ErrorCode::Unavailable, Some("cursor")));
+        assert!(error.message.contains("without the cursor") && !error.message.contains("try again"), "{error:?}");
     }
 
     /// Goal: records that the log could not give make every answer incomplete that they may belong to, and no other; by

@@ -4,8 +4,10 @@ mod support;
 
 use std::collections::BTreeSet;
 
+use codec::{Cursor, TableToken, Token, TokenKey};
 use serde_json::{Value, json};
-use support::{Event, PARTITIONS, World};
+use support::{Event, PARTITIONS, TOKEN_KEY, World};
+use types::{Offset, PartitionId, SchemaVersion};
 
 const ALL: &str = "/v1/events?namespace=shop&table=events&start_time=0&end_time=1000000";
 
@@ -116,6 +118,45 @@ async fn cursors_serve_their_own_question() {
     world.catalog.replace();
     let (status, reply) = world.get(&format!("{ALL}&cursor={cursor}")).await;
     assert_eq!((status, &reply["error"]["field"]), (400, &json!("cursor")), "{reply}");
+}
+
+/// Goal: a token asks in vain for more than the state that a cursor shows, and is told so by its name; one within that state
+/// is honoured.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_cannot_show_what_came_later() {
+    let mut world = World::start(1 << 30).await;
+    ingest(&mut world, &some(0..50)).await;
+    let (_, page) = world.get(&format!("{ALL}&limit=5")).await;
+    let (cursor, within) = (page["cursor"].as_str().unwrap(), page["receipt"]["covers"].as_str().unwrap());
+    let (status, reply) = world.get(&format!("{ALL}&cursor={cursor}&after={within}")).await;
+    assert_eq!(status, 200, "{reply}");
+    ingest(&mut world, &some(50..100)).await;
+    let key = world.catalog.current().key;
+    let mut later = Token::new(key.tenant);
+    later.cover(&TableToken {
+        table: key.table,
+        generation: key.generation,
+        schema_version: SchemaVersion(1),
+        offsets: vec![(PartitionId(1), Offset(page["receipt"]["offsets"]["1"].as_u64().unwrap() + 1))],
+    });
+    let later = later.encode(&TokenKey::new(TOKEN_KEY));
+    let (status, reply) = world.get(&format!("{ALL}&cursor={cursor}&after={later}")).await;
+    assert_eq!((status, &reply["error"]["field"]), (400, &json!("after")), "{reply}");
+    let (status, reply) = world.get(&format!("{ALL}&after={later}")).await;
+    assert_eq!((status, events_of(&reply).len()), (200, 100));
+}
+
+/// Goal: where a node has not yet applied the state that a cursor shows, it is the cursor that is named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_is_not_there_yet_is_the_cursors() {
+    let mut world = World::start(1 << 30).await;
+    ingest(&mut world, &some(0..50)).await;
+    let (_, page) = world.get(&format!("{ALL}&limit=5")).await;
+    let key = TokenKey::new(TOKEN_KEY);
+    let mut ahead = Cursor::decode(&key, page["cursor"].as_str().unwrap()).unwrap();
+    ahead.offsets[2].1.0 += 1;
+    let (status, reply) = world.get(&format!("{ALL}&timeout_ms=50&cursor={}", ahead.encode(&key))).await;
+    assert_eq!((status, &reply["error"]["field"]), (504, &json!("cursor")), "{reply}");
 }
 
 /// Goal: what stands in the query string and is wrong is refused by its name.

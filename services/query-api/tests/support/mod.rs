@@ -29,6 +29,7 @@ use types::{
 };
 
 pub const PARTITIONS: u32 = 3;
+pub const TOKEN_KEY: [u8; 32] = [9; 32];
 const NODE: NodeId = NodeId(1);
 
 /// An event of the tests: its time, and what all else is made of.
@@ -91,7 +92,7 @@ impl World {
             progress: Arc::new(NoProgress),
             nodes: [(NODE, node)].into(),
             log: log.clone(),
-            token_key: TokenKey::new([9; 32]),
+            token_key: TokenKey::new(TOKEN_KEY),
         };
         let running = query_api::start(&host, addresses(), query_config(), deps).await.unwrap();
         Self { log, catalog, writers, running, _node: hot.running, _dir: dir }
