@@ -13,10 +13,11 @@ use proto::{catalog::Catalog, progress::Progress};
 use query::{Answer, Query, QueryLimits};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
 use types::{ApiError, ErrorCode, Offset, PartitionId, Table, TableName, TenantId, Timestamp};
 
 use crate::{
-    conclude::Scans,
+    conclude::{Concluded, Scans},
     fanout::{FanOut, Nodes},
     places::Places,
     receipt::{self, Missing, Receipt},
@@ -122,7 +123,7 @@ impl Answers {
         let tables = try_join_all(query.tables.iter().map(|name| self.table(tenant, name))).await?;
         let after = offsets_of(&tokens, &tables)?;
         let plan = Arc::new(query::plan(query, &tables)?);
-        let _place = self.places.take(deadline, query.timeout).await?;
+        let place = self.places.take(deadline, query.timeout).await?;
         // Both are of a time before the scan, so that the receipt promises no more than the rows hold.
         let as_of = now();
         let watermark = self.progress.watermark(&tables).await?.unwrap_or_default();
@@ -133,7 +134,7 @@ impl Answers {
             at: Vec::new(),
             deadline,
         };
-        let Scanned { missing, covered, answer } = self.scan(tenant, query, &tables, &fan_out).await?;
+        let Scanned { missing, covered, answer } = self.scan(tenant, query, &tables, &fan_out, &place).await?;
         let freshness_us = self.progress.freshness_us(covered.clone(), as_of).await?;
         let receipt = Receipt {
             complete: missing.is_empty(),
@@ -155,21 +156,29 @@ impl Answers {
         query: &Query,
         tables: &[Arc<Table>],
         fan_out: &FanOut,
+        place: &Arc<OwnedSemaphorePermit>,
     ) -> Result<Scanned, ApiError> {
+        let mut away = None;
         for _ in 0..SCANS_MAX {
             let placement = self.catalog.placement();
             let gathered = fan_out.run(&self.nodes, &placement).await?;
             self.still_there(tenant, tables).await?;
-            let (away, gaps) = (&gathered.unavailable, gathered.gaps());
-            let missing = receipt::missing(query.range, away, &gaps, gathered.evicted_before());
+            let gaps = gathered.gaps();
+            let missing = receipt::missing(query.range, &gathered.unavailable, &gaps, gathered.evicted_before());
             if !query.allow_partial {
                 receipt::refuse_partial(&missing)?;
             }
             let covered = gathered.covered();
-            let scans = Scans { first: fan_out, nodes: &self.nodes, placement: &placement };
-            if let Some(answer) = scans.conclude(gathered.scans).await? {
-                return Ok(Scanned { missing, covered, answer });
-            }
+            let scans = Scans { first: fan_out, nodes: &self.nodes, placement: &placement, place };
+            away = match scans.conclude(gathered.scans).await? {
+                Concluded::Answer(answer) => return Ok(Scanned { missing, covered, answer }),
+                Concluded::Away(partition) => Some(partition),
+                Concluded::RowsLeft => None,
+            };
+        }
+        if let Some(partition) = away {
+            let message = format!("partition {partition} did not answer again while exact percentiles were looked for");
+            return Err(ApiError::unavailable(message));
         }
         Err(ApiError::unavailable(
             "rows left memory while their exact percentiles were looked for; ask for a range further from the oldest rows, \

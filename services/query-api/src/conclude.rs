@@ -11,7 +11,8 @@ use std::{
 use placement::PlacementMap;
 use proto::hot_tier::PartitionScan;
 use query::{Answer, Cancel, Finishing, Partial};
-use types::{ApiError, Timestamp};
+use tokio::sync::OwnedSemaphorePermit;
+use types::{ApiError, PartitionId, Timestamp};
 
 use crate::fanout::{FanOut, Nodes};
 
@@ -20,68 +21,91 @@ pub(crate) struct Scans<'a> {
     pub(crate) first: &'a FanOut,
     pub(crate) nodes: &'a Nodes,
     pub(crate) placement: &'a PlacementMap,
+    /// The query's place, which work keeps that outlasts its request.
+    pub(crate) place: &'a Arc<OwnedSemaphorePermit>,
+}
+
+/// What came of the rounds after a first scan.
+pub(crate) enum Concluded {
+    Answer(Answer),
+    /// Rows of the first scan have left memory meanwhile, so that all has to be asked again.
+    RowsLeft,
+    /// A partition of the first scan did not answer again.
+    Away(PartitionId),
 }
 
 impl Scans<'_> {
-    /// The answer of the first scan's results and of as many further scans, at the same offsets, as it takes. `None`: rows of
-    /// the first one have left meanwhile, or a partition has, so that all has to be asked again.
+    /// The answer of the first scan's results and of as many further scans, at the same offsets, as it takes.
     ///
     /// # Errors
     /// Those of scans and merges.
-    pub(crate) async fn conclude(&self, scans: Vec<PartitionScan>) -> Result<Option<Answer>, ApiError> {
-        let horizons: Vec<_> = scans.iter().map(horizon).collect();
+    pub(crate) async fn conclude(&self, scans: Vec<PartitionScan>) -> Result<Concluded, ApiError> {
+        let start = self.first.plan.range().start();
+        let horizons: Vec<_> = scans.iter().map(|scan| horizon(&scan.evicted_before, start)).collect();
         let at = scans.iter().map(|scan| (scan.partition, scan.next_offset)).collect();
         let (plan, deadline) = (Arc::clone(&self.first.plan), self.first.deadline);
         let partials = partials(scans);
         let begin = move |cancel: &Cancel<'_>| {
             let mut finishing = Finishing::new(&plan, partials, cancel)?;
-            let round = finishing.next_round(&plan);
+            let round = finishing.next_round(&plan, cancel)?;
             Ok((finishing, round))
         };
-        let (mut finishing, mut next) = off_network(deadline, begin).await?;
+        let (mut finishing, mut next) = off_network(deadline, self.place, begin).await?;
         let mut again = FanOut { after: Vec::new(), at, ..self.first.clone() };
         while let Some(round) = next.map(Arc::new) {
             again.plan = Arc::clone(&round);
             again.partitions = again.at.iter().map(|(partition, _)| *partition).collect();
             let found = again.run(self.nodes, self.placement).await?;
-            if !found.unavailable.is_empty() || !found.scans.iter().map(horizon).eq(horizons.iter().cloned()) {
-                return Ok(None);
+            if let Some((partition, _)) = found.unavailable.first() {
+                return Ok(Concluded::Away(*partition));
+            }
+            if !found.scans.iter().map(|scan| horizon(&scan.evicted_before, start)).eq(horizons.iter().cloned()) {
+                return Ok(Concluded::RowsLeft);
             }
             let (plan, partials) = (Arc::clone(&self.first.plan), crate::conclude::partials(found.scans));
             let narrow = move |cancel: &Cancel<'_>| {
                 let all = finishing.absorb(&round, partials, cancel)?;
-                let round = if all { finishing.next_round(&plan) } else { None };
+                let round = if all { finishing.next_round(&plan, cancel)? } else { None };
                 Ok((all, finishing, round))
             };
             let all;
-            (all, finishing, next) = off_network(deadline, narrow).await?;
+            (all, finishing, next) = off_network(deadline, self.place, narrow).await?;
             if !all {
-                return Ok(None);
+                return Ok(Concluded::RowsLeft);
             }
         }
         let plan = Arc::clone(&self.first.plan);
-        off_network(deadline, move |cancel| finishing.answer(&plan, cancel)).await.map(Some)
+        let answer = off_network(deadline, self.place, move |cancel| finishing.answer(&plan, cancel)).await?;
+        Ok(Concluded::Answer(answer))
     }
 }
 
-/// What a partition no longer has: by table, before which time.
-fn horizon(scan: &PartitionScan) -> Vec<Option<Timestamp>> {
-    scan.evicted_before.clone()
+/// What a partition no longer has of a range that begins at `start`: by table, before which time. Rows that leave before the
+/// range are none of the query's.
+fn horizon(evicted_before: &[Option<Timestamp>], start: Timestamp) -> Vec<Option<Timestamp>> {
+    evicted_before.iter().map(|horizon| horizon.filter(|&before| before > start)).collect()
 }
 
 fn partials(scans: Vec<PartitionScan>) -> Vec<Partial> {
     scans.into_iter().map(|scan| scan.partial).collect()
 }
 
-/// Does work that may take milliseconds. It stops at the deadline, and when nobody waits for it any more.
+/// Does work that may take milliseconds. It stops soon after the deadline, and when nobody waits for it any more; until it
+/// has, the query's place is taken.
 async fn off_network<R: Send + 'static>(
     deadline: Instant,
+    place: &Arc<OwnedSemaphorePermit>,
     work: impl FnOnce(&Cancel<'_>) -> Result<R, ApiError> + Send + 'static,
 ) -> Result<R, ApiError> {
     let left = LeftOnDrop(Arc::new(AtomicBool::new(false)));
     let flag = Arc::clone(&left.0);
-    let done = tokio::task::spawn_blocking(move || work(&Cancel::new(&flag, &|| Instant::now() >= deadline))).await;
-    done.map_err(|error| ApiError::internal(format!("merging the answer failed: {error}")))?
+    let place = Arc::clone(place);
+    let done = tokio::task::spawn_blocking(move || {
+        let result = work(&Cancel::new(&flag, &|| Instant::now() >= deadline));
+        drop(place);
+        result
+    });
+    done.await.map_err(|error| ApiError::internal(format!("merging the answer failed: {error}")))?
 }
 
 /// Stops the work on an answer when the request is dropped.
@@ -91,5 +115,47 @@ impl Drop for LeftOnDrop {
     fn drop(&mut self) {
         // Relaxed: it only has to be seen soon.
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, time::Duration};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Goal: rows that leave before the range change nothing for a query, and those that leave within it do.
+    #[test]
+    fn eviction_before_the_range_is_not_seen() {
+        let of = |before: Option<i64>| horizon(&[before.map(Timestamp)], Timestamp(100));
+        assert_eq!(of(None), of(Some(50)));
+        assert_eq!(of(Some(50)), of(Some(100)));
+        assert_ne!(of(Some(100)), of(Some(101)));
+        assert_ne!(of(Some(101)), of(Some(102)));
+    }
+
+    /// Goal: work whose request was dropped keeps the query's place until it ends.
+    #[tokio::test]
+    async fn work_keeps_its_place() {
+        let places = Arc::new(Semaphore::new(1));
+        let place = Arc::new(Arc::clone(&places).try_acquire_owned().unwrap());
+        let (begun, begins) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel::<()>();
+        let request = tokio::spawn(async move {
+            let work = move |cancel: &Cancel<'_>| {
+                begun.send(()).unwrap();
+                goes_on.recv().unwrap();
+                cancel.check()
+            };
+            off_network(Instant::now() + Duration::from_secs(60), &place, work).await
+        });
+        tokio::task::spawn_blocking(move || begins.recv()).await.unwrap().unwrap();
+        request.abort();
+        assert!(request.await.unwrap_err().is_cancelled());
+        assert_eq!(places.available_permits(), 0);
+        go_on.send(()).unwrap();
+        drop(places.acquire().await.unwrap());
     }
 }

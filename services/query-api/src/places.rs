@@ -1,8 +1,11 @@
 //! How many queries run at once, and how many may wait: what they hold in memory is bounded by their number.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use types::{ApiError, ErrorCode};
 
 use crate::answer::timed_out;
@@ -14,29 +17,34 @@ const WAITING_MAX: usize = 4_096;
 
 /// Places for queries.
 pub(crate) struct Places {
-    running: Semaphore,
+    running: Arc<Semaphore>,
     waiting: Semaphore,
 }
 
 impl Places {
     pub(crate) fn new() -> Self {
-        Self { running: Semaphore::new(RUNNING_MAX), waiting: Semaphore::new(WAITING_MAX) }
+        Self { running: Arc::new(Semaphore::new(RUNNING_MAX)), waiting: Semaphore::new(WAITING_MAX) }
     }
 
-    /// A place, which is given back when it is dropped; those who wait get theirs in the order in which they came.
+    /// A place, which is given back when it is dropped; those who wait get theirs in the order in which they came. Work that
+    /// may outlast its request has a share of the place.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` where too many wait already, `DEADLINE_EXCEEDED` where none was free in time.
-    pub(crate) async fn take(&self, deadline: Instant, timeout: Duration) -> Result<SemaphorePermit<'_>, ApiError> {
-        if let Ok(place) = self.running.try_acquire() {
-            return Ok(place);
+    pub(crate) async fn take(
+        &self,
+        deadline: Instant,
+        timeout: Duration,
+    ) -> Result<Arc<OwnedSemaphorePermit>, ApiError> {
+        if let Ok(place) = Arc::clone(&self.running).try_acquire_owned() {
+            return Ok(Arc::new(place));
         }
         let Ok(_waiting) = self.waiting.try_acquire() else {
             let error = ApiError::new(ErrorCode::ResourceExhausted, "too many queries wait; try again later");
             return Err(error.with_field("queries").with_retry_after(Duration::from_secs(1)));
         };
-        match tokio::time::timeout_at(deadline.into(), self.running.acquire()).await {
-            Ok(place) => Ok(place.expect("the semaphore is never closed")),
+        match tokio::time::timeout_at(deadline.into(), Arc::clone(&self.running).acquire_owned()).await {
+            Ok(place) => Ok(Arc::new(place.expect("the semaphore is never closed"))),
             Err(_) => Err(timed_out(timeout)),
         }
     }

@@ -3,10 +3,11 @@
 use std::cmp::Ordering;
 
 use sketch::{Bound, BoundKind};
-use types::Interval;
+use types::{ApiError, Interval};
 
 use crate::{
-    finish::OutputColumn, groups::Groups, partial::ScanStats, plan::Plan, planner::TIME, top::Leaders, values::Values,
+    allowance::Allowance, finish::OutputColumn, groups::Groups, partial::ScanStats, plan::Plan, planner::TIME,
+    top::Leaders, values::Values,
 };
 
 /// The answer to a query, without its receipt.
@@ -59,14 +60,16 @@ pub(crate) struct Rows<'a> {
 }
 
 impl Answer {
-    pub(crate) fn new(plan: &Plan, rows: &Rows<'_>, truncated: bool, stats: ScanStats) -> Self {
-        Self {
-            row_count: rows.kept.len(),
-            columns: columns(plan, rows.outputs),
-            rows: write_rows(plan, rows),
-            truncated,
-            stats,
-        }
+    pub(crate) fn new(
+        plan: &Plan,
+        rows: &Rows<'_>,
+        truncated: bool,
+        stats: ScanStats,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<Self, ApiError> {
+        let columns = columns(plan, rows.outputs);
+        let (row_count, rows) = (rows.kept.len(), write_rows(plan, rows, allowance)?);
+        Ok(Self { rows, row_count, columns, truncated, stats })
     }
 }
 
@@ -84,7 +87,7 @@ fn columns(plan: &Plan, outputs: &[OutputColumn]) -> String {
     out.finish()
 }
 
-fn write_rows(plan: &Plan, rows: &Rows<'_>) -> String {
+fn write_rows(plan: &Plan, rows: &Rows<'_>, allowance: &mut Allowance<'_>) -> Result<String, ApiError> {
     // Every row has the same keys: they are written once, each with what stands before it.
     let names = plan.interval.map(|_| TIME).into_iter();
     let names = names.chain(plan.groups.iter().map(|group| group.name()));
@@ -100,31 +103,37 @@ fn write_rows(plan: &Plan, rows: &Rows<'_>) -> String {
         })
         .collect();
     let mut out = Writer::default();
-    out.list(rows.kept.iter(), |out, &group| {
-        let group = group as usize;
+    out.raw("[");
+    for (at, &group) in rows.kept.iter().enumerate() {
+        if at > 0 {
+            out.raw(",");
+        }
+        let (group, begin) = (group as usize, out.0.len());
         let mut keys = keys.iter();
         let mut key = |out: &mut Writer| out.raw(keys.next().expect("a key for each column"));
         if let Some(interval) = plan.interval {
-            key(out);
+            key(&mut out);
             out.integer(start_of(interval, rows.groups.buckets[group]));
         }
         for (column, values) in rows.groups.keys.iter().zip(rows.values) {
-            key(out);
+            key(&mut out);
             match values.get(column[group]) {
                 Some(value) => out.text(value),
                 None => out.raw("null"),
             }
         }
         for output in rows.outputs {
-            key(out);
+            key(&mut out);
             match output.cells[group] {
                 Cell::List(at) => out.leaders(&output.lists[at as usize]),
                 cell => out.cell(cell),
             }
         }
         out.raw("}");
-    });
-    out.finish()
+        allowance.step(out.0.len() - begin)?;
+    }
+    out.raw("]");
+    Ok(out.finish())
 }
 
 /// The first time of a bucket, held at the start of the range of times.

@@ -6,6 +6,7 @@ use sketch::{Bound, TDigest};
 use types::ApiError;
 
 use crate::{
+    allowance::Allowance,
     answer::{Answer, Cell, Rows},
     cancel::Cancel,
     groups::Groups,
@@ -41,13 +42,17 @@ impl Finishing {
         if !plan.grouped() && groups.len() == 0 {
             groups.push_empty();
         }
-        let selection = Selection::new(plan, &mut groups);
+        let mut allowance = Allowance::new(plan, cancel, bytes_of(&values, &groups));
+        let selection = Selection::new(plan, &mut groups, &mut allowance)?;
         Ok(Self { values, groups, selection, stats })
     }
 
     /// What has to be looked for once more; `None` where the answer is there.
-    pub fn next_round(&mut self, plan: &Plan) -> Option<Plan> {
-        self.selection.next_round(plan, &self.values, &self.groups)
+    ///
+    /// # Errors
+    /// `CANCELLED`, `DEADLINE_EXCEEDED`.
+    pub fn next_round(&mut self, plan: &Plan, cancel: &Cancel<'_>) -> Result<Option<Plan>, ApiError> {
+        self.selection.next_round(plan, &self.values, &self.groups, cancel)
     }
 
     /// Takes what the plan of the last [`Finishing::next_round`] found in all partitions, given in any order. `false`: rows
@@ -73,23 +78,35 @@ impl Finishing {
     /// The answer.
     ///
     /// # Errors
-    /// `CANCELLED`, `DEADLINE_EXCEEDED`.
+    /// `CANCELLED`, `DEADLINE_EXCEEDED`; `RESOURCE_EXHAUSTED` where its values or the text of its rows need more memory than
+    /// the plan allows.
     pub fn answer(mut self, plan: &Plan, cancel: &Cancel<'_>) -> Result<Answer, ApiError> {
         let count = self.groups.len();
-        let outputs = plan.outputs.iter().enumerate().map(|(at, output)| {
-            match self.selection.of_output(at, output.value.cell(), count) {
+        let held = bytes_of(&self.values, &self.groups) + self.selection.bytes();
+        let mut allowance = Allowance::new(plan, cancel, held);
+        let mut outputs = Vec::with_capacity(plan.outputs.len());
+        for (at, output) in plan.outputs.iter().enumerate() {
+            allowance.take(count, size_of::<Cell>())?;
+            outputs.push(match self.selection.of_output(at, output.value.cell(), count) {
                 Some(values) => OutputColumn::of_values(values, None),
                 None => column(&mut self.groups, output.value),
-            }
-        });
-        let outputs: Vec<OutputColumn> = outputs.collect();
-        cancel.check()?;
+            });
+        }
+        allowance.take(count, size_of::<u32>())?;
         let kept = order(plan, &self.values, &self.groups, &outputs);
         let truncated = self.groups.len() > kept.len();
-        cancel.check()?;
+        // No order is asked by lists, so they are made for the rows that stay alone.
+        for (output, column) in plan.outputs.iter().zip(&mut outputs) {
+            list_leaders(&mut self.groups, output.value, &kept, column, &mut allowance)?;
+        }
         let rows = Rows { values: &self.values, groups: &self.groups, outputs: &outputs, kept: &kept };
-        Ok(Answer::new(plan, &rows, truncated, self.stats))
+        Answer::new(plan, &rows, truncated, self.stats, &mut allowance)
     }
+}
+
+/// Memory that the merged groups and the strings of their keys take.
+fn bytes_of(values: &[Values], groups: &Groups) -> usize {
+    values.iter().map(Values::bytes).sum::<usize>() + groups.bytes()
 }
 
 /// Merges partials in the order of their partitions.
@@ -133,10 +150,11 @@ impl OutputColumn {
         Self { cells, overflow: false, bound: None, lists: Vec::new() }
     }
 
-    /// Of values of which NaN stands for none.
+    /// Of values of which NaN stands for none, and an infinite one for one that is too large for a number.
     fn of_values(values: Vec<f64>, bound: Option<Bound>) -> Self {
-        let cell = |value: f64| if value.is_nan() { Cell::Null } else { Cell::Float(value + 0.0) };
-        Self { bound, ..Self::exact(values.into_iter().map(cell).collect()) }
+        let overflow = values.iter().any(|value| value.is_infinite());
+        let cell = |value: f64| if value.is_finite() { Cell::Float(value + 0.0) } else { Cell::Null };
+        Self { bound, overflow, ..Self::exact(values.into_iter().map(cell).collect()) }
     }
 }
 
@@ -155,13 +173,27 @@ fn column(groups: &mut Groups, value: Value) -> OutputColumn {
             let (counts, bound) = distinct.counts(count);
             OutputColumn { bound, ..OutputColumn::exact(counts.into_iter().map(Cell::Integer).collect()) }
         }
-        (Value::Top { k, .. }, Some(State::Top(top))) => {
-            let (lists, bound) = top.leaders(&groups.rows, k);
-            let cells = (0..lists.len() as u32).map(Cell::List).collect();
-            OutputColumn { bound, lists, ..OutputColumn::exact(cells) }
-        }
+        // Lists wait until it is known which rows stay.
+        (Value::Top { .. }, Some(State::Top(_))) => OutputColumn::exact(vec![Cell::Null; count]),
         _ => plain_column(groups, value),
     }
+}
+
+/// The lists of the groups that stay, where an output has lists.
+fn list_leaders(
+    groups: &mut Groups,
+    value: Value,
+    kept: &[u32],
+    column: &mut OutputColumn,
+    allowance: &mut Allowance<'_>,
+) -> Result<(), ApiError> {
+    let Value::Top { cell, k } = value else { return Ok(()) };
+    let State::Top(top) = &mut groups.states[cell] else { unreachable!("the planner chose it for lists") };
+    (column.lists, column.bound) = top.leaders(&groups.rows, k, kept, |bytes| allowance.step(bytes))?;
+    for (at, &group) in kept.iter().enumerate() {
+        column.cells[group as usize] = Cell::List(at as u32);
+    }
+    Ok(())
 }
 
 /// The same where each group has a number or two.
@@ -244,4 +276,17 @@ fn order(plan: &Plan, values: &[Values], groups: &Groups, outputs: &[OutputColum
     // Keys differ, so no two groups are equal and an unstable sort has one result.
     kept.sort_unstable_by(compare);
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a percentile that is too large for a number is null and says so, and is never written.
+    #[test]
+    fn infinite_values_are_an_overflow() {
+        let column = OutputColumn::of_values(vec![1.0, f64::INFINITY, f64::NAN], None);
+        assert_eq!((&column.cells[..], column.overflow), (&[Cell::Float(1.0), Cell::Null, Cell::Null][..], true));
+        assert!(!OutputColumn::of_values(vec![1.0, f64::NAN], None).overflow);
+    }
 }

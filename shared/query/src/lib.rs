@@ -11,6 +11,7 @@
 //!    - tasks merge in canonical order within a table, tables by their place in the plan, partitions ascending.
 
 mod accumulator;
+mod allowance;
 mod answer;
 mod ast;
 mod bins;

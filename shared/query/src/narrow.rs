@@ -133,7 +133,9 @@ impl Sink for Narrow<'_> {
 
     fn bytes(&self) -> usize {
         let cells = self.cells.iter().map(|cell| cell.found.bytes() + cell.counts.capacity() * 2 * size_of::<u64>());
-        cells.sum::<usize>() + size_of_val(&*self.places) + self.grouper.bytes()
+        let numbers: usize = self.numbers.iter().map(|numbers| size_of_val(&**numbers)).sum();
+        let first: usize = self.cells.iter().map(|cell| size_of_val(&*cell.first)).sum();
+        cells.sum::<usize>() + numbers + first + size_of_val(&*self.places) + self.grouper.bytes()
     }
 }
 

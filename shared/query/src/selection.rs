@@ -10,9 +10,12 @@
 
 use kernels::{from_ordered_bits, ordered_bits};
 use sketch::nearest_rank;
+use types::ApiError;
 
 use crate::{
+    allowance::Allowance,
     bins,
+    cancel::Cancel,
     groups::Groups,
     pair_counts::PairCounts,
     plan::{Plan, Value},
@@ -33,6 +36,9 @@ struct Target {
     rank: u64,
     count: u64,
 }
+
+/// What a target takes: itself, its place in a round, and its range there.
+const TARGET_BYTES: usize = size_of::<Target>() + size_of::<usize>() + size_of::<(u32, Range)>();
 
 /// Values from `low` to `high`, by their ordered bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,8 +110,11 @@ pub(crate) struct Selection {
 
 impl Selection {
     /// The targets of all outputs whose cells ask for a selection.
-    pub(crate) fn new(plan: &Plan, groups: &mut Groups) -> Self {
-        let mut cells = Vec::new();
+    ///
+    /// # Errors
+    /// Those of the allowance.
+    pub(crate) fn new(plan: &Plan, groups: &mut Groups, allowance: &mut Allowance<'_>) -> Result<Self, ApiError> {
+        let (mut cells, count) = (Vec::new(), groups.len());
         for (at, state) in groups.states.iter_mut().enumerate() {
             let State::Quantiles(quantiles) = state else { continue };
             let Some(bins) = quantiles.bins_to_select_from() else { continue };
@@ -114,8 +123,15 @@ impl Selection {
                 _ => None,
             });
             let outputs: Vec<_> = outputs.collect();
-            let mut targets = Vec::new();
+            allowance.take(count * outputs.len(), TARGET_BYTES)?;
+            let (mut targets, mut stopped) = (Vec::new(), Ok(()));
             bins.by_group(|group, counted| {
+                if stopped.is_ok() {
+                    stopped = allowance.step(0);
+                }
+                if stopped.is_err() {
+                    return;
+                }
                 let count = counted.iter().map(|&(_, count)| count).sum();
                 targets.extend(outputs.iter().map(|&(output, q)| {
                     let rank = nearest_rank(q, count).expect("a group that was counted has values");
@@ -125,13 +141,28 @@ impl Selection {
                     Target { group, output, range, rank, count }
                 }));
             });
+            stopped?;
             cells.push((at, targets));
         }
-        Self { cells, places: Vec::new() }
+        Ok(Self { cells, places: Vec::new() })
+    }
+
+    /// Memory that it takes, and its round while there is one.
+    pub(crate) fn bytes(&self) -> usize {
+        self.cells.iter().map(|(_, targets)| targets.len() * TARGET_BYTES).sum()
     }
 
     /// The plan of the next round, over the rows of `plan`; `None` where all values are found.
-    pub(crate) fn next_round(&mut self, plan: &Plan, values: &[Values], groups: &Groups) -> Option<Plan> {
+    ///
+    /// # Errors
+    /// `CANCELLED`, `DEADLINE_EXCEEDED`.
+    pub(crate) fn next_round(
+        &mut self,
+        plan: &Plan,
+        values: &[Values],
+        groups: &Groups,
+        cancel: &Cancel<'_>,
+    ) -> Result<Option<Plan>, ApiError> {
         let open = |target: &&Target| target.range.low < target.range.high;
         let targets = || self.cells.iter().flat_map(|(_, targets)| targets).filter(open);
         let brought: u64 = targets().map(|target| target.count).sum();
@@ -144,13 +175,14 @@ impl Selection {
         asked.dedup();
         asked.sort_by_cached_key(|&group| key(group));
         if asked.is_empty() {
-            return None;
+            return Ok(None);
         }
         let mut place_of = vec![u32::MAX; groups.len()];
         asked.iter().enumerate().for_each(|(place, &group)| place_of[group as usize] = place as u32);
         let (mut cells, mut ranges) = (Vec::new(), Vec::new());
         self.places.clear();
         for (cell, targets) in &self.cells {
+            cancel.check()?;
             let mut places: Vec<usize> = (0..targets.len()).filter(|&at| open(&&targets[at])).collect();
             places.sort_by_key(|&at| place_of[targets[at].group as usize]);
             let range = |&at: &usize| (place_of[targets[at].group as usize], targets[at].range);
@@ -165,7 +197,7 @@ impl Selection {
             ranges,
             brings: brought <= plan.values.values_max,
         };
-        Some(Plan { cells, outputs: Vec::new(), order: Vec::new(), round: Some(round.into()), ..plan.clone() })
+        Ok(Some(Plan { cells, outputs: Vec::new(), order: Vec::new(), round: Some(round.into()), ..plan.clone() }))
     }
 
     /// Narrows the ranges by what the round found, per cell; `false`: not all of the values were there any more.

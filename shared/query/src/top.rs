@@ -12,6 +12,7 @@ use std::cmp::Reverse;
 
 use engine::DictionaryView;
 use sketch::Bound;
+use types::ApiError;
 
 use crate::{
     ast::TOP_MAX,
@@ -122,27 +123,46 @@ impl Top {
         self.settle();
     }
 
-    /// The `k` most frequent strings of each of the groups, whose rows are `rows`, and how far the worst of them can be off;
-    /// `None` where all are exact.
-    pub(crate) fn leaders(&mut self, rows: &[u64], k: usize) -> (Vec<Leaders>, Option<Bound>) {
+    /// The `k` most frequent strings of each of the groups `kept`, in that order, and how far the worst of them can be off;
+    /// `None` where all are exact. `rows` has the rows of every group; `spend` takes the bytes of each list.
+    ///
+    /// # Errors
+    /// Those of `spend`.
+    pub(crate) fn leaders(
+        &mut self,
+        rows: &[u64],
+        k: usize,
+        kept: &[u32],
+        mut spend: impl FnMut(usize) -> Result<(), ApiError>,
+    ) -> Result<(Vec<Leaders>, Option<Bound>), ApiError> {
         self.settle();
         let values = self.values.values();
         let string = |number| values.get(number).expect("numbers from 1 have strings");
-        let mut leaders = vec![Leaders::new(); rows.len()];
+        let mut leaders = Vec::with_capacity(kept.len());
         let mut share: Option<f64> = None;
-        for run in self.entries.chunk_by(|a, b| a.key >> 32 == b.key >> 32) {
-            let group = (run[0].key >> 32) as usize;
-            let floor = self.floor(group as u32);
+        for &group in kept {
+            let run = self.of_group(group);
+            let floor = self.floor(group);
             let mut chosen: Vec<(u32, u64)> = run.iter().map(|entry| (entry.key as u32, entry.count)).collect();
             leave_most_frequent(&mut chosen, k, string);
             chosen.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| string(a.0).cmp(string(b.0))));
-            if !is_exact(run, floor, &chosen, k) {
-                let off = floor as f64 / rows[group] as f64;
+            if !run.is_empty() && !is_exact(run, floor, &chosen, k) {
+                let off = floor as f64 / rows[group as usize] as f64;
                 share = Some(share.map_or(off, |worst: f64| worst.max(off)));
             }
-            leaders[group] = chosen.iter().map(|&(number, count)| (string(number).to_owned(), count)).collect();
+            let of_group: Leaders = chosen.iter().map(|&(number, count)| (string(number).to_owned(), count)).collect();
+            let text: usize = of_group.iter().map(|(value, _)| value.len()).sum();
+            spend(text + size_of_val(&*of_group) + size_of::<Leaders>())?;
+            leaders.push(of_group);
         }
-        (leaders, share.map(|share| Bound { kind: sketch::BoundKind::Absolute, value: share, confidence: 1.0 }))
+        Ok((leaders, share.map(|share| Bound { kind: sketch::BoundKind::Absolute, value: share, confidence: 1.0 })))
+    }
+
+    /// The entries of a group; all are settled.
+    fn of_group(&self, group: u32) -> &[Entry] {
+        let begin = self.entries.partition_point(|entry| entry.key >> 32 < u64::from(group));
+        let rest = &self.entries[begin..];
+        &rest[..rest.partition_point(|entry| entry.key >> 32 == u64::from(group))]
     }
 
     /// Memory that it takes.
@@ -272,7 +292,7 @@ mod tests {
                 all.absorb(&partition(&part, kept), &[0]);
             }
             let rows: u64 = truth.values().sum();
-            let (leaders, bound) = all.leaders(&[rows], k);
+            let (leaders, bound) = all.leaders(&[rows], k, &[0], |_| Ok(())).unwrap();
             let mut want: Vec<(String, u64)> = truth.clone().into_iter().collect();
             want.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
             want.truncate(k);
@@ -294,9 +314,9 @@ mod tests {
         let counts: BTreeMap<u8, u64> = (0..40).map(|value| (value, if value < 2 { 1_000 } else { 3 })).collect();
         let mut all = Top::default();
         (0..4).for_each(|_| all.absorb(&partition(&counts, 5), &[0]));
-        let (leaders, bound) = all.leaders(&[10_000], 2);
+        let (leaders, bound) = all.leaders(&[10_000], 2, &[0], |_| Ok(())).unwrap();
         assert_eq!((leaders[0].len(), leaders[0][0].1, bound), (2, 4_000, None));
-        let (_, bound) = all.leaders(&[10_000], 3);
+        let (_, bound) = all.leaders(&[10_000], 3, &[0], |_| Ok(())).unwrap();
         assert_eq!(bound.map(|bound| bound.value), Some(4.0 * 3.0 / 10_000.0));
     }
 }

@@ -126,3 +126,64 @@ fn too_many_groups_are_an_error() {
         assert_eq!((error.code, error.field.as_deref()), (ErrorCode::TooLarge, Some("group_by")), "{groups_max}");
     }
 }
+
+/// Goal: the end of a query takes no more memory than the plan allows, whether for targets of percentiles, for values, for
+/// lists or for the text of rows, and says so; what fits is answered.
+#[test]
+fn the_end_is_bounded_by_memory() {
+    let mut world = world();
+    world.limits.values = query::ValueLimits { values_max: 16, ..query::ValueLimits::default() };
+    let many = |item: &dyn Fn(usize) -> String| {
+        let items: Vec<_> = (0..60).map(item).collect();
+        ask(&format!(r#""group_by":["user","table"],"aggregates":[{}]"#, items.join(",")))
+    };
+    let exact = |n| format!(r#"{{"fn":"percentile","metric":"value","q":0.{n:02},"method":"exact","as":"p{n}"}}"#);
+    let top = |n| format!(r#"{{"fn":"top","dimension":"region","k":{},"as":"t{n}"}}"#, n + 1);
+    let plain = |n| format!(r#"{{"fn":"sum","metric":"value","as":"{}{n}"}}"#, "s".repeat(60));
+    let left = AtomicBool::new(false);
+    let cancel = Cancel::new(&left, &|| false);
+    for json in [many(&exact), many(&top), many(&plain)] {
+        let answer = |world: &World| {
+            let plan = world.plan(&json).unwrap();
+            let tasks = world.tasks(&plan);
+            let partials = world.readers.iter().map(|reader| {
+                let tasks = tasks.iter().filter(|task| task.partition() == reader.partition());
+                let results = tasks.map(|task| query::run(&plan, task, &cancel)).collect::<Result<_, _>>()?;
+                query::merge(&plan, reader.partition(), results, &cancel)
+            });
+            // All of this fits: it is the end alone that needs more.
+            let partials: Vec<_> = partials.collect::<Result<_, _>>().unwrap();
+            Finishing::new(&plan, partials, &cancel).and_then(|mut end| {
+                if end.next_round(&plan, &cancel)?.is_some() {
+                    Ok(0)
+                } else {
+                    Ok(end.answer(&plan, &cancel)?.row_count)
+                }
+            })
+        };
+        world.limits.bytes_max = 512 << 20;
+        answer(&world).unwrap();
+        world.limits.bytes_max = 700 << 10;
+        let error = answer(&world).unwrap_err();
+        assert_eq!((error.code, error.field.as_deref()), (ErrorCode::TooLarge, Some("aggregates")), "{json}");
+    }
+}
+
+/// Goal: a client that leaves during the end of its query ends the writing of its rows.
+#[test]
+fn the_end_is_cancelled() {
+    let world = world();
+    let plan = world.plan(&ask(r#""interval_us":1,"group_by":["user"],"aggregates":[{"fn":"count"}]"#)).unwrap();
+    let left = AtomicBool::new(false);
+    let cancel = Cancel::new(&left, &|| false);
+    let results: Vec<_> = world.tasks(&plan).iter().map(|task| query::run(&plan, task, &cancel).unwrap()).collect();
+    let mut by_partition: std::collections::BTreeMap<_, Vec<_>> = std::collections::BTreeMap::new();
+    results.into_iter().for_each(|result| by_partition.entry(result.partition()).or_default().push(result));
+    let partials = by_partition.into_iter().map(|(at, results)| query::merge(&plan, at, results, &cancel).unwrap());
+    let end = Finishing::new(&plan, partials.collect(), &cancel).unwrap();
+    // One look for the output, one before the order; those after are of the rows.
+    let looks = std::sync::atomic::AtomicUsize::new(0);
+    let expired = || looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) >= 2;
+    let error = end.answer(&plan, &Cancel::new(&left, &expired)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::DeadlineExceeded);
+}

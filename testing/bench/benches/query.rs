@@ -92,7 +92,7 @@ fn answer(table: &Arc<Table>, reader: &Reader, json: &str) -> Answer {
         query::merge(plan, PartitionId(0), results.expect("nobody cancels"), &cancel).expect("few groups")
     };
     let mut finishing = Finishing::new(&plan, vec![scan(&plan)], &cancel).expect("few groups");
-    while let Some(round) = finishing.next_round(&plan) {
+    while let Some(round) = finishing.next_round(&plan, &cancel).expect("nobody cancels") {
         let all = finishing.absorb(&round, vec![scan(&round)], &cancel).expect("few groups");
         assert!(all, "no row leaves");
     }

@@ -221,7 +221,7 @@ pub(crate) fn conclude(
         partials.collect::<Result<Vec<_>, _>>()
     };
     let mut finishing = Finishing::new(plan, merged(plan)?, &cancel)?;
-    while let Some(round) = finishing.next_round(plan) {
+    while let Some(round) = finishing.next_round(plan, &cancel)? {
         assert!(finishing.absorb(&round, merged(&round)?, &cancel)?, "all rows are there still");
     }
     finishing.answer(plan, &cancel)
