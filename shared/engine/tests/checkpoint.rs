@@ -34,13 +34,16 @@ fn tiny() -> Limits {
     }
 }
 
+/// Parts of a piece: the items that each has, and its bytes.
+type Parts = Vec<(Range<u64>, Vec<u8>)>;
+
 /// Pieces in memory, each with its parts.
 #[derive(Clone, Default)]
 struct Kept {
     kinds: Vec<PieceKind>,
     parts: Vec<Vec<Vec<u8>>>,
     /// What the parts of a piece of some name are good for.
-    known: HashMap<PieceName, Vec<(Range<u64>, Vec<u8>)>>,
+    known: HashMap<PieceName, Parts>,
 }
 
 impl Kept {
