@@ -4,7 +4,7 @@
 //! last that holds it lets go: a capture of the partition's state, or a checkpoint that is kept, may still name it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     io::ErrorKind,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
@@ -83,7 +83,7 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        self.registry.runs().remove(&self.id);
+        self.registry.leave(self.id);
         if *self.forgotten.get_mut() {
             // Without a worker the store is closed; what is in nobody's list is removed when it is opened again.
             let _ = self.registry.removals.send(self.id);
@@ -119,6 +119,15 @@ impl Registry {
         run
     }
 
+    /// Takes notice that a run has gone. Another that was entered under its number meanwhile stays.
+    fn leave(&self, run: RunId) {
+        if let Entry::Occupied(entry) = self.runs().entry(run)
+            && entry.get().strong_count() == 0
+        {
+            entry.remove();
+        }
+    }
+
     pub(crate) fn find(&self, run: RunId) -> Result<Arc<Run>, RunFault> {
         self.runs().get(&run).and_then(Weak::upgrade).ok_or(RunFault::Unknown(run))
     }
@@ -146,5 +155,24 @@ impl Registry {
 
     fn retained(&self) -> MutexGuard<'_, HashMap<u64, Vec<Arc<Run>>>> {
         self.retained.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a run that goes takes only itself out of the list, and not another of its number.
+    #[test]
+    fn a_run_that_goes_leaves_its_namesake() {
+        let (removals, _to_remove) = crossbeam_channel::unbounded();
+        let registry = Arc::new(Registry::new(removals));
+        let first = registry.enter(RunId(1), 10);
+        let second = registry.enter(RunId(1), 20);
+        drop(first);
+        assert_eq!(registry.find(RunId(1)).map(|run| run.ids), Ok(20));
+        drop(second);
+        assert_eq!(registry.find(RunId(1)).err(), Some(RunFault::Unknown(RunId(1))));
+        assert!(registry.runs().is_empty());
     }
 }

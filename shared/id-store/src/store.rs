@@ -1,7 +1,7 @@
 //! The runs of one partition, as its writer asks them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt, io,
     path::Path,
     sync::Arc,
@@ -97,6 +97,8 @@ impl IdStore {
     pub fn open(files: Arc<dyn RunFiles>, kept: &[RunId], first: RunId, work: Work) -> Result<Self, OpenError> {
         let (removals, to_remove) = crossbeam_channel::unbounded();
         let registry = Arc::new(Registry::new(removals));
+        // Checkpoints share runs, and each names all of its own; a run is entered once.
+        let kept: BTreeSet<RunId> = kept.iter().copied().collect();
         let (mut earlier, mut next) = (HashMap::new(), first.0);
         for name in files.list()? {
             let Some(run) = run_of(&name) else { continue };
@@ -105,7 +107,7 @@ impl IdStore {
                 files.remove(&name)?;
             }
         }
-        for &run in kept {
+        for run in kept {
             let opened = RunOnDisk::open(files.as_ref(), run);
             let opened = opened.inspect_err(|fault| tracing::error!(run = run.0, %fault, "a run of ids is lost"));
             let entered = opened.map(|disk| {

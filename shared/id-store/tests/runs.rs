@@ -225,6 +225,24 @@ fn files_come_and_go_with_their_runs() {
     assert_eq!(files_in(dir.path()), Vec::<String>::new());
 }
 
+/// Goal: runs that several checkpoints name, so that they are kept more than once, can be named by the next one as well.
+#[test]
+fn runs_of_two_checkpoints_are_kept_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path(), &[]);
+    let set = store.new_set();
+    add(&mut store, set, &spread(10, 1));
+    let run = runs_of(&store, set)[0];
+    drop(store);
+    let mut store = open(dir.path(), &[run, run]);
+    store.restore_set(&[run]).unwrap();
+    let keeper = store.keeper();
+    assert_eq!(keeper.sync(&[run]), Ok(()));
+    assert_eq!(keeper.retain(1, vec![run]), Ok(()));
+    add(&mut store, set, &spread(10, 2));
+    assert_eq!(keeper.retain(2, vec![run]), Ok(()), "a set has it");
+}
+
 /// What goes wrong next.
 #[derive(Debug, Default)]
 struct Faults {
