@@ -142,6 +142,9 @@ impl Dedup {
         if !bytes.0.is_empty() {
             return Err(RestoreError::Damaged);
         }
+        // As they were before: only the last one may still grow.
+        let older = dedup.slices.split_last().map_or(&[][..], |(_, older)| older);
+        older.iter().for_each(|slice| slice.seal(runs));
         dedup.account(budget);
         Ok(dedup)
     }
@@ -226,7 +229,7 @@ mod tests {
     use super::*;
     use crate::{
         Limits,
-        dedup::{DedupScratch, HeapRuns, judge::Counts},
+        dedup::{DedupScratch, FrozenIds, HeapRuns, RunSet, SetUsage, judge::Counts},
         pool::Pool,
         table::{Means, Scratch},
     };
@@ -305,6 +308,68 @@ mod tests {
             self.dedup.capture(self.means.runs.as_ref()).encode(&mut bytes);
             bytes
         }
+    }
+
+    /// Runs that note which sets are sealed.
+    struct Sealing {
+        runs: Box<dyn IdRuns>,
+        sealed: Vec<RunSet>,
+    }
+
+    impl IdRuns for Sealing {
+        fn new_set(&mut self) -> RunSet {
+            self.runs.new_set()
+        }
+
+        fn add(&mut self, set: RunSet, ids: Arc<FrozenIds>) {
+            self.runs.add(set, ids);
+        }
+
+        fn seal(&mut self, set: RunSet) {
+            self.sealed.push(set);
+        }
+
+        fn confirm(&mut self, set: RunSet, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
+            self.runs.confirm(set, suspects, found)
+        }
+
+        fn drop_set(&mut self, set: RunSet) {
+            self.runs.drop_set(set);
+        }
+
+        fn usage(&mut self, set: RunSet) -> SetUsage {
+            self.runs.usage(set)
+        }
+
+        fn pin(&self, set: RunSet) -> Vec<PinnedRun> {
+            self.runs.pin(set)
+        }
+
+        fn restore_set(&mut self, runs: &[RunId]) -> Result<(RunSet, usize), RunFault> {
+            self.runs.restore_set(runs)
+        }
+
+        fn scan(&mut self, set: RunSet, each: &mut dyn FnMut(&[u128])) -> Result<(), RunFault> {
+            self.runs.scan(set, each)
+        }
+    }
+
+    /// Goal: of what is restored all slices but the last are sealed, so that their runs are merged in this life as well.
+    #[test]
+    fn restored_older_slices_are_sealed() {
+        let mut world = World::new(1);
+        (0..30).for_each(|n| {
+            world.apply(&[n, n + 100], Timestamp(i64::from(n) * 10));
+        });
+        let bytes = world.encoded();
+        let World { dedup, means } = world;
+        let with_runs = dedup.slices.iter().filter(|slice| slice.has_runs()).count();
+        assert!(with_runs > 2, "{with_runs}");
+        let current = usize::from(dedup.slices.last().unwrap().has_runs());
+        let mut runs = Sealing { runs: means.runs, sealed: Vec::new() };
+        let restored = Dedup::restore(&bytes, &mut runs, &means.budget).unwrap();
+        assert_eq!(runs.sealed.len(), with_runs - current);
+        assert_eq!(restored.slices.len(), dedup.slices.len());
     }
 
     proptest! {
