@@ -22,7 +22,7 @@ use checkpoint::{
     thread::{CheckpointThread, Checkpointed, Schedule},
 };
 use config::{HotTierConfig, ServiceAddresses};
-use engine::{Limits, MemoryBudget};
+use engine::{Limits, MemoryBudget, RestoreError};
 use id_store::{CheckpointError, OpenError};
 use metrics::{describe_gauge, gauge};
 pub use node::Node;
@@ -31,7 +31,7 @@ use pool::ScanPool;
 use proto::hot_tier::{HotTier, PartitionWriter};
 use service::{Health, Host, Parts, Routes, Running, StartError};
 use tokio::time::MissedTickBehavior;
-use types::{LogGap, PartitionId};
+use types::{LogGap, Offset, PartitionId};
 pub use writer::NodeWriter;
 
 /// The service's name.
@@ -71,6 +71,38 @@ pub enum HotTierError {
     /// The runs of ids.
     #[error("open the store of event ids")]
     Ids(#[from] OpenError),
+    /// No checkpoint of a partition is good, and one may be for another start: the disk did not give it, or it was made by
+    /// another version or with other sizes.
+    #[error("the checkpoints of partition {partition} cannot be read now; none was removed")]
+    Unread {
+        /// The partition.
+        partition: PartitionId,
+        /// Why it was not read.
+        source: RestoreError,
+    },
+    /// No checkpoint of a partition is good, and the log does not have all that they were made of.
+    #[error(
+        "no checkpoint of partition {partition} is good, and the log begins at offset {start}; put checkpoints/ and ids/ \
+         back from a backup of the whole directory, or move them away to go on without these events"
+    )]
+    NoGoodCheckpoint {
+        /// The partition.
+        partition: PartitionId,
+        /// What the log has begins here.
+        start: Offset,
+    },
+    /// The log is not the one that a checkpoint was made of, or was cut.
+    #[error(
+        "the checkpoint of partition {partition} goes on at offset {next_offset}, and the log ends at offset {end}"
+    )]
+    AheadOfLog {
+        /// The partition.
+        partition: PartitionId,
+        /// What the checkpoint needs next.
+        next_offset: Offset,
+        /// What the log gives next.
+        end: Offset,
+    },
 }
 
 /// A started node.

@@ -6,7 +6,8 @@
 //! 2. Runs of ids that a state refers to are retained and made durable before its checkpoint is.
 //! 3. A checkpoint that fails changes nothing: the ones before stay, the log stays, it is counted and tried again.
 //! 4. At the start ([`restore`]) each partition goes on from the newest checkpoint that is good, and where there is none from
-//!    the log's start; what the log does not have any more is a gap of the state then, and answers say so.
+//!    the log's start. Where the log does not have that any more, or a checkpoint may be good after all, the start is refused
+//!    and nothing removed: what is there is the only copy.
 
 pub(crate) mod restore;
 pub(crate) mod seam;

@@ -1,6 +1,8 @@
 //! Partitions as the disk has them.
 
 use std::{
+    io::ErrorKind,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -10,8 +12,8 @@ use std::{
     time::Instant,
 };
 
-use engine::{Limits, MemoryBudget, Reader, RunId, Writer, partition_with_runs, restore};
-use id_store::{CheckpointStore, DiskFiles, Generation, IdStore, RunKeeper};
+use engine::{Limits, MemoryBudget, Reader, RestoreError, RunFault, RunId, Writer, partition_with_runs, restore};
+use id_store::{CheckpointError, CheckpointStore, DiskFiles, Generation, IdStore, RunKeeper};
 use metrics::counter;
 use types::{Offset, PartitionId};
 
@@ -22,8 +24,8 @@ use crate::HotTierError;
 pub struct Storage {
     /// The directory of checkpoints and runs of ids, in directories of theirs; made where it is not there.
     pub dir: PathBuf,
-    /// Partitions, numbered from 0.
-    pub partitions: u32,
+    /// What the log has of each partition, numbered from 0.
+    pub log: Vec<Range<Offset>>,
 }
 
 /// A partition that is ready for the log.
@@ -52,7 +54,7 @@ impl Progress {
 /// Opens all partitions, on so many threads.
 ///
 /// # Errors
-/// A directory cannot be read or made.
+/// A directory cannot be read or made, or what is there of a partition may not be gone on without.
 pub(crate) fn open_all(
     storage: &Storage,
     limits: Limits,
@@ -61,7 +63,7 @@ pub(crate) fn open_all(
     progress: &Progress,
 ) -> Result<Vec<Opened>, HotTierError> {
     let mut stores = Vec::new();
-    for partition in (0..storage.partitions).map(PartitionId) {
+    for partition in (0..storage.log.len() as u32).map(PartitionId) {
         let dir = storage.dir.join("checkpoints").join(partition.to_string());
         let files = DiskFiles::open(&dir).map_err(HotTierError::Storage)?;
         let store = CheckpointStore::open(Arc::new(files), partition)?;
@@ -77,7 +79,8 @@ pub(crate) fn open_all(
                 let next = || waiting.lock().expect("nobody panics in here").pop();
                 while let Some(store) = next() {
                     let dir = storage.dir.join("ids").join(store.partition().to_string());
-                    let partition = open(&dir, store, limits, budget, progress);
+                    let log = &storage.log[store.partition().0 as usize];
+                    let partition = open(&dir, store, log, limits, budget, progress);
                     opened.lock().expect("nobody panics in here").push(partition);
                 }
             });
@@ -90,17 +93,27 @@ pub(crate) fn open_all(
 }
 
 /// A partition from its newest checkpoint that is good, or without any.
+///
+/// # Errors
+/// The checkpoint is ahead of the log; or none is good, and one may be good for another start, or the log does not have all
+/// that they were made of. Then nothing that a checkpoint names has changed.
 fn open(
     ids_dir: &Path,
     mut store: CheckpointStore,
+    log: &Range<Offset>,
     limits: Limits,
     budget: &Arc<MemoryBudget>,
     progress: &Progress,
 ) -> Result<Opened, HotTierError> {
     let (partition, started) = (store.partition(), Instant::now());
-    let mut generations = store.generations();
+    let (mut generations, mut unread) = (store.generations(), None);
+    if let Some(newest) = generations.last().filter(|newest| newest.next_offset > log.end) {
+        return Err(HotTierError::AheadOfLog { partition, next_offset: newest.next_offset, end: log.end });
+    }
+    // Also of those that are no good now: they may be at the next start, if the one before them is not.
+    let kept = runs_of(&generations);
     while let Some(newest) = generations.last() {
-        let mut ids = IdStore::open_on_disk(ids_dir, &runs_of(&generations))?;
+        let mut ids = IdStore::open_on_disk(ids_dir, &kept)?;
         let keeper = ids.keeper();
         generations.iter().for_each(|generation| retain(&keeper, generation));
         let mut loader = store.loader(newest.number).expect("a generation of the store").counting(&progress.read);
@@ -114,22 +127,38 @@ fn open(
             }
             Err(error) => {
                 counter!("truenow_checkpoint_failures_total").increment(1);
-                let (generation, error) = (newest.number, &error as &dyn std::error::Error);
                 tracing::error!(
                     partition = partition.0,
-                    generation,
-                    error,
+                    generation = newest.number,
+                    error = &error as &dyn std::error::Error,
                     "a checkpoint is no good; trying the one before"
                 );
+                unread = unread.or_else(|| may_be_good(&error).then_some(error));
             }
         }
         generations.pop();
     }
-    store.start_over();
+    if let Some(source) = unread {
+        return Err(HotTierError::Unread { partition, source });
+    }
+    if store.was_used() && log.start > Offset::ZERO {
+        return Err(HotTierError::NoGoodCheckpoint { partition, start: log.start });
+    }
+    store.start_over()?;
     let ids = IdStore::open_on_disk(ids_dir, &[])?;
     let keeper = ids.keeper();
     let (writer, reader) = partition_with_runs(partition, Offset::ZERO, limits, Arc::clone(budget), Box::new(ids));
     Ok(Opened { writer, reader, store, keeper })
+}
+
+/// Whether a checkpoint may be good for another start, other than one that is lost.
+fn may_be_good(error: &RestoreError) -> bool {
+    match error {
+        RestoreError::Limits | RestoreError::Version => true,
+        RestoreError::Ids(RunFault::Io(kind)) => !matches!(kind, ErrorKind::NotFound | ErrorKind::UnexpectedEof),
+        RestoreError::Source(source) => source.downcast_ref().is_some_and(CheckpointError::may_be_good),
+        RestoreError::Ids(RunFault::Damaged(_) | RunFault::Unknown(_)) | RestoreError::Malformed(_) => false,
+    }
 }
 
 fn runs_of(generations: &[Generation]) -> Vec<RunId> {
@@ -160,12 +189,18 @@ mod tests {
         Limits { recent_ids_max: 100, ..Limits::default() }
     }
 
-    fn open_both(dir: &Path) -> Vec<Opened> {
-        let storage = Storage { dir: dir.to_owned(), partitions: 2 };
+    /// Over a log that has these offsets of both partitions.
+    fn open_over(dir: &Path, log: Range<u64>, limits: Limits) -> Result<Vec<Opened>, HotTierError> {
+        let log = vec![Offset(log.start)..Offset(log.end); 2];
+        let storage = Storage { dir: dir.to_owned(), log };
         let progress = Progress::default();
-        let opened = open_all(&storage, limits(), &Arc::new(MemoryBudget::new(u64::MAX)), 2, &progress);
+        let opened = open_all(&storage, limits, &Arc::new(MemoryBudget::new(u64::MAX)), 2, &progress);
         assert!((0.0..=1.0).contains(&progress.share()));
-        opened.expect("a good disk")
+        opened
+    }
+
+    fn open_both(dir: &Path) -> Vec<Opened> {
+        open_over(dir, 0..1_000, limits()).expect("a good disk")
     }
 
     /// Applies the next record: 50 rows, of which the first was in the record before.
@@ -233,5 +268,76 @@ mod tests {
                 assert_eq!((status.live, status.duplicate), (14 * 49 + 1, 13), "{which} is damaged");
             }
         }
+    }
+
+    /// All files below a directory, with their bytes.
+    fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()) {
+            if entry.file_type().unwrap().is_dir() {
+                all.extend(files(&entry.path()));
+            } else {
+                all.push((entry.path(), std::fs::read(entry.path()).unwrap()));
+            }
+        }
+        all.sort();
+        all
+    }
+
+    /// A directory with two checkpoints of each partition, the newest of which goes on at offset 8.
+    fn checkpointed() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let mut opened = open_both(dir.path());
+        for _ in 0..2 {
+            opened.iter_mut().for_each(|opened| (0..4).for_each(|_| apply(opened)));
+            opened.iter_mut().for_each(checkpoint);
+        }
+        dir
+    }
+
+    /// Goal: where all checkpoints are damaged and the log has let go of what they were made of, the start fails by name and
+    /// nothing is removed; what was damaged in their packs for a while is used as soon as it is good again.
+    #[test]
+    fn the_only_copies_are_never_removed() {
+        for what in ["checkpoint", "pack"] {
+            let dir = checkpointed();
+            let good = files(dir.path());
+            for (path, bytes) in good.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == what)) {
+                let mut bytes = bytes.clone();
+                bytes.iter_mut().for_each(|byte| *byte ^= 1);
+                std::fs::write(path, bytes).unwrap();
+            }
+            let damaged = files(dir.path());
+            assert!(damaged != good, "{what}");
+            let outcome = open_over(dir.path(), 4..1_000, limits());
+            let refused = matches!(outcome, Err(HotTierError::NoGoodCheckpoint { start: Offset(4), .. }));
+            assert!(refused, "{what}: {:?}", outcome.err());
+            assert!(files(dir.path()) == damaged, "{what}: files changed");
+            good.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+            let opened = open_over(dir.path(), 4..1_000, limits()).unwrap();
+            assert!(opened.iter().all(|opened| opened.writer.next_offset() == Offset(8)), "{what}");
+        }
+    }
+
+    /// Goal: checkpoints that are good, and not for this start (other sizes), are neither gone on without nor removed,
+    /// whatever the log has.
+    #[test]
+    fn checkpoints_of_other_limits_stay() {
+        let dir = checkpointed();
+        let before = files(dir.path());
+        let others = Limits { open_slots_max: limits().open_slots_max + 1, ..limits() };
+        let outcome = open_over(dir.path(), 0..1_000, others);
+        let refused = matches!(outcome, Err(HotTierError::Unread { source: RestoreError::Limits, .. }));
+        assert!(refused, "{:?}", outcome.err());
+        assert!(files(dir.path()) == before);
+    }
+
+    /// Goal: a checkpoint that is ahead of the log is refused with both offsets; one that is as far is good.
+    #[test]
+    fn a_checkpoint_ahead_of_the_log_is_refused() {
+        let dir = checkpointed();
+        let outcome = open_over(dir.path(), 0..7, limits()).err().expect("ahead");
+        assert!(outcome.to_string().contains("offset 8") && outcome.to_string().contains("offset 7"), "{outcome}");
+        assert!(open_over(dir.path(), 4..8, limits()).is_ok());
     }
 }

@@ -115,7 +115,9 @@ impl Checkpointed {
     fn is_due(&self, schedule: &Schedule) -> bool {
         let passed = self.began.elapsed();
         let much = self.failures == 0 && self.seam.log_bytes() >= schedule.log_bytes;
-        self.reader.next_offset() > self.covered.0 && (passed >= schedule.interval || much)
+        // Also once where nothing came: for the older of two, the log keeps what the newer one has.
+        let behind = self.reader.next_offset() > self.covered.0 || self.store.needed_from() < self.covered.0;
+        behind && (passed >= schedule.interval || much)
     }
 
     /// The state of now; `None`: the writer does not come by.
@@ -228,5 +230,41 @@ impl Work {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::{Limits, MemoryBudget, partition_with_runs};
+    use id_store::{DiskFiles, IdStore};
+    use types::{GapReason, LogGap, PartitionId, Timestamp};
+
+    use super::*;
+
+    /// Goal: a partition to which nothing comes any more gets a second checkpoint of the same state, so that the log may
+    /// let go of all that it holds, and then none.
+    #[test]
+    fn an_idle_partition_does_not_keep_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let (partition, budget) = (PartitionId(0), Arc::new(MemoryBudget::new(u64::MAX)));
+        let ids = IdStore::open_on_disk(&dir.path().join("ids"), &[]).unwrap();
+        let keeper = ids.keeper();
+        let store = CheckpointStore::open(Arc::new(DiskFiles::open(dir.path()).unwrap()), partition).unwrap();
+        let (mut writer, reader) =
+            partition_with_runs(partition, Offset::ZERO, Limits::default(), budget, Box::new(ids));
+        let (seam, captures) = Seam::new(store.needed_from());
+        let mut checkpointed = Checkpointed::new(reader, (Arc::new(seam), captures), store, keeper);
+        let schedule = Schedule { interval: Duration::ZERO, log_bytes: 1, bytes_per_second: 1 };
+        assert!(!checkpointed.is_due(&schedule), "nothing came yet");
+        let gap = LogGap { first: Offset::ZERO, end: Offset(1), table: None, times: None, reason: GapReason::Gone };
+        writer.pass_over(gap, Timestamp(0)).unwrap();
+        for _ in 0..2 {
+            assert!(checkpointed.is_due(&schedule));
+            let captured = Captured { capture: writer.capture(), took: Duration::ZERO };
+            checkpointed.write(&captured, &mut |_| true).unwrap();
+            checkpointed.covered = (captured.capture.next_offset(), Instant::now());
+        }
+        assert_eq!(checkpointed.store.needed_from(), Offset(1));
+        assert!(!checkpointed.is_due(&schedule));
     }
 }

@@ -74,7 +74,8 @@ impl World {
             authenticator: Authenticator::from_key(None),
             metrics: Metrics::install(),
         };
-        let storage = hot_tier::Storage { dir: dir.path().to_owned(), partitions: PARTITIONS };
+        let empty = vec![Offset::ZERO..Offset::ZERO; PARTITIONS as usize];
+        let storage = hot_tier::Storage { dir: dir.path().to_owned(), log: empty };
         let config = HotTierConfig {
             memory_bytes,
             scan_threads: 2,

@@ -22,7 +22,7 @@ use proto::{
 use service::{Authenticator, Host, HttpLimits, Metrics, Running, StartError};
 use stream_ingester::IngesterError;
 use tokio::task::JoinHandle;
-use types::{NodeId, Timestamp};
+use types::{NodeId, PartitionId, Timestamp};
 use watermark::Watermarks;
 
 use super::log_size;
@@ -81,7 +81,8 @@ impl Composed {
         let plane = ControlPlane::open(Arc::clone(&store), Arc::clone(&log), catalog_settings(config), now()).await?;
         let catalog: Arc<dyn Catalog> = Arc::new(plane.clone());
 
-        let storage = Storage { dir: dir.clone(), partitions: log.partitions() };
+        let bounds = (0..log.partitions()).map(|partition| log.bounds(PartitionId(partition)));
+        let storage = Storage { dir: dir.clone(), log: bounds.map(|bounds| bounds.start..bounds.end).collect() };
         let (addresses, hash_seed) = (config.addresses(ServiceName::HotTier), getrandom::u64()?);
         let hot = hot_tier::start(&host, addresses, config.hot_tier, hash_seed, storage).await?;
         let memory: Arc<dyn NodeMemory> = Arc::new(hot.node.clone());

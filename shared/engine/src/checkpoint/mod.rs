@@ -67,6 +67,9 @@ pub enum RestoreError {
     /// They are not what a capture of this format gives.
     #[error("the state of the partition is malformed: {0}")]
     Malformed(&'static str),
+    /// They are of another version.
+    #[error("the state of the partition is of another version")]
+    Version,
     /// It was made with other [`crate::Limits`] than those given.
     #[error("the state of the partition was made with other limits")]
     Limits,
@@ -83,9 +86,7 @@ impl From<dedup::RestoreError> for RestoreError {
         match error {
             dedup::RestoreError::Runs(fault) => Self::Ids(fault),
             dedup::RestoreError::Damaged => Self::Malformed("what was remembered of identities is damaged"),
-            dedup::RestoreError::Version(_) => {
-                Self::Malformed("what was remembered of identities is of another version")
-            }
+            dedup::RestoreError::Version(_) => Self::Version,
         }
     }
 }

@@ -1,11 +1,8 @@
 //! Reading the pieces of a checkpoint back. Each part is checked before anybody sees it.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use engine::{PieceKind, Pieces, RestoreError};
@@ -23,8 +20,8 @@ pub struct Loader {
     partition: PartitionId,
     kinds: Vec<PieceKind>,
     pieces: Vec<PieceParts>,
-    /// Those that were read from.
-    packs: HashMap<u64, Arc<dyn RunFile>>,
+    /// The one that was read from last. There may be more packs than a process may have files open.
+    pack: Option<(u64, Arc<dyn RunFile>)>,
     buffer: Vec<u8>,
     /// Bytes that were read.
     read: Arc<AtomicU64>,
@@ -34,7 +31,7 @@ impl Loader {
     pub(super) fn new(files: Arc<dyn CheckpointFiles>, manifest: &Manifest) -> Self {
         let (partition, pieces) = (manifest.partition, manifest.pieces.clone());
         let kinds = pieces.iter().map(|piece| piece.kind).collect();
-        Self { files, partition, kinds, pieces, packs: HashMap::new(), buffer: Vec::new(), read: Arc::default() }
+        Self { files, partition, kinds, pieces, pack: None, buffer: Vec::new(), read: Arc::default() }
     }
 
     /// Bytes of all pieces.
@@ -52,13 +49,11 @@ impl Loader {
     /// Reads a part into the buffer.
     fn part(&mut self, part: Part) -> Result<(), CheckpointError> {
         let name = pack_name(part.pack);
-        let file = match self.packs.get(&part.pack) {
-            Some(file) => file,
-            None => {
-                let file = self.files.open(&name).map_err(io_error("open", &name))?;
-                self.packs.entry(part.pack).or_insert(file)
-            }
+        let file = match self.pack.take() {
+            Some((pack, file)) if pack == part.pack => file,
+            _ => self.files.open(&name).map_err(io_error("open", &name))?,
         };
+        let (_, file) = self.pack.insert((part.pack, file));
         let size = file.size().map_err(io_error("look at", &name))?;
         if part.position.checked_add(part.length).is_none_or(|end| end > size) {
             return Err(CheckpointError::Damaged { name, position: part.position });

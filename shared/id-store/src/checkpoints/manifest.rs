@@ -28,6 +28,15 @@ pub(super) struct Manifest {
     pub(super) pieces: Vec<PieceParts>,
 }
 
+/// Why some bytes are no manifest of here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoManifest {
+    /// They are not what was written.
+    Damaged,
+    /// They are what another version wrote.
+    Version,
+}
+
 /// A piece and its parts, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PieceParts {
@@ -80,15 +89,26 @@ impl Manifest {
         out
     }
 
-    /// A manifest that is what was written for this partition and generation; `None`: it is not.
-    pub(super) fn decode(bytes: &[u8], partition: PartitionId, generation: u64) -> Option<Self> {
-        let (body, checksum) = bytes.split_last_chunk::<8>()?;
+    /// A manifest that is what was written for this partition and generation.
+    pub(super) fn decode(bytes: &[u8], partition: PartitionId, generation: u64) -> Result<Self, NoManifest> {
+        let (body, checksum) = bytes.split_last_chunk::<8>().ok_or(NoManifest::Damaged)?;
         if xxh3_64_with_seed(body, seed(&[partition.0.into(), generation])) != u64::from_le_bytes(*checksum) {
-            return None;
+            return Err(NoManifest::Damaged);
         }
         let mut left = Bytes(body);
-        let head = [left.u32()?, left.u32()?, left.u32()?, left.u32()?];
-        if head != [u32::from_le_bytes(MAGIC), VERSION, FORMAT, partition.0] || left.u64()? != generation {
+        // Whoever writes another version keeps the checksum, the magic and where the versions are.
+        let [magic, version, format] = [left.array(), left.array(), left.array()];
+        if magic != Some(MAGIC) {
+            return Err(NoManifest::Damaged);
+        }
+        if [version, format] != [VERSION, FORMAT].map(|number| Some(number.to_le_bytes())) {
+            return Err(NoManifest::Version);
+        }
+        Self::decode_body(left, partition, generation).ok_or(NoManifest::Damaged)
+    }
+
+    fn decode_body(mut left: Bytes<'_>, partition: PartitionId, generation: u64) -> Option<Self> {
+        if left.u32()? != partition.0 || left.u64()? != generation {
             return None;
         }
         let next_offset = Offset(left.u64()?);

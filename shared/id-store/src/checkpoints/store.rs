@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fmt, fs, io,
+    fmt, fs,
+    io::{self, ErrorKind},
     sync::Arc,
 };
 
@@ -11,7 +12,7 @@ use types::{Offset, PartitionId};
 
 use super::{
     load::Loader,
-    manifest::{Manifest, Part, PieceParts, part_checksum},
+    manifest::{Manifest, NoManifest, Part, PieceParts, part_checksum},
     plan::{Step, steps},
 };
 use crate::files::{DiskFiles, NewRunFile, RunFiles};
@@ -20,6 +21,9 @@ use crate::files::{DiskFiles, NewRunFile, RunFiles};
 const PACK_BYTES: u64 = 32 << 20;
 /// Bytes given to the file at a time.
 const WRITE_BYTES: usize = 1 << 20;
+/// A shorter pack is small: with more of these than [`SMALL_PACKS_MAX`] they are given up together, for a longer one.
+const SMALL_PACK_BYTES: u64 = 8 << 20;
+const SMALL_PACKS_MAX: usize = 16;
 /// Generations that stay.
 const GENERATIONS: usize = 2;
 
@@ -59,9 +63,27 @@ pub enum CheckpointError {
         /// Where the part begins.
         position: u64,
     },
+    /// It is whole, and made by another version.
+    #[error("{name} is of another version of checkpoints")]
+    Version {
+        /// The file.
+        name: String,
+    },
     /// Whoever paces the writing wants it to end.
     #[error("the writing was stopped")]
     Stopped,
+}
+
+impl CheckpointError {
+    /// Whether what could not be used may be good for a later start or another version, other than what is lost.
+    #[must_use]
+    pub fn may_be_good(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => !matches!(source.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof),
+            Self::Version { .. } => true,
+            Self::Damaged { .. } | Self::Stopped => false,
+        }
+    }
 }
 
 /// For `map_err`: what was tried with which file.
@@ -107,6 +129,8 @@ pub struct CheckpointStore {
     packs: BTreeMap<u64, u64>,
     next_generation: u64,
     next_pack: u64,
+    /// Why a manifest that is there was not read.
+    unread: Option<CheckpointError>,
 }
 
 impl fmt::Debug for CheckpointStore {
@@ -152,6 +176,7 @@ impl CheckpointStore {
             packs: BTreeMap::new(),
             next_generation: after(&generations),
             next_pack: after(&packs),
+            unread: None,
         };
         for generation in generations.into_iter().rev() {
             match store.read_manifest(generation) {
@@ -160,6 +185,9 @@ impl CheckpointStore {
                 Err(error) => {
                     let partition = partition.0;
                     tracing::error!(partition, error = &error as &dyn std::error::Error, "a checkpoint cannot be used");
+                    if error.may_be_good() {
+                        store.unread = Some(error);
+                    }
                 }
             }
         }
@@ -174,8 +202,11 @@ impl CheckpointStore {
             Ok(bytes)
         });
         let bytes = bytes.map_err(io_error("read", &name))?;
-        let manifest = Manifest::decode(&bytes, self.partition, generation);
-        manifest.ok_or(CheckpointError::Damaged { name, position: 0 })
+        match Manifest::decode(&bytes, self.partition, generation) {
+            Ok(manifest) => Ok(manifest),
+            Err(NoManifest::Version) => Err(CheckpointError::Version { name }),
+            Err(NoManifest::Damaged) => Err(CheckpointError::Damaged { name, position: 0 }),
+        }
     }
 
     /// The partition.
@@ -225,9 +256,20 @@ impl CheckpointStore {
         }
     }
 
-    /// Goes on without any of the generations that are there: none was any good. They go with the next checkpoint.
-    pub fn start_over(&mut self) {
+    /// Whether a checkpoint was ever begun here, whatever became of it.
+    #[must_use]
+    pub fn was_used(&self) -> bool {
+        self.next_generation > 0 || self.next_pack > 0
+    }
+
+    /// Goes on without any of the generations that are there: none was any good. They go with the next checkpoint that is
+    /// written.
+    ///
+    /// # Errors
+    /// One of them was not read, as the system has it or for its version, and may be good.
+    pub fn start_over(&mut self) -> Result<(), CheckpointError> {
         self.retained.clear();
+        self.unread.take().map_or(Ok(()), Err)
     }
 
     /// The number that the next checkpoint has.
@@ -241,23 +283,21 @@ impl CheckpointStore {
     /// # Errors
     /// See [`CheckpointError`]. The generations that are there stay as they were.
     pub fn write(&mut self, capture: &Capture, pause: &mut Paused<'_>) -> Result<Written, CheckpointError> {
-        let generation = self.next_generation;
+        let (generation, pack) = (self.next_generation, self.next_pack);
         self.next_generation += 1;
-        let outcome = self.write_generation(generation, capture, pause);
-        let written = match outcome {
-            Ok(Made { manifest, known, packs }) => {
-                let bytes = packs.values().sum();
-                self.retained.push(manifest);
-                self.known = known;
-                self.packs.extend(packs);
-                let over = self.retained.len() > GENERATIONS;
-                let dropped = over.then(|| self.retained.remove(0).generation);
-                Ok(Written { generation, bytes, dropped })
-            }
-            Err(error) => Err(error),
-        };
-        // Also what there is of one that failed: it takes room that may be the very thing that is lacking.
-        if let Err(error) = self.sweep() {
+        let written = self.write_generation(generation, capture, pause).map(|Made { manifest, known, packs }| {
+            let bytes = packs.values().sum();
+            self.retained.push(manifest);
+            self.known = known;
+            self.packs.extend(packs);
+            let over = self.retained.len() > GENERATIONS;
+            let dropped = over.then(|| self.retained.remove(0).generation);
+            Written { generation, bytes, dropped }
+        });
+        // What there is of one that failed goes, as it takes room that may be the very thing that is lacking; all that was
+        // there before goes for one that succeeded alone.
+        let swept = if written.is_ok() { self.sweep(0, 0) } else { self.sweep(generation, pack) };
+        if let Err(error) = swept {
             tracing::warn!(partition = self.partition.0, %error, "old files of checkpoints cannot be removed");
         }
         written
@@ -311,27 +351,32 @@ impl CheckpointStore {
         self.files.sync_names().map_err(io_error("sync names after", &name))
     }
 
-    /// Packs of which less than half is still good.
+    /// Packs of which less than half is still good, and the small ones where there are many.
     fn given_up(&self, pieces: &[Piece<'_>]) -> BTreeSet<u64> {
         let mut good: BTreeMap<u64, u64> = BTreeMap::new();
         let parts = pieces.iter().filter_map(|piece| self.known.get(&piece.name()?)).flatten();
         parts.for_each(|part| *good.entry(part.pack).or_default() += part.length);
-        let little = |(pack, bytes): (&u64, &u64)| self.packs.get(pack).is_some_and(|all| bytes * 2 < *all);
-        good.iter().filter(|(pack, bytes)| little((pack, bytes))).map(|(pack, _)| *pack).collect()
+        let all = |pack: &u64| self.packs.get(pack).copied();
+        let (little, most): (BTreeMap<u64, u64>, BTreeMap<u64, u64>) =
+            good.into_iter().partition(|(pack, bytes)| all(pack).is_some_and(|all| bytes * 2 < all));
+        let small: Vec<u64> =
+            most.into_keys().filter(|pack| all(pack).is_some_and(|all| all < SMALL_PACK_BYTES)).collect();
+        let merged = if small.len() > SMALL_PACKS_MAX { small } else { Vec::new() };
+        little.into_keys().chain(merged).collect()
     }
 
-    /// Removes all files that no retained manifest needs.
-    fn sweep(&mut self) -> io::Result<()> {
+    /// Removes the files that no retained manifest needs, of these numbers and greater ones.
+    fn sweep(&mut self, from_generation: u64, from_pack: u64) -> io::Result<()> {
         let packs: BTreeSet<u64> = self.retained.iter().flat_map(Manifest::parts).map(|part| part.pack).collect();
         let manifests: BTreeSet<u64> = self.retained.iter().map(|manifest| manifest.generation).collect();
         self.packs.retain(|pack, _| packs.contains(pack));
         let (mut of_manifests, mut of_packs) = (Vec::new(), Vec::new());
         for name in self.files.list()? {
-            if number_of(&name, ".pack").is_some_and(|pack| !packs.contains(&pack)) {
+            let generation = number_of(&name, ".checkpoint").filter(|generation| !manifests.contains(generation));
+            let begun = number_of(&name, ".checkpoint.new");
+            if number_of(&name, ".pack").is_some_and(|pack| pack >= from_pack && !packs.contains(&pack)) {
                 of_packs.push(name);
-            } else if name.ends_with(".new")
-                || number_of(&name, ".checkpoint").is_some_and(|generation| !manifests.contains(&generation))
-            {
+            } else if generation.or(begun).is_some_and(|generation| generation >= from_generation) {
                 of_manifests.push(name);
             }
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use codec::{BlockHeader, BodyBuilder, BodyView, EventRef};
-use engine::{HeapRuns, Limits, MemoryBudget, Reader, Writer, partition, restore};
+use engine::{HeapRuns, Limits, MemoryBudget, Pieces, Reader, Writer, partition, restore};
 use types::{Generation, Offset, PartitionId, SchemaVersion, TableId, TableKey, TenantId, Timestamp};
 
 use super::{CheckpointError, CheckpointFiles, CheckpointStore};
@@ -234,7 +234,7 @@ fn start(disk: &Disk) -> (CheckpointStore, Writer, Reader, usize) {
             Err(error) => assert!(!error.to_string().is_empty()),
         }
     }
-    store.start_over();
+    store.start_over().expect("nothing that may be good");
     let (writer, reader) = fresh();
     (store, writer, reader, generations.len())
 }
@@ -395,4 +395,47 @@ fn a_stopped_writing_leaves_nothing() {
     assert!(matches!(stopped, Err(CheckpointError::Stopped)), "{stopped:?}");
     assert_eq!(disk.bytes(), bytes);
     assert_eq!(all_of(&start(&disk).2), expected(Offset(30)));
+}
+
+/// Goal: a state of many small pieces lies in few packs, however little each checkpoint adds, and one file at a time is open
+/// to read it.
+#[test]
+fn packs_stay_few() {
+    let disk = Disk::default();
+    let limits = Limits { segment_rows_first: 64, segment_rows_max: 64, ..Limits::default() };
+    let (mut writer, _) = partition(PARTITION, Offset::ZERO, limits, Arc::new(MemoryBudget::new(u64::MAX)));
+    let mut store = open(&disk);
+    let (mut most, mut written) = (0, 0);
+    for _ in 0..100 {
+        apply(&mut writer, 1);
+        written = write(&mut store, &writer).expect("a good disk");
+        most = most.max(disk.state().names.keys().filter(|name| name.ends_with(".pack")).count());
+    }
+    assert!((17..40).contains(&most), "{most} packs, {written} bytes");
+    let mut loader = store.loader(store.generations()[1].number).expect("it is there");
+    for piece in 0..loader.kinds().len() as u32 {
+        loader.read(piece, &mut |_| Ok(())).expect("a good disk");
+        // Beside the names, on the disk and in its cache.
+        let open = disk.state().names.values().filter(|contents| Arc::strong_count(contents) > 2).count();
+        assert!(open <= 1, "{open} files are open");
+    }
+}
+
+/// Goal: checkpoints that are no good stay until another one is written: a writing that fails removes none.
+#[test]
+fn a_failed_writing_removes_nothing_of_before() {
+    let disk = Disk::default();
+    let (mut store, mut writer, _, _) = start(&disk);
+    for _ in 0..2 {
+        apply(&mut writer, 30);
+        write(&mut store, &writer).expect("a good disk");
+    }
+    let names: Vec<_> = disk.state().names.keys().cloned().collect();
+    let mut store = open(&disk);
+    store.start_over().expect("nothing that may be good");
+    let stopped = store.write(&writer.capture(), &mut |_| false);
+    assert!(matches!(stopped, Err(CheckpointError::Stopped)), "{stopped:?}");
+    assert!(disk.state().names.keys().eq(&names));
+    write(&mut store, &writer).expect("a good disk");
+    assert!(!disk.state().names.keys().any(|name| names.contains(name)));
 }
