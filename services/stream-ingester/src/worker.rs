@@ -152,7 +152,6 @@ impl Worker {
 
     /// Takes records from the log.
     fn take(&mut self, wait: Duration) -> Result<Step, Stopped> {
-        self.finish_recovery();
         self.records.clear();
         self.applied = 0;
         if self.reader.is_none() {
@@ -161,6 +160,8 @@ impl Worker {
                 Err(error) => return self.cannot_read(error),
             }
         }
+        // Not before the log has an offset to go on from: with a log that ends before the state, nothing is recovered.
+        self.finish_recovery();
         let appended_bytes = self.means.log.appended_bytes(self.partition());
         let reader = self.reader.as_mut().expect("opened above");
         match reader.poll(POLL_BYTES, wait, &mut self.records) {

@@ -99,6 +99,9 @@ impl EventLog for FakeLog {
         if from.0 < self.start {
             return Err(ReadError::Gap { partition, wanted: from, start: Offset(self.start) });
         }
+        if from.0 > RECORDS {
+            return Err(ReadError::NoSuchOffset { partition, wanted: from });
+        }
         Ok(Box::new(FakeReader { log: self.clone(), next: from.0 }))
     }
 
@@ -290,4 +293,23 @@ fn a_lost_change_of_a_table_stops_the_partition() {
     let (passed, _, stopped) = run_over(FakeLog { damaged: [(2, Some(control))].into(), ..FakeLog::default() });
     assert_eq!(passed, []);
     assert!(matches!(stopped, Stopped::Unreadable(_)), "{stopped}");
+}
+
+/// Goal: a partition whose state is ahead of its log stops without ever having recovered: nothing that is appended at the
+/// offsets between would be applied.
+#[test]
+fn a_state_ahead_of_the_log_is_never_recovered() {
+    let log = FakeLog::default();
+    let progress = Arc::new(PartitionProgress::new(PARTITION));
+    let applied = Arc::new(AtomicU64::new(RECORDS + 1));
+    let writer = FakeWriter { applied, refusals: 0, stop: Shutdown::new(), passed: Arc::default() };
+    let means = Means {
+        log: Arc::new(log),
+        progress: Arc::clone(&progress),
+        health: Health::starting("test", "0"),
+        stop: Shutdown::new(),
+    };
+    let stopped = Worker::new(means, Box::new(writer), 2).run();
+    assert!(matches!(stopped, Stopped::Read(ReadError::NoSuchOffset { .. })), "{stopped}");
+    assert!(!progress.snapshot().recovered);
 }
