@@ -84,12 +84,18 @@ pub struct DiskFiles {
 }
 
 impl DiskFiles {
-    /// Makes the directory where it is not there.
+    /// Makes the directory where it is not there, durably: what lies in it is no more durable than its name.
     ///
     /// # Errors
     /// As the system has it.
     pub fn open(dir: &Path) -> io::Result<Self> {
+        let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
         fs::create_dir_all(dir)?;
+        for made in missing {
+            // The parent of a relative path's first part is where the process is.
+            let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            File::open(parent)?.sync_all()?;
+        }
         Ok(Self { dir: dir.to_owned() })
     }
 
