@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use codec::{BlockError, BlockHeader, BlockKind, BodyView, ControlError, ControlRecord};
-use engine::{ApplyError, Writer, gap_of};
+use engine::{ApplyError, RunFault, Writer, gap_of};
 use proto::hot_tier::{NotApplied, PartitionWriter};
 use tokio::sync::watch;
 use types::{ApiError, GapReason, LogGap, Offset, PartitionId, Timestamp};
@@ -103,8 +103,14 @@ impl PartitionWriter for NodeWriter {
     ) -> Result<(), NotApplied> {
         let applied = self.apply_record(offset, append_time, header, body);
         match &applied {
-            Err(error @ RecordError::Engine(ApplyError::Ids(_))) => {
+            Err(error @ RecordError::Engine(ApplyError::Ids(RunFault::Io(_)))) => {
                 return Err(NotApplied::TryAgain(ApiError::unavailable(error.to_string())));
+            }
+            // No try finds other bytes; a restart reads the ids again, or goes back to where they are good.
+            Err(error @ RecordError::Engine(ApplyError::Ids(_))) => {
+                let message =
+                    format!("offset {offset} cannot be judged, so nothing from it on is applied; restart: {error}");
+                return Err(NotApplied::Stop(ApiError::internal(message)));
             }
             Err(RecordError::Control(error)) => return Err(stop(offset, error)),
             // The engine has passed over what it refused; what did not come so far is left to do.
@@ -155,10 +161,7 @@ impl PartitionWriter for NodeWriter {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    };
+    use std::sync::{Arc, Mutex};
 
     use codec::{BodyBuilder, EventRef};
     use engine::{
@@ -170,7 +173,7 @@ mod tests {
     use super::*;
 
     /// Runs that cannot be read for a while.
-    struct Away(HeapRuns, Arc<AtomicBool>);
+    struct Away(HeapRuns, Arc<Mutex<Option<RunFault>>>);
 
     impl IdRuns for Away {
         fn new_set(&mut self) -> RunSet {
@@ -186,10 +189,8 @@ mod tests {
         }
 
         fn confirm(&mut self, set: RunSet, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
-            if self.1.load(Relaxed) {
-                return Err(RunFault::Io(std::io::ErrorKind::Other));
-            }
-            self.0.confirm(set, suspects, found)
+            let fault = *self.1.lock().unwrap();
+            fault.map_or_else(|| self.0.confirm(set, suspects, found), Err)
         }
 
         fn drop_set(&mut self, set: RunSet) {
@@ -224,10 +225,11 @@ mod tests {
         (body.header(key, SchemaVersion(1), PartitionId(0), None), body.bytes.to_vec())
     }
 
-    /// Goal: a record that cannot be judged is not consumed, and is judged right once its ids can be read again.
+    /// Goal: a record that cannot be judged is not consumed, and is judged right once its ids can be read again; where they
+    /// are damaged, no more tries are made.
     #[test]
     fn records_wait_for_their_ids() {
-        let away = Arc::new(AtomicBool::new(false));
+        let away = Arc::new(Mutex::new(None));
         let runs = Box::new(Away(HeapRuns::default(), Arc::clone(&away)));
         let limits = Limits { recent_ids_max: 1, ..Limits::default() };
         let budget = Arc::new(MemoryBudget::new(u64::MAX));
@@ -242,11 +244,15 @@ mod tests {
         for (offset, id) in [(0, 1), (1, 2), (2, 3)] {
             assert_eq!(apply(offset, id), (Ok(()), Offset(offset + 1)));
         }
-        away.store(true, Relaxed);
+        *away.lock().unwrap() = Some(RunFault::Damaged(RunId(0)));
+        let (stops, next) = apply(3, 1);
+        assert!(matches!(stops, Err(NotApplied::Stop(_))), "{stops:?}");
+        assert_eq!(next, Offset(3));
+        *away.lock().unwrap() = Some(RunFault::Io(std::io::ErrorKind::Other));
         let (waits, next) = apply(3, 1);
         assert!(matches!(waits, Err(NotApplied::TryAgain(_))), "{waits:?}");
         assert_eq!(next, Offset(3));
-        away.store(false, Relaxed);
+        *away.lock().unwrap() = None;
         assert_eq!(apply(3, 1), (Ok(()), Offset(4)));
         let status = reader.table_status(block(1).0.key).unwrap();
         assert_eq!((status.live, status.duplicate), (3, 1));

@@ -9,6 +9,7 @@ mod progress;
 pub mod worker;
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -112,13 +113,17 @@ pub async fn start(
 
 fn spawn(worker: Worker, progress: Arc<PartitionProgress>, health: Health) -> std::io::Result<JoinHandle<()>> {
     let partition = worker.partition().0;
-    thread::Builder::new().name(format!("partition-{partition}")).spawn(move || match worker.run() {
-        Stopped::Closed => tracing::debug!(partition, "partition closed"),
-        stopped => {
-            progress.stopped();
-            health.degrade("partition-stopped", format!("partition {partition} stopped: {stopped}"));
-            tracing::error!(partition, error = %stopped, "partition stopped; its answers grow stale until a restart");
-        }
+    thread::Builder::new().name(format!("partition-{partition}")).spawn(move || {
+        // What panics beside the applying of a record (eviction, the log's reader) is to show as well.
+        let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
+        let why = match ended {
+            Ok(Stopped::Closed) => return tracing::debug!(partition, "partition closed"),
+            Ok(stopped) => stopped.to_string(),
+            Err(_) => "its thread panicked".to_owned(),
+        };
+        progress.stopped();
+        health.degrade("partition-stopped", format!("partition {partition} stopped: {why}"));
+        tracing::error!(partition, error = %why, "partition stopped; its answers grow stale until a restart");
     })
 }
 

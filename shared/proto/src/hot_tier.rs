@@ -15,8 +15,8 @@ pub enum NotApplied {
     PassedOver(ApiError),
     /// Something that it needs is away for now. Nothing happened: the same record is still the next one, to be tried again.
     TryAgain(ApiError),
-    /// It changes a table and cannot be read. Nothing happened, and nothing behind it may be applied: what that means hangs
-    /// on it.
+    /// It changes a table and cannot be read, or cannot be judged as the ids of earlier events are damaged. Nothing
+    /// happened, and nothing behind it may be applied: what that means hangs on it.
     Stop(ApiError),
 }
 
