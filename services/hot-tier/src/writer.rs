@@ -62,6 +62,7 @@ impl NodeWriter {
             BlockKind::Control => match ControlRecord::decode(body)? {
                 ControlRecord::TableConfigured(table) => self.engine.configure(offset, append_time, &table)?,
                 ControlRecord::TableDropped(key) => self.engine.drop_table(offset, append_time, key)?,
+                ControlRecord::Tick => self.engine.tick(offset, append_time)?,
             },
         }
         Ok(())
@@ -130,7 +131,7 @@ impl PartitionWriter for NodeWriter {
     fn pass_over(&mut self, end: Offset, reason: GapReason, header: Option<&BlockHeader>) -> Result<(), NotApplied> {
         let first = self.engine.next_offset();
         let gap = match header {
-            Some(header) if header.kind == BlockKind::Control => {
+            Some(header) if ControlRecord::changes_table(header) => {
                 return Err(stop(first, &format!("its record is {}", reason.name())));
             }
             Some(header) => gap_of(first, header, reason),
@@ -147,6 +148,10 @@ impl PartitionWriter for NodeWriter {
         if let Some(seam) = &self.checkpoints {
             seam.offer(&self.engine);
         }
+    }
+
+    fn due_at(&self) -> Option<Timestamp> {
+        self.engine.due_at()
     }
 
     fn needed_from(&self) -> Offset {

@@ -6,6 +6,7 @@
 
 mod lag;
 mod progress;
+pub mod ticks;
 pub mod worker;
 
 use std::{
@@ -98,10 +99,12 @@ pub async fn start(
         threads.push(spawn(worker, progress, health.clone()).map_err(IngesterError::Thread)?);
     }
     let lag = Arc::new(LagGauge::default());
-    let following = tokio::spawn(lag::follow(Arc::clone(&lag), deps.log, partitions.clone()));
+    let following = tokio::spawn(lag::follow(Arc::clone(&lag), Arc::clone(&deps.log), partitions.clone()));
+    let ticking = tokio::spawn(ticks::keep(deps.log, partitions.clone(), lag::now));
     let reporting = tokio::spawn(report(health, partitions));
     let running = running.on_stopped(async move {
         following.abort();
+        ticking.abort();
         reporting.abort();
         stop.trigger();
         // Joining blocks, and the threads end within one poll or batch.
@@ -122,7 +125,7 @@ fn spawn(worker: Worker, progress: Arc<PartitionProgress>, health: Health) -> st
             Err(_) => "its thread panicked".to_owned(),
         };
         progress.stopped();
-        health.degrade("partition-stopped", format!("partition {partition} stopped: {why}"));
+        health.degrade_part("partition-stopped", partition, format!("partition {partition} stopped: {why}"));
         tracing::error!(partition, error = %why, "partition stopped; its answers grow stale until a restart");
     })
 }
@@ -152,6 +155,7 @@ async fn report(health: Health, partitions: Vec<Arc<PartitionProgress>>) {
 fn describe() {
     describe_counter!("truenow_ingester_rows_applied_total", "Events applied to a partition since the start.");
     describe_counter!("truenow_ingester_records_refused_total", "Log records that a partition could not apply.");
+    describe_counter!("truenow_ingester_ticks_total", "Records appended to move the time of idle partitions.");
     describe_gauge!("truenow_ingester_next_offset", "The offset that a partition applies next.");
     describe_gauge!("truenow_ingester_partition_up", "1 while a partition's thread runs, 0 after it stopped.");
 }

@@ -1,11 +1,11 @@
 //! How far each partition's thread is, for health and metrics. Counters only: the writer alone knows what is applied.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
-use types::{Offset, PartitionId};
+use types::{Offset, PartitionId, Timestamp};
 
-/// One partition's progress. All fields are statistics: written by the partition's thread, read by health and metrics,
-/// ordered with nothing, hence Relaxed.
+/// One partition's progress. All fields are statistics: written by the partition's thread, read by health, metrics
+/// and ticks, ordered with nothing, hence Relaxed.
 #[derive(Debug)]
 pub struct PartitionProgress {
     partition: PartitionId,
@@ -16,6 +16,8 @@ pub struct PartitionProgress {
     /// Of what [`EventLog::appended_bytes`](event_log::EventLog::appended_bytes) counts of the partition, what is applied.
     applied_bytes: AtomicU64,
     refused: AtomicU64,
+    /// See [`PartitionWriter::due_at`](proto::hot_tier::PartitionWriter::due_at); the end of time where there is none.
+    due_at: AtomicI64,
     recovered: AtomicBool,
     stopped: AtomicBool,
 }
@@ -32,6 +34,7 @@ impl PartitionProgress {
             rows: AtomicU64::new(0),
             applied_bytes: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            due_at: AtomicI64::new(i64::MAX),
             recovered: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         }
@@ -73,6 +76,14 @@ impl PartitionProgress {
     pub(crate) fn refused(&self, next: Offset) {
         self.next_offset.store(next.0, Relaxed);
         self.refused.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn due(&self, at: Option<Timestamp>) {
+        self.due_at.store(at.unwrap_or(Timestamp::MAX).0, Relaxed);
+    }
+
+    pub(crate) fn due_at(&self) -> Timestamp {
+        Timestamp(self.due_at.load(Relaxed))
     }
 
     pub(crate) fn recovered(&self) {

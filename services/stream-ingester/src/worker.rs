@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use codec::BlockHeader;
 use event_log::{EventLog, LogReader, ReadError, Record};
 use proto::hot_tier::{NotApplied, PartitionWriter};
 use service::{Health, Shutdown};
@@ -168,7 +169,7 @@ impl Worker {
             Ok(0) => {
                 self.not_away();
                 self.means.progress.caught_up(appended_bytes);
-                self.writer.housekeep();
+                self.housekeep();
                 self.release();
                 Ok(Step::Idle)
             }
@@ -187,7 +188,11 @@ impl Worker {
             ReadError::Closed => return Err(Stopped::Closed),
             ReadError::Io(error) => {
                 tracing::error!(partition, %error, "the log cannot be read; trying again");
-                self.means.health.degrade(WAITING, format!("partition {partition} waits: read the log: {error}"));
+                self.means.health.degrade_part(
+                    WAITING,
+                    partition,
+                    format!("partition {partition} waits: read the log: {error}"),
+                );
                 return Ok(self.away());
             }
             ReadError::NoSuchOffset { .. } => return Err(Stopped::Read(error)),
@@ -197,6 +202,9 @@ impl Worker {
         let (first, why) = (self.writer.next_offset(), reason.name());
         self.writer.pass_over(end, reason, header).map_err(unreadable)?;
         tracing::error!(partition, first = first.0, end = end.0, why, %error, "records are missing from here on");
+        if let Some(header) = header {
+            count_bytes(&self.means, self.recover_to, first, header);
+        }
         self.means.progress.refused(end);
         // The next look starts behind the gap.
         self.reader = None;
@@ -212,7 +220,7 @@ impl Worker {
             }
             self.applied += 1;
         }
-        self.writer.housekeep();
+        self.housekeep();
         if self.applied == self.records.len() {
             self.release();
         }
@@ -228,18 +236,17 @@ impl Worker {
         let (partition, offset) = (writer.partition().0, record.offset.0);
         match applied {
             Ok(Ok(())) => {
-                if self.recover_to.is_none_or(|end| end <= record.offset) {
-                    self.means.progress.bytes_applied(u64::from(record.header.body_len));
-                }
+                count_bytes(&self.means, self.recover_to, record.offset, &record.header);
                 self.means.progress.applied(record.offset.next(), u64::from(record.header.rows));
             }
             Ok(Err(NotApplied::PassedOver(error))) => {
+                count_bytes(&self.means, self.recover_to, record.offset, &record.header);
                 self.means.progress.refused(record.offset.next());
                 tracing::error!(partition, offset, %error, "a record cannot be applied and is passed over");
             }
             Ok(Err(NotApplied::TryAgain(error))) => {
                 tracing::error!(partition, offset, %error, "a record has to wait; trying again");
-                self.means.health.degrade(WAITING, format!("partition {partition} waits: {error}"));
+                self.means.health.degrade_part(WAITING, partition, format!("partition {partition} waits: {error}"));
                 return Ok(false);
             }
             Ok(Err(error @ NotApplied::Stop(_))) => return Err(unreadable(error)),
@@ -254,7 +261,7 @@ impl Worker {
     fn not_away(&mut self) {
         if self.retry > RETRY_MIN {
             self.retry = RETRY_MIN;
-            self.means.health.recover(WAITING);
+            self.means.health.recover_part(WAITING, self.partition().0);
         }
     }
 
@@ -273,6 +280,11 @@ impl Worker {
         }
     }
 
+    fn housekeep(&mut self) {
+        self.writer.housekeep();
+        self.means.progress.due(self.writer.due_at());
+    }
+
     /// Lets the log drop what the writer needs no more.
     fn release(&self) {
         self.means.log.release_before(self.partition(), self.writer.needed_from());
@@ -284,6 +296,13 @@ impl Worker {
             self.writer.recovered();
             self.means.progress.recovered();
         }
+    }
+}
+
+/// A record that came since the start waits no more, whatever became of it.
+fn count_bytes(means: &Means, recover_to: Option<Offset>, offset: Offset, header: &BlockHeader) {
+    if recover_to.is_none_or(|end| end <= offset) {
+        means.progress.bytes_applied(u64::from(header.body_len));
     }
 }
 

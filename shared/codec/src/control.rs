@@ -1,4 +1,5 @@
-//! Control records: what a partition learns of a table, between its blocks of events. JSON, for there are few of them.
+//! Control records: what a partition learns of a table, or of the time, between its blocks of events. JSON, for there are few
+//! of them.
 //!
 //! A record says all that a partition needs, so that a replay needs no metadata. Fields that a reader does not know are
 //! passed over, and new fields have defaults: nodes of two versions read each other's records, because what is added
@@ -7,20 +8,30 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use types::{
-    ColumnDef, ColumnKind, Generation, Interval, PartitionId, Rollup, Schema, SchemaVersion, Table, TableId, TableKey,
-    TableName, TableSettings, TenantId,
+    AppenderId, ColumnDef, ColumnKind, Generation, Interval, PartitionId, Rollup, Schema, SchemaVersion, Table,
+    TableId, TableKey, TableName, TableSettings, TenantId, Timestamp,
     limits::{DEDUP_WINDOW_US_DEFAULT, MAX_FUTURE_US_DEFAULT},
 };
+use xxhash_rust::xxh3::xxh3_64;
 
-/// A change of a table, as it stands in the log.
+use crate::{BlockHeader, BlockKind};
+
+/// The key of records that are about no table: no tenant and no table has the number 0.
+const NO_TABLE: TableKey = TableKey { tenant: TenantId(0), table: TableId(0), generation: Generation(0) };
+
+/// A change of a table, or a step of the time, as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlRecord {
     /// The table as it is from here on: its creation, or columns or settings that changed.
     TableConfigured(Arc<Table>),
     /// This life of the table has ended.
     TableDropped(TableKey),
+    /// Nothing but its append time, which is the only clock that a partition has: without records nothing would ever be old
+    /// enough to be forgotten.
+    Tick,
 }
 
 /// Why bytes are no control record.
@@ -38,12 +49,43 @@ pub enum ControlError {
 }
 
 impl ControlRecord {
-    /// The table that it is about.
+    /// The header and the body of its block for a partition, as of a version of the table's schema. What the appender says in
+    /// the header is the log's to fill.
+    #[must_use]
+    pub fn block(&self, schema_version: SchemaVersion, partition: PartitionId) -> (BlockHeader, Bytes) {
+        let body = Bytes::from(self.encode());
+        let header = BlockHeader {
+            kind: BlockKind::Control,
+            key: self.key(),
+            schema_version,
+            partition,
+            rows: 0,
+            // Far below 4 GiB: a table has a bounded number of columns, with bounded names.
+            body_len: body.len() as u32,
+            body_checksum: xxh3_64(&body),
+            appender: AppenderId(0),
+            appender_rows: 0,
+            time_min: Timestamp(0),
+            time_max: Timestamp(0),
+            batch: None,
+            times_given: false,
+        };
+        (header, body)
+    }
+
+    /// Whether a block changes a table, as far as its header says: what lies behind such a block may hang on it.
+    #[must_use]
+    pub fn changes_table(header: &BlockHeader) -> bool {
+        header.kind == BlockKind::Control && header.key != NO_TABLE
+    }
+
+    /// The table that it is about; that of no table where it is about none.
     #[must_use]
     pub fn key(&self) -> TableKey {
         match self {
             Self::TableConfigured(table) => table.key,
             Self::TableDropped(key) => *key,
+            Self::Tick => NO_TABLE,
         }
     }
 
@@ -53,6 +95,7 @@ impl ControlRecord {
         let wire = match self {
             Self::TableConfigured(table) => WireRecord::TableConfigured(Box::new(WireTable::from(table.as_ref()))),
             Self::TableDropped(key) => WireRecord::TableDropped(WireKey::from(*key)),
+            Self::Tick => WireRecord::Tick {},
         };
         serde_json::to_vec(&wire).expect("the wire form has only strings as keys")
     }
@@ -65,6 +108,7 @@ impl ControlRecord {
         Ok(match serde_json::from_slice(body)? {
             WireRecord::TableConfigured(table) => Self::TableConfigured(Arc::new(Table::try_from(*table)?)),
             WireRecord::TableDropped(key) => Self::TableDropped(key.into()),
+            WireRecord::Tick {} => Self::Tick,
         })
     }
 }
@@ -74,6 +118,7 @@ impl ControlRecord {
 enum WireRecord {
     TableConfigured(Box<WireTable>),
     TableDropped(WireKey),
+    Tick {},
 }
 
 #[derive(Serialize, Deserialize)]
@@ -312,8 +357,16 @@ mod tests {
     /// Goal: records survive their bytes in full.
     #[test]
     fn records_round_trip() {
-        for record in [ControlRecord::TableConfigured(Arc::new(table())), ControlRecord::TableDropped(table().key)] {
-            assert_eq!(ControlRecord::decode(&record.encode()).unwrap(), record);
+        let records = [
+            ControlRecord::TableConfigured(Arc::new(table())),
+            ControlRecord::TableDropped(table().key),
+            ControlRecord::Tick,
+        ];
+        for record in records {
+            let (header, body) = record.block(SchemaVersion(9), PartitionId(7));
+            assert_eq!(ControlRecord::decode(&body).unwrap(), record);
+            assert_eq!(BlockHeader::decode(&header.encode()).unwrap(), header);
+            assert_eq!(ControlRecord::changes_table(&header), record != ControlRecord::Tick);
         }
     }
 
@@ -329,6 +382,7 @@ mod tests {
         assert_eq!((&table.settings, table.identity_seed), (&TableSettings::default(), 0));
         let none = std::str::from_utf8(earlier).unwrap().replace("[0]", "[]");
         assert!(matches!(ControlRecord::decode(none.as_bytes()), Err(ControlError::NoPartitions)));
+        assert_eq!(ControlRecord::decode(br#"{"record":"tick","late":7}"#).unwrap(), ControlRecord::Tick);
         assert!(ControlRecord::decode(br#"{"record":"table_painted"}"#).is_err());
         assert!(ControlRecord::decode(b"").is_err());
     }

@@ -43,7 +43,7 @@ const FLAG_TIMES_GIVEN: u8 = 2;
 pub enum BlockKind {
     /// Columns of events.
     Events,
-    /// A control record: a change of a table.
+    /// A control record: a change of a table, or a tick of the time.
     Control,
 }
 

@@ -154,6 +154,11 @@ impl TableWriter {
         self.dedup.look_after(append_time, means.runs.as_mut(), &means.budget);
     }
 
+    /// The append time at which the next ids are forgotten.
+    pub(crate) fn ids_due_at(&self) -> Option<Timestamp> {
+        self.dedup.due_at()
+    }
+
     /// Runs of ids that could not be written.
     pub(crate) fn unwritten_runs(&self) -> usize {
         self.dedup.unwritten()

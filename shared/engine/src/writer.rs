@@ -218,6 +218,16 @@ impl Writer {
         Ok(())
     }
 
+    /// Applies a control record that says nothing but its append time.
+    ///
+    /// # Errors
+    /// [`ApplyError::Order`].
+    pub fn tick(&mut self, offset: Offset, append_time: Timestamp) -> Result<(), ApplyError> {
+        self.begin(offset, append_time)?;
+        self.end(offset.next());
+        Ok(())
+    }
+
     /// Goes on behind records that cannot be applied or read. `gap` begins with the next record.
     ///
     /// # Errors
@@ -252,6 +262,19 @@ impl Writer {
         self.shared.bytes.store(bytes, Ordering::Relaxed);
         let unwritten = self.tables.values().map(TableWriter::unwritten_runs).sum::<usize>();
         self.shared.unwritten_runs.store(unwritten as u64, Ordering::Relaxed);
+    }
+
+    /// The append time from which on a record lets the next housekeeping free something: identities, and, while there is too
+    /// little memory, slots that are still open. `None`: the time of records frees nothing.
+    #[must_use]
+    pub fn due_at(&self) -> Option<Timestamp> {
+        let short = self.means.budget.excess() > 0;
+        let tables = self.tables.values();
+        let due = |table: &TableWriter| {
+            let slot = if short { table.next_evictable_at(self.append_time) } else { None };
+            table.ids_due_at().into_iter().chain(slot).min()
+        };
+        tables.filter_map(due).min()
     }
 
     /// Evicts while the budget is exceeded and this partition's oldest rows are the ones to go.

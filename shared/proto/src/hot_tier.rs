@@ -57,6 +57,10 @@ pub trait PartitionWriter: Send {
     /// Work that waits for no record: eviction by the memory budget, reclaiming what readers have left.
     fn housekeep(&mut self);
 
+    /// The append time from which on a record frees something (identities, rows that memory is short of), as of the last
+    /// housekeeping; `None`: no time does. Where no record comes by itself, a tick is to be appended then.
+    fn due_at(&self) -> Option<Timestamp>;
+
     /// Nothing before this offset is needed to rebuild what is resident.
     fn needed_from(&self) -> Offset;
 

@@ -1,7 +1,8 @@
 //! How a service is: starting, healthy, degraded or draining; over HTTP and over gRPC.
 //!
 //! 1. Draining is the end: no other state follows.
-//! 2. A reason to be degraded has a name, so that who gave it can take it back without touching the others.
+//! 2. A reason to be degraded has a name, and where several parts may give the same one a number, so that who gave it can take
+//!    it back without touching the others. What the parts say under one name is one line.
 //! 3. Degraded still serves (200); starting and draining do not (503).
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
@@ -33,7 +34,8 @@ struct Inner {
 #[derive(Debug, Clone, PartialEq)]
 struct State {
     phase: Phase,
-    reasons: BTreeMap<&'static str, String>,
+    /// By name and part.
+    reasons: BTreeMap<&'static str, BTreeMap<u32, String>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -121,13 +123,28 @@ impl Health {
 
     /// Something is wrong; `reason` replaces what was said before under this `name`.
     pub fn degrade(&self, name: &'static str, reason: impl Into<String>) {
-        let reason = reason.into();
-        self.change(|state| drop(state.reasons.insert(name, reason)));
+        self.degrade_part(name, 0, reason);
     }
 
     /// What was wrong under this `name` is right again.
     pub fn recover(&self, name: &'static str) {
-        self.change(|state| drop(state.reasons.remove(name)));
+        self.recover_part(name, 0);
+    }
+
+    /// As [`Health::degrade`], for one of several parts that may say something under the same `name`.
+    pub fn degrade_part(&self, name: &'static str, part: u32, reason: impl Into<String>) {
+        let reason = reason.into();
+        self.change(|state| drop(state.reasons.entry(name).or_default().insert(part, reason)));
+    }
+
+    /// What was wrong with one of several parts under this `name` is right again.
+    pub fn recover_part(&self, name: &'static str, part: u32) {
+        self.change(|state| {
+            if let Some(parts) = state.reasons.get_mut(name) {
+                parts.remove(&part);
+            }
+            state.reasons.retain(|_, parts| !parts.is_empty());
+        });
     }
 
     /// How it is now.
@@ -205,7 +222,11 @@ fn status_of(state: &State) -> HealthStatus {
         Phase::Starting { progress } => HealthStatus::Starting { progress },
         Phase::Draining => HealthStatus::Draining,
         Phase::Serving if state.reasons.is_empty() => HealthStatus::Healthy,
-        Phase::Serving => HealthStatus::Degraded { reasons: state.reasons.values().cloned().collect() },
+        Phase::Serving => {
+            let line =
+                |parts: &BTreeMap<u32, String>| parts.values().map(String::as_str).collect::<Vec<_>>().join("; ");
+            HealthStatus::Degraded { reasons: state.reasons.values().map(line).collect() }
+        }
     }
 }
 
@@ -229,6 +250,14 @@ mod tests {
         assert_eq!(health.status(), HealthStatus::Degraded { reasons });
         health.recover("disk");
         health.recover("lag");
+        health.degrade_part("partition", 3, "3 waits");
+        health.degrade_part("partition", 1, "1 waits");
+        health.recover_part("partition", 2);
+        let reasons = vec!["1 waits; 3 waits".to_owned()];
+        assert_eq!(health.status(), HealthStatus::Degraded { reasons }, "one line of all parts");
+        health.recover_part("partition", 1);
+        assert_eq!(health.status(), HealthStatus::Degraded { reasons: vec!["3 waits".to_owned()] });
+        health.recover_part("partition", 3);
         assert_eq!(health.status(), HealthStatus::Healthy);
         health.set_draining();
         health.set_serving();

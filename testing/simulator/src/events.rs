@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use codec::{BatchIdentity, BlockHeader, BlockKind, BodyBuilder, ControlRecord, EventRef, PartitionKey, partition_of};
+use codec::{BatchIdentity, BlockHeader, BodyBuilder, ControlRecord, EventRef, PartitionKey, partition_of};
 use event_log::Append;
-use types::{AppenderId, PartitionId, Table, TableKey, Timestamp};
-use xxhash_rust::xxh3::xxh3_64;
+use types::{PartitionId, Table, TableKey, Timestamp};
 
 /// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +78,8 @@ pub(crate) enum Content {
     Configured(Box<Table>),
     /// The end of a life of a table.
     Dropped(TableKey),
+    /// The time alone.
+    Tick,
 }
 
 /// A block to append, and what it holds.
@@ -119,28 +119,14 @@ pub(crate) fn blocks_of(table: &Table, batch: &Batch, now: Timestamp, number: u6
 
 /// The blocks that tell a table's partitions of a change of it.
 pub(crate) fn announcement(table: &Table, record: &ControlRecord) -> Vec<Block> {
-    let body = Bytes::from(record.encode());
     let block = |&partition: &PartitionId| {
-        let header = BlockHeader {
-            kind: BlockKind::Control,
-            key: table.key,
-            schema_version: table.schema.version(),
-            partition,
-            rows: 0,
-            body_len: body.len() as u32,
-            body_checksum: xxh3_64(&body),
-            appender: AppenderId(0),
-            appender_rows: 0,
-            time_min: Timestamp(0),
-            time_max: Timestamp(0),
-            batch: None,
-            times_given: false,
-        };
+        let (header, body) = record.block(table.schema.version(), partition);
         let content = match record {
             ControlRecord::TableConfigured(table) => Content::Configured(Box::new(table.as_ref().clone())),
             ControlRecord::TableDropped(key) => Content::Dropped(*key),
+            ControlRecord::Tick => Content::Tick,
         };
-        Block { append: Append { header, body: body.clone() }, content }
+        Block { append: Append { header, body }, content }
     };
     table.partitions.iter().map(block).collect()
 }

@@ -229,6 +229,7 @@ impl PartitionFold {
                     judged.rows = rows.len() as u64;
                 }
             }
+            Content::Tick => {}
             Content::Configured(table) => self.tables.entry(name.key).or_default().configure(table),
             Content::Rows { rows, batch, times_given } => {
                 let table = self.tables.get_mut(&name.key);

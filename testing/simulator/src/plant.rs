@@ -307,6 +307,10 @@ impl PartitionWriter for OffsetFirst {
         self.writer.housekeep();
     }
 
+    fn due_at(&self) -> Option<Timestamp> {
+        self.writer.due_at()
+    }
+
     fn needed_from(&self) -> Offset {
         self.writer.needed_from()
     }

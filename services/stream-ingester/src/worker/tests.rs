@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use codec::{BlockHeader, BlockKind, BodyBuilder, EventRef};
+use codec::{BlockHeader, BlockKind, BodyBuilder, ControlRecord, EventRef};
 use event_log::{Append, AppendError, Appended, Bounds, Durability, Load, LogLedger};
 use types::{Generation, SchemaVersion, TableId, TableKey, TenantId, Timestamp};
 
@@ -166,7 +166,7 @@ impl PartitionWriter for FakeWriter {
     }
 
     fn pass_over(&mut self, end: Offset, reason: GapReason, header: Option<&BlockHeader>) -> Result<(), NotApplied> {
-        if header.is_some_and(|header| header.kind == BlockKind::Control) {
+        if header.is_some_and(ControlRecord::changes_table) {
             return Err(NotApplied::Stop(ApiError::internal("a change of a table")));
         }
         let first = self.applied.swap(end.0, Ordering::Relaxed);
@@ -175,6 +175,10 @@ impl PartitionWriter for FakeWriter {
     }
 
     fn housekeep(&mut self) {}
+
+    fn due_at(&self) -> Option<Timestamp> {
+        None
+    }
 
     fn needed_from(&self) -> Offset {
         Offset::ZERO

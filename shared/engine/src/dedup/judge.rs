@@ -128,6 +128,11 @@ impl Dedup {
         self.slices.iter().map(Slice::bytes).sum::<usize>() as u64
     }
 
+    /// The append time at which the next slice is forgotten.
+    pub(crate) fn due_at(&self) -> Option<Timestamp> {
+        self.slices.iter().map(|slice| slice.times.forget_at).min()
+    }
+
     /// Runs that could not be written and are kept in memory.
     pub(crate) fn unwritten(&self) -> usize {
         self.slices.iter().map(Slice::unwritten).sum()

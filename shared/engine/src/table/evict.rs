@@ -19,6 +19,12 @@ impl TableWriter {
         sealed.chain(slots.map(|slot| slot.end.saturating_add(-1))).min()
     }
 
+    /// The append time at which the next slot that is open now can be evicted.
+    pub(crate) fn next_evictable_at(&self, append_time: Timestamp) -> Option<Timestamp> {
+        let open = self.open.iter().flatten().filter(|slot| slot.segment.is_some() && slot.end > append_time);
+        open.map(|slot| slot.end).min()
+    }
+
     /// Evicts what holds no time after `last`: sealed segments, and open slots whose time is over. Publishes, and returns
     /// the bytes that left. `last` itself leaves too, so that there is a way out for the greatest time as well.
     pub(crate) fn evict_through(&mut self, last: Timestamp, append_time: Timestamp, pool: &mut Pool) -> u64 {

@@ -151,7 +151,7 @@ fn dropped_table(header: &BlockHeader, body: &[u8]) -> Option<TableKey> {
     match ControlRecord::decode(body) {
         Ok(ControlRecord::TableDropped(key)) => Some(key),
         // What the log cannot read of a control record is not for the log.
-        Ok(ControlRecord::TableConfigured(_)) | Err(_) => None,
+        Ok(ControlRecord::TableConfigured(_) | ControlRecord::Tick) | Err(_) => None,
     }
 }
 
