@@ -15,11 +15,14 @@ mod writer;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-pub use checkpoint::restore::Storage;
 use checkpoint::{
-    restore::{self, Opened, Progress},
-    seam::Seam,
+    restore::{self, Progress},
     thread::{CheckpointThread, Checkpointed, Schedule},
+};
+pub use checkpoint::{
+    restore::{OpenIds, Opened, OpenedIds, Storage, open as open_partition},
+    round::{NotWritten, Rounds},
+    seam::Captured,
 };
 use config::{HotTierConfig, ServiceAddresses};
 use engine::{Limits, MemoryBudget, RestoreError};
@@ -147,14 +150,14 @@ pub async fn start(
     let schedule = Schedule::of(&config);
     let (mut writers, mut held, mut checkpointed) =
         (Vec::<Box<dyn PartitionWriter>>::new(), BTreeMap::new(), Vec::new());
-    for Opened { writer, reader, store, keeper } in opened {
-        let (seam, captures) = Seam::new(store.needed_from());
-        let seam = Arc::new(seam);
-        let mut writer = NodeWriter::new(writer);
-        if schedule.is_some() {
-            writer = writer.with_checkpoints(Arc::clone(&seam));
-            checkpointed.push(Checkpointed::new(reader.clone(), (seam, captures), store, keeper));
-        }
+    for opened in opened {
+        let (writer, reader) = if schedule.is_some() {
+            let (writer, reader, rounds) = opened.with_checkpoints();
+            checkpointed.push(Checkpointed::new(reader.clone(), rounds));
+            (writer, reader)
+        } else {
+            opened.into_parts()
+        };
         let partition = Partition { recovered: writer.recovered(), applied: writer.applied(), reader };
         held.insert(writer.partition(), partition);
         writers.push(Box::new(writer));

@@ -25,4 +25,4 @@ mod worker;
 pub use checkpoints::{CheckpointError, CheckpointFiles, CheckpointStore, Generation, Loader, Paused, Written};
 pub use files::{DiskFiles, NewRunFile, RunFile, RunFiles};
 pub use keeper::RunKeeper;
-pub use store::{IdStore, OpenError, Work};
+pub use store::{IdStore, Kept, OpenError, Work};

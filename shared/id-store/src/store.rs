@@ -75,12 +75,21 @@ impl fmt::Debug for IdStore {
     }
 }
 
+/// Which runs of an earlier life a store is opened with.
+#[derive(Debug, Clone, Copy)]
+pub enum Kept<'a> {
+    /// All that are there: it is not known which of them are needed.
+    All,
+    /// These, in any order; one may come twice.
+    Named(&'a [RunId]),
+}
+
 impl IdStore {
     /// A store in a directory of the local disk, with the runs `kept` of an earlier life; the others are removed.
     ///
     /// # Errors
     /// As the system has it.
-    pub fn open_on_disk(dir: &Path, kept: &[RunId]) -> Result<Self, OpenError> {
+    pub fn open_on_disk(dir: &Path, kept: Kept<'_>) -> Result<Self, OpenError> {
         // Numbers never come again, also not those of runs whose files are gone: time goes on while the process is away.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
         Self::open(Arc::new(DiskFiles::open(dir)?), kept, RunId(now), Work::Beside)
@@ -94,19 +103,19 @@ impl IdStore {
     ///
     /// # Errors
     /// As the system has it.
-    pub fn open(files: Arc<dyn RunFiles>, kept: &[RunId], first: RunId, work: Work) -> Result<Self, OpenError> {
+    pub fn open(files: Arc<dyn RunFiles>, kept: Kept<'_>, first: RunId, work: Work) -> Result<Self, OpenError> {
         let (removals, to_remove) = crossbeam_channel::unbounded();
         let registry = Arc::new(Registry::new(removals));
-        // Checkpoints share runs, and each names all of its own; a run is entered once.
-        let kept: BTreeSet<RunId> = kept.iter().copied().collect();
+        let names = files.list()?;
+        let there = names.iter().filter_map(|name| Some((run_of(name)?, name)));
         let (mut earlier, mut next) = (HashMap::new(), first.0);
-        for name in files.list()? {
-            let Some(run) = run_of(&name) else { continue };
-            next = next.max(run.0.saturating_add(1));
-            if !kept.contains(&run) {
-                files.remove(&name)?;
-            }
-        }
+        there.clone().for_each(|(run, _)| next = next.max(run.0.saturating_add(1)));
+        // Checkpoints share runs, and each names all of its own; a run is entered once.
+        let kept: BTreeSet<RunId> = match kept {
+            Kept::All => there.clone().map(|(run, _)| run).collect(),
+            Kept::Named(kept) => kept.iter().copied().collect(),
+        };
+        there.filter(|(run, _)| !kept.contains(run)).try_for_each(|(_, name)| files.remove(name))?;
         for run in kept {
             let opened = RunOnDisk::open(files.as_ref(), run);
             let opened = opened.inspect_err(|fault| tracing::error!(run = run.0, %fault, "a run of ids is lost"));

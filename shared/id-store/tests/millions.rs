@@ -9,7 +9,7 @@ use codec::{BlockHeader, BodyBuilder, BodyView, EventRef};
 use engine::{
     FrozenIds, IdRuns, Limits, MemoryBudget, PinnedRun, RunFault, RunId, RunSet, SetUsage, partition_with_runs,
 };
-use id_store::IdStore;
+use id_store::{IdStore, Kept};
 use types::{
     Generation, Offset, PartitionId, Schema, SchemaVersion, Table, TableId, TableKey, TableName, TableSettings,
     TenantId, Timestamp,
@@ -94,7 +94,7 @@ impl IdRuns for Counted {
 fn send(ids: u64, repeated: u64) {
     let dir = tempfile::tempdir().expect("a directory for runs");
     let asked = Arc::<AtomicU64>::default();
-    let store = IdStore::open_on_disk(dir.path(), &[]).expect("an empty directory");
+    let store = IdStore::open_on_disk(dir.path(), Kept::Named(&[])).expect("an empty directory");
     let runs = Box::new(Counted { store, asked: Arc::clone(&asked) });
     let budget = Arc::new(MemoryBudget::new(BUDGET_BYTES));
     let limits = Limits::default();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use engine::{FrozenIds, IdRuns, RunFault, RunId, RunSet};
-use id_store::{DiskFiles, IdStore, NewRunFile, RunFile, RunFiles, Work};
+use id_store::{DiskFiles, IdStore, Kept, NewRunFile, RunFile, RunFiles, Work};
 use proptest::prelude::*;
 
 const PAGE: usize = 1_024;
@@ -43,7 +43,7 @@ fn files_in(dir: &Path) -> Vec<String> {
 }
 
 fn open(dir: &Path, kept: &[RunId]) -> IdStore {
-    IdStore::open(Arc::new(DiskFiles::open(dir).unwrap()), kept, RunId(1), Work::Within).unwrap()
+    IdStore::open(Arc::new(DiskFiles::open(dir).unwrap()), Kept::Named(kept), RunId(1), Work::Within).unwrap()
 }
 
 /// Ids near those of `oracle`, between them and beyond, sorted.
@@ -77,7 +77,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let work = if beside { Work::Beside } else { Work::Within };
         let files = Arc::new(DiskFiles::open(dir.path()).unwrap());
-        let mut store = IdStore::open(files, &[], RunId(1), work).unwrap();
+        let mut store = IdStore::open(files, Kept::Named(&[]), RunId(1), work).unwrap();
         let sets = [store.new_set(), store.new_set()];
         let mut oracles = [BTreeMap::new(), BTreeMap::new()];
         for (salt, (count, which)) in (1..).zip(runs) {
@@ -320,7 +320,7 @@ impl RunFile for FaultyFile<Arc<dyn RunFile>> {
 fn faulty(dir: &Path) -> (IdStore, Arc<Mutex<Faults>>) {
     let faults = Arc::new(Mutex::new(Faults::default()));
     let files = FaultyFiles { disk: DiskFiles::open(dir).unwrap(), faults: Arc::clone(&faults) };
-    (IdStore::open(Arc::new(files), &[], RunId(1), Work::Within).unwrap(), faults)
+    (IdStore::open(Arc::new(files), Kept::Named(&[]), RunId(1), Work::Within).unwrap(), faults)
 }
 
 /// Goal: a full disk keeps nothing of a run, which answers from memory, cannot be made durable, and is written when there

@@ -18,7 +18,7 @@ use engine::{
     FrozenIds, IdRuns, Limits, MemoryBudget, PinnedRun, Reader, RunFault, RunId, RunSet, SetUsage, Writer,
     partition_with_runs,
 };
-use id_store::IdStore;
+use id_store::{IdStore, Kept};
 use types::{
     Generation, Offset, PartitionId, Schema, SchemaVersion, Table, TableId, TableKey, TableName, TableSettings,
     TenantId, Timestamp,
@@ -158,7 +158,7 @@ impl Bench {
     fn new(with_ids: bool, ids: u64) -> Self {
         let dir = tempfile::tempdir().expect("a directory for runs");
         let asked = Arc::<Asked>::default();
-        let inner = IdStore::open_on_disk(dir.path(), &[]).expect("an empty directory");
+        let inner = IdStore::open_on_disk(dir.path(), Kept::Named(&[])).expect("an empty directory");
         let runs = Box::new(Counting { inner, asked: Arc::clone(&asked) });
         let budget = Arc::new(MemoryBudget::new(BUDGET_BYTES));
         let (writer, reader) = partition_with_runs(PartitionId(0), Offset::ZERO, Limits::default(), budget, runs);

@@ -96,6 +96,22 @@ fn check_table(reader: &Reader, key: TableKey, expected: &Expected<'_>, end: Off
     Ok(())
 }
 
+/// A partition that has nothing of the records before `start` shows nothing of them, and of the others what was sent. It may
+/// count again what it does not know.
+pub(crate) fn check_rows_from(reader: &Reader, fold: &PartitionFold, start: Offset) -> Result<(), Wrong> {
+    let expected = fold.tables_at(Offset(fold.records.len() as u64));
+    for key in reader.tables() {
+        let rows = reader.snapshot(key).map(|snapshot| rows_of(&snapshot)).transpose()?.unwrap_or_default();
+        for (origin, row) in rows {
+            ensure!(origin.0 >= start, "row {origin:?} was in the log before {start}");
+            let counted = expected.get(&key).and_then(|table| table.rows.get(&origin));
+            let right = counted.is_none_or(|counted| counted.event.n == row.n && counted.time == row.time);
+            ensure!(right, "row {origin:?} is {row:?}, not {counted:?}");
+        }
+    }
+    Ok(())
+}
+
 /// The ledger of every table that lives, to the row: what the log counted as acked is what the partition has, has had or left
 /// out, and what waits.
 pub(crate) fn check_ledger(

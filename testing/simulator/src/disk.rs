@@ -13,7 +13,7 @@ use event_log::{
     Clock, FileSystem, LogFile, OpenMode,
     faults::{Call, MemoryFiles, Outcome},
 };
-use id_store::{NewRunFile, RunFile, RunFiles};
+use id_store::{CheckpointFiles, NewRunFile, RunFile, RunFiles};
 use types::Timestamp;
 
 use crate::random::Random;
@@ -130,6 +130,43 @@ impl Disk {
         self.weather().end_in = None;
     }
 
+    /// The names of files in a directory.
+    pub(crate) fn names(&self, dir: &Path) -> Vec<String> {
+        self.calmly(|| self.files.list(dir)).unwrap_or_default()
+    }
+
+    /// What is in a directory, by name.
+    pub(crate) fn contents(&self, dir: &Path) -> Vec<(String, Option<Vec<u8>>)> {
+        let with_bytes = |name: String| {
+            let bytes = self.files.contents(&dir.join(&name));
+            (name, bytes)
+        };
+        self.names(dir).into_iter().map(with_bytes).collect()
+    }
+
+    /// Removes what is in a directory, as an operator does.
+    ///
+    /// # Errors
+    /// None: the files are there.
+    pub(crate) fn clear(&self, dir: &Path) -> io::Result<()> {
+        self.calmly(|| {
+            self.files.list(dir)?.iter().try_for_each(|name| self.files.remove(&dir.join(name)))?;
+            self.files.sync_dir(dir)
+        })
+    }
+
+    /// Loses the end of a file, or changes a bit of it, as a failing disk does.
+    pub(crate) fn damage(&self, path: &Path, random: &mut Random) {
+        let cut = random.once_in(3);
+        self.files.damage(path, |bytes| {
+            if bytes.is_empty() {
+                return;
+            }
+            let at = random.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] ^= 1 << random.below(8) }
+        });
+    }
+
     /// Whether that moment has come: no call is done any more.
     pub(crate) fn has_ended(&self) -> bool {
         self.weather().ended
@@ -171,13 +208,13 @@ fn lock(weather: &Mutex<Weather>) -> MutexGuard<'_, Weather> {
     weather.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A partition's directory of runs of ids on the disk.
-pub(crate) struct RunsOnDisk {
+/// A partition's directory on the disk, of runs of ids or of checkpoints.
+pub(crate) struct Directory {
     files: Arc<dyn FileSystem>,
     dir: PathBuf,
 }
 
-impl RunsOnDisk {
+impl Directory {
     /// Makes the directory where it is not there.
     ///
     /// # Errors
@@ -188,7 +225,7 @@ impl RunsOnDisk {
     }
 }
 
-impl RunFiles for RunsOnDisk {
+impl RunFiles for Directory {
     fn list(&self) -> io::Result<Vec<String>> {
         self.files.list(&self.dir)
     }
@@ -207,6 +244,12 @@ impl RunFiles for RunsOnDisk {
 
     fn sync_names(&self) -> io::Result<()> {
         self.files.sync_dir(&self.dir)
+    }
+}
+
+impl CheckpointFiles for Directory {
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.files.rename(&self.dir.join(from), &self.dir.join(to))
     }
 }
 

@@ -5,15 +5,18 @@ use std::{
     io,
     path::PathBuf,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use engine::{IdRuns, MemoryBudget, Reader, RunId, TableSnapshot, partition_with_runs};
-use event_log::{AppendError, Appended, Driver, EmbeddedConfig, EmbeddedLog, EventLog, FileSystem, OpenError};
-use hot_tier::NodeWriter;
-use id_store::{IdStore, Work};
+use engine::{MemoryBudget, Reader, RunId, TableSnapshot};
+use event_log::{AppendError, Appended, Bounds, Driver, EmbeddedConfig, EmbeddedLog, EventLog, FileSystem, OpenError};
+use hot_tier::{HotTierError, OpenedIds, Rounds, open_partition};
+use id_store::{CheckpointStore, IdStore, Kept, Work};
 use service::{Health, Shutdown};
 use stream_ingester::{
     PartitionProgress,
@@ -25,11 +28,12 @@ use types::{Offset, PartitionId};
 use crate::{
     check::{Rows, rows_of},
     clients::Ticket,
-    disk::{Disk, RunsOnDisk, VirtualClock},
+    disk::{Directory, Disk, VirtualClock},
     events::{Block, BlockName},
     failure::{Wrong, ensure},
     plant::{self, Plant, RunCounts, Runs},
     profile::Profile,
+    random::Random,
 };
 
 const LOG_DIR: &str = "/log";
@@ -70,6 +74,23 @@ pub(crate) struct Partition {
     not_before: i64,
     /// A snapshot of before, and what it showed then.
     held: Option<(TableSnapshot, Rows)>,
+    /// Where the life began.
+    pub(crate) began_at: Offset,
+    rounds: Rounds,
+    /// A capture was asked for.
+    asked: bool,
+    /// Where the newest checkpoint goes on.
+    newest: Arc<AtomicU64>,
+}
+
+/// The directory of a partition's checkpoints.
+pub(crate) fn checkpoints_dir(partition: PartitionId) -> PathBuf {
+    PathBuf::from(format!("/checkpoints/{partition}"))
+}
+
+/// The directory of a partition's runs of ids.
+pub(crate) fn ids_dir(partition: PartitionId) -> PathBuf {
+    PathBuf::from(format!("/ids/{partition}"))
 }
 
 /// A life.
@@ -85,6 +106,8 @@ pub(crate) struct Life {
 pub(crate) enum NotStarted {
     /// The disk failed or ended.
     Disk(String),
+    /// Of a partition no checkpoint is good, and the log begins at this offset.
+    NoGoodCheckpoint(PartitionId, Offset),
     /// What must not be.
     Wrong(Wrong),
 }
@@ -95,8 +118,18 @@ impl From<io::Error> for NotStarted {
     }
 }
 
-impl From<id_store::OpenError> for NotStarted {
-    fn from(error: id_store::OpenError) -> Self {
+impl From<HotTierError> for NotStarted {
+    fn from(error: HotTierError) -> Self {
+        match error {
+            HotTierError::NoGoodCheckpoint { partition, start } => Self::NoGoodCheckpoint(partition, start),
+            HotTierError::AheadOfLog { .. } => Self::Wrong(Wrong(error.to_string())),
+            other => Self::Disk(format!("{other:?}")),
+        }
+    }
+}
+
+impl From<id_store::CheckpointError> for NotStarted {
+    fn from(error: id_store::CheckpointError) -> Self {
         Self::Disk(format!("{error:?}"))
     }
 }
@@ -137,23 +170,10 @@ impl Life {
         let mut life =
             Self { log, driver, partitions: Vec::new(), appending: Vec::new(), run_counts: Arc::clone(run_counts) };
         for partition in (0..profile.partitions).map(PartitionId) {
-            let runs = life.runs_of(partition, &files, RunId(number * RUNS_OF_A_LIFE), plant)?;
-            life.begin_partition(partition, profile, &budget, runs, plant);
+            let first_run = RunId(number * RUNS_OF_A_LIFE);
+            life.begin_partition(partition, profile, &budget, &files, first_run, plant)?;
         }
         Ok(life)
-    }
-
-    fn runs_of(
-        &self,
-        partition: PartitionId,
-        files: &Arc<dyn FileSystem>,
-        first_run: RunId,
-        plant: Option<Plant>,
-    ) -> Result<Box<dyn IdRuns>, NotStarted> {
-        let dir = PathBuf::from(format!("/ids/{partition}"));
-        let files = Arc::new(RunsOnDisk::open(Arc::clone(files), &dir)?);
-        let store = IdStore::open(files, &[], first_run, Work::Within)?;
-        Ok(Box::new(Runs::new(Box::new(store), Arc::clone(&self.run_counts), plant)))
     }
 
     fn begin_partition(
@@ -161,11 +181,26 @@ impl Life {
         partition: PartitionId,
         profile: &Profile,
         budget: &Arc<MemoryBudget>,
-        runs: Box<dyn IdRuns>,
+        files: &Arc<dyn FileSystem>,
+        first_run: RunId,
         plant: Option<Plant>,
-    ) {
-        let (engine, reader) = partition_with_runs(partition, Offset::ZERO, profile.limits(), Arc::clone(budget), runs);
-        let writer = NodeWriter::new(engine);
+    ) -> Result<(), NotStarted> {
+        let runs_dir = Arc::new(Directory::open(Arc::clone(files), &ids_dir(partition))?);
+        let checkpoint_files = plant::checkpoint_files(plant, Arc::clone(files));
+        let checkpoints = Directory::open(checkpoint_files, &checkpoints_dir(partition))?;
+        let store = CheckpointStore::open(Arc::new(checkpoints), partition)?;
+        let run_counts = &self.run_counts;
+        let mut open_ids = |kept: Kept<'_>| -> OpenedIds {
+            let ids = IdStore::open(Arc::clone(&runs_dir) as _, kept, first_run, Work::Within)?;
+            let keeper = ids.keeper();
+            Ok((Box::new(Runs::new(Box::new(ids), Arc::clone(run_counts), plant)), keeper))
+        };
+        let Bounds { start, end: recover_to, .. } = self.log.bounds(partition);
+        let (log, limits) = (start..recover_to, profile.limits());
+        let opened = open_partition(store, &mut open_ids, &log, limits, budget, &Arc::default())?;
+        let (writer, reader, rounds) = opened.with_checkpoints();
+        let newest = rounds.generations().last().map_or(0, |newest| newest.next_offset.0);
+        let newest = Arc::new(AtomicU64::new(newest));
         let recovered = writer.recovered();
         let means = Means {
             log: Arc::clone(&self.log),
@@ -173,9 +208,23 @@ impl Life {
             health: Health::starting("simulator", env!("CARGO_PKG_VERSION")),
             stop: Shutdown::new(),
         };
-        let worker = Worker::new(means, plant::partition_writer(plant, Box::new(writer)), profile.batch_records);
-        let recover_to = self.log.bounds(partition).end;
-        self.partitions.push(Partition { worker, reader, recovered, recover_to, not_before: i64::MIN, held: None });
+        let writer = plant::partition_writer(plant, Box::new(writer), &newest);
+        let worker = Worker::new(means, writer, profile.batch_records);
+        let began_at = worker.next_offset();
+        let (not_before, held, asked) = (i64::MIN, None, false);
+        self.partitions.push(Partition {
+            worker,
+            reader,
+            recovered,
+            recover_to,
+            not_before,
+            held,
+            began_at,
+            rounds,
+            asked,
+            newest,
+        });
+        Ok(())
     }
 
     /// Hands blocks to the log; [`Life::settle`] queues them.
@@ -217,6 +266,18 @@ impl Life {
     }
 }
 
+/// What a try to make a checkpoint came to.
+#[derive(Debug)]
+pub(crate) enum Checkpointed {
+    Asked,
+    /// The writer did not come by.
+    NotGiven,
+    /// It is durable.
+    Written(Offset),
+    /// It may be there, or not.
+    Failed,
+}
+
 /// What a step of a partition came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stepped {
@@ -254,6 +315,24 @@ impl Partition {
         let answers = *self.recovered.borrow();
         ensure!(!answers || self.recover_to <= self.next_offset(), "a partition answers before it has recovered");
         Ok(stepped)
+    }
+
+    /// Asks for a capture, or writes the one that was asked for before.
+    pub(crate) fn checkpoint(&mut self, stop_one_in: u64, random: &mut Random) -> Checkpointed {
+        if !std::mem::replace(&mut self.asked, false) {
+            self.rounds.ask();
+            self.asked = true;
+            return Checkpointed::Asked;
+        }
+        let Some(captured) = self.rounds.take(Duration::ZERO) else { return Checkpointed::NotGiven };
+        match self.rounds.write(&captured, &mut |_| !random.once_in(stop_one_in)) {
+            Ok(_) => {
+                let next_offset = captured.capture.next_offset();
+                self.newest.store(next_offset.0, Relaxed);
+                Checkpointed::Written(next_offset)
+            }
+            Err(_) => Checkpointed::Failed,
+        }
     }
 
     /// Looks at the snapshot that was held last, which is as it was, and holds another.

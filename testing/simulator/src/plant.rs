@@ -36,11 +36,22 @@ pub enum Plant {
     FilterTrusted,
     /// Syncs of the log's files are left out.
     FsyncSkipped,
+    /// The log is let go of up to the newest checkpoint, and not up to the one before.
+    ReleasedToNewest,
+    /// Checkpoints are not synced: neither their packs nor their manifests.
+    CheckpointUnsynced,
+    /// Checkpoints do not name the runs of ids.
+    CheckpointWithoutRuns,
 }
 
 /// The file system that the log is given.
 pub(crate) fn file_system(plant: Option<Plant>, files: Arc<dyn FileSystem>) -> Arc<dyn FileSystem> {
     if plant == Some(Plant::FsyncSkipped) { Arc::new(Unsynced(files)) } else { files }
+}
+
+/// The file system that checkpoints are given.
+pub(crate) fn checkpoint_files(plant: Option<Plant>, files: Arc<dyn FileSystem>) -> Arc<dyn FileSystem> {
+    if plant == Some(Plant::CheckpointUnsynced) { Arc::new(Unsynced(files)) } else { files }
 }
 
 /// The log that clients and workers are given.
@@ -52,9 +63,17 @@ pub(crate) fn event_log(plant: Option<Plant>, log: EmbeddedLog) -> Arc<dyn Event
     log
 }
 
-/// The writer that a worker drives.
-pub(crate) fn partition_writer(plant: Option<Plant>, writer: Box<dyn PartitionWriter>) -> Box<dyn PartitionWriter> {
-    if plant == Some(Plant::OffsetBeforeRows) { Box::new(OffsetFirst { writer, held: None }) } else { writer }
+/// The writer that a worker drives; `newest` is where the newest checkpoint goes on.
+pub(crate) fn partition_writer(
+    plant: Option<Plant>,
+    writer: Box<dyn PartitionWriter>,
+    newest: &Arc<AtomicU64>,
+) -> Box<dyn PartitionWriter> {
+    match plant {
+        Some(Plant::OffsetBeforeRows) => Box::new(OffsetFirst { writer, held: None }),
+        Some(Plant::ReleasedToNewest) => Box::new(NewestOnly { writer, newest: Arc::clone(newest) }),
+        _ => writer,
+    }
 }
 
 /// How often runs of ids were asked, and how many of the suspects were innocent.
@@ -66,7 +85,8 @@ pub(crate) struct RunCounts {
     pub(crate) failed: AtomicU64,
 }
 
-/// Runs of ids that are counted; with [`Plant::FilterTrusted`] they convict suspects that are in none of them.
+/// Runs of ids that are counted; with [`Plant::FilterTrusted`] they convict suspects that are in none of them, with
+/// [`Plant::CheckpointWithoutRuns`] a capture gets none.
 pub(crate) struct Runs {
     runs: Box<dyn IdRuns>,
     counts: Arc<RunCounts>,
@@ -116,7 +136,7 @@ impl IdRuns for Runs {
     }
 
     fn pin(&self, set: RunSet) -> Vec<PinnedRun> {
-        self.runs.pin(set)
+        if self.plant == Some(Plant::CheckpointWithoutRuns) { Vec::new() } else { self.runs.pin(set) }
     }
 
     fn restore_set(&mut self, runs: &[RunId]) -> Result<(RunSet, usize), RunFault> {
@@ -313,6 +333,49 @@ impl PartitionWriter for OffsetFirst {
 
     fn needed_from(&self) -> Offset {
         self.writer.needed_from()
+    }
+
+    fn recovered(&mut self) {
+        self.writer.recovered();
+    }
+}
+
+/// Needs no more of the log than the newest checkpoint does.
+struct NewestOnly {
+    writer: Box<dyn PartitionWriter>,
+    newest: Arc<AtomicU64>,
+}
+
+impl PartitionWriter for NewestOnly {
+    fn partition(&self) -> PartitionId {
+        self.writer.partition()
+    }
+
+    fn next_offset(&self) -> Offset {
+        self.writer.next_offset()
+    }
+
+    fn apply(
+        &mut self,
+        offset: Offset,
+        append_time: Timestamp,
+        header: &BlockHeader,
+        body: &[u8],
+    ) -> Result<(), NotApplied> {
+        self.writer.apply(offset, append_time, header, body)
+    }
+
+    fn pass_over(&mut self, end: Offset, reason: GapReason, header: Option<&BlockHeader>) -> Result<(), NotApplied> {
+        self.writer.pass_over(end, reason, header)
+    }
+
+    fn housekeep(&mut self) {
+        self.writer.housekeep();
+    }
+
+    fn needed_from(&self) -> Offset {
+        // Relaxed: everything happens on one thread.
+        Offset(self.newest.load(Relaxed))
     }
 
     fn recovered(&mut self) {

@@ -37,6 +37,20 @@ pub struct Report {
     pub innocent: u64,
     /// See `runs_added`.
     pub run_faults: u64,
+    /// Checkpoints that were written, and tries that failed or were stopped.
+    pub checkpoints: u64,
+    /// See `checkpoints`.
+    pub failed_checkpoints: u64,
+    /// Partitions that went on from a checkpoint.
+    pub restored: u64,
+    /// Newest checkpoints that were damaged, and partitions that went on from one before that.
+    pub damaged: u64,
+    /// See `damaged`.
+    pub fell_back: u64,
+    /// Records that the log had let go of at the end.
+    pub released: u64,
+    /// Partitions that had neither a good checkpoint nor the log's start, and said so.
+    pub lost: u64,
 }
 
 impl std::ops::AddAssign for Report {
@@ -59,5 +73,12 @@ impl std::ops::AddAssign for Report {
         self.convicted += other.convicted;
         self.innocent += other.innocent;
         self.run_faults += other.run_faults;
+        self.checkpoints += other.checkpoints;
+        self.failed_checkpoints += other.failed_checkpoints;
+        self.restored += other.restored;
+        self.damaged += other.damaged;
+        self.fell_back += other.fell_back;
+        self.released += other.released;
+        self.lost += other.lost;
     }
 }

@@ -1,5 +1,7 @@
 //! A run: what happens, one thing after the other, drawn from the seed; and what must hold after each.
 
+mod checkpoints;
+
 use std::{collections::VecDeque, sync::Arc, sync::atomic::Ordering::Relaxed};
 
 use codec::ControlRecord;
@@ -7,6 +9,7 @@ use event_log::{AppendError, Step};
 use types::{Offset, Timestamp};
 use xxhash_rust::xxh3::Xxh3Default;
 
+use self::checkpoints::Newest;
 use crate::{
     catalog::{Catalog, TABLES},
     check::{check_ledger, check_partition},
@@ -54,6 +57,8 @@ struct World {
     catalog: Catalog,
     /// `None` between two lives.
     life: Option<Life>,
+    /// By partition.
+    newest: Vec<Newest>,
     requests: u64,
     run_counts: Arc<RunCounts>,
     report: Report,
@@ -74,6 +79,7 @@ impl World {
             clients: Clients::default(),
             catalog: Catalog::new(&profile),
             life: None,
+            newest: vec![Newest::default(); profile.partitions as usize],
             requests: 0,
             run_counts: Arc::default(),
             report: Report::default(),
@@ -105,22 +111,26 @@ impl World {
         }
         match self.random.below(100) {
             0..30 => self.send(),
-            30..50 => self.drive(),
-            50..85 => {
+            30..48 => self.drive(),
+            48..81 => {
                 let at = self.random.index(self.profile.partitions as usize);
                 self.work(at).map(drop)
             }
-            85..90 => self.announce(),
-            90..92 => {
+            81..86 => self.announce(),
+            86..88 => {
                 self.catalog.change(&mut self.random);
                 Ok(())
             }
-            92..94 => {
+            88..90 => {
                 self.clock.advance(self.random.between(0, LEAP_US_MAX));
                 Ok(())
             }
-            94..96 => {
+            90..92 => {
                 self.change_weather();
+                Ok(())
+            }
+            92..97 => {
+                self.checkpoint();
                 Ok(())
             }
             _ => self.check(),
@@ -276,35 +286,60 @@ impl World {
         self.catalog.lose_replies();
     }
 
-    /// Begins a life, however often the disk lets that fail, and looks at what is there.
+    /// Begins a life, and looks at what is there.
     fn start(&mut self) -> Result<(), Wrong> {
-        let mut stormy = self.random.once_in(3);
+        self.damage_newest();
+        let stormy = self.random.once_in(3);
+        self.begin_life(stormy)
+    }
+
+    /// Begins a life, however often the disk lets that fail.
+    fn begin_life(&mut self, mut stormy: bool) -> Result<(), Wrong> {
         loop {
             self.disk.set_weather(if stormy { self.profile.fault_one_in } else { 0 }, 0);
             if stormy && self.random.once_in(2) {
                 self.disk.end_in(self.random.below(60));
             }
-            let number = self.report.lives + self.report.failed_starts;
-            let begun = Life::begin(&self.profile, &self.disk, &self.clock, self.plant, &self.run_counts, number);
-            match begun {
+            match self.try_life() {
                 Ok(life) if !self.disk.has_ended() => {
                     self.life = Some(life);
                     break;
                 }
                 Err(NotStarted::Wrong(wrong)) => return Err(wrong),
+                Err(NotStarted::NoGoodCheckpoint(partition, start)) => {
+                    return Err(Wrong(format!(
+                        "partition {partition} has lost its checkpoints, its log is from {start} on"
+                    )));
+                }
                 Err(NotStarted::Disk(error)) if !stormy => {
                     return Err(Wrong(format!("no start on a good disk: {error}")));
                 }
                 Ok(_) | Err(NotStarted::Disk(_)) => {
                     self.report.failed_starts += 1;
+                    self.note("a start fails");
                     self.end_life("before it began");
                     stormy = self.random.once_in(2);
                 }
             }
         }
-        self.report.lives += 1;
-        self.note("a life begins");
+        self.note_life();
+        self.look_at_restored(stormy)?;
         self.change_weather();
+        self.read_log_again()
+    }
+
+    fn try_life(&mut self) -> Result<Life, NotStarted> {
+        let number = self.report.lives + self.report.failed_starts;
+        Life::begin(&self.profile, &self.disk, &self.clock, self.plant, &self.run_counts, number)
+    }
+
+    fn note_life(&mut self) {
+        self.report.lives += 1;
+        let from: Vec<_> = self.life().partitions.iter().map(|partition| partition.began_at.0).collect();
+        self.note(&format!("a life begins at {from:?}"));
+    }
+
+    fn read_log_again(&mut self) -> Result<(), Wrong> {
         let Self { life, oracle, disk, .. } = self;
         let log = &life.as_ref().expect("it began").log;
         disk.calmly(|| oracle.read_again(log.as_ref()))
@@ -361,7 +396,8 @@ impl World {
         self.start()?;
         self.disk.mend();
         self.apply_all()?;
-        self.check()
+        self.check()?;
+        self.lose_checkpoints()
     }
 
     /// Lets every partition apply all that the log holds.
@@ -393,6 +429,13 @@ impl World {
                 report.duplicate += status.duplicate;
                 report.conflict += status.conflict;
             }
+        }
+        for partition in self
+            .life
+            .iter()
+            .flat_map(|life| life.partitions.iter().map(move |at| life.log.bounds(at.reader.partition())))
+        {
+            report.released += partition.start.0;
         }
         let RunCounts { added, convicted, innocent, failed } = &*self.run_counts;
         report.runs_added = added.load(Relaxed);

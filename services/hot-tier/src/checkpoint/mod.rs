@@ -10,6 +10,7 @@
 //!    and nothing removed: what is there is the only copy.
 
 pub(crate) mod restore;
+pub(crate) mod round;
 pub(crate) mod seam;
 pub(crate) mod thread;
 

@@ -12,12 +12,15 @@ use std::{
     time::Instant,
 };
 
-use engine::{Limits, MemoryBudget, Reader, RestoreError, RunFault, RunId, Writer, partition_with_runs, restore};
-use id_store::{CheckpointError, CheckpointStore, DiskFiles, Generation, IdStore, RunKeeper};
+use engine::{
+    IdRuns, Limits, MemoryBudget, Reader, RestoreError, RunFault, RunId, Writer, partition_with_runs, restore,
+};
+use id_store::{CheckpointError, CheckpointStore, DiskFiles, Generation, IdStore, Kept, OpenError, RunKeeper};
 use metrics::counter;
 use types::{Offset, PartitionId};
 
-use crate::HotTierError;
+use super::{round::Rounds, seam::Seam};
+use crate::{HotTierError, NodeWriter};
 
 /// Where a node keeps what its partitions need beside the log.
 #[derive(Debug, Clone)]
@@ -29,12 +32,35 @@ pub struct Storage {
 }
 
 /// A partition that is ready for the log.
-pub(crate) struct Opened {
+pub struct Opened {
     pub(crate) writer: Writer,
     pub(crate) reader: Reader,
     pub(crate) store: CheckpointStore,
     pub(crate) keeper: RunKeeper,
 }
+
+impl Opened {
+    /// The partition without further checkpoints.
+    pub(crate) fn into_parts(self) -> (NodeWriter, Reader) {
+        (NodeWriter::new(self.writer), self.reader)
+    }
+
+    /// The partition, of which checkpoints can be written.
+    #[must_use]
+    pub fn with_checkpoints(self) -> (NodeWriter, Reader, Rounds) {
+        let Self { writer, reader, store, keeper } = self;
+        let (seam, captures) = Seam::new(store.needed_from());
+        let seam = Arc::new(seam);
+        let writer = NodeWriter::new(writer).with_checkpoints(Arc::clone(&seam));
+        (writer, reader, Rounds::new((seam, captures), store, keeper))
+    }
+}
+
+/// Opens a partition's place for ids with the runs of checkpoints that are named; the others go.
+pub type OpenIds<'a> = dyn FnMut(Kept<'_>) -> OpenedIds + 'a;
+
+/// What [`OpenIds`] gives.
+pub type OpenedIds = Result<(Box<dyn IdRuns>, RunKeeper), OpenError>;
 
 /// Bytes to read and read so far, of all partitions.
 #[derive(Debug, Default)]
@@ -80,7 +106,7 @@ pub(crate) fn open_all(
                 while let Some(store) = next() {
                     let dir = storage.dir.join("ids").join(store.partition().to_string());
                     let log = &storage.log[store.partition().0 as usize];
-                    let partition = open(&dir, store, log, limits, budget, progress);
+                    let partition = open(store, &mut on_disk(&dir), log, limits, budget, &progress.read);
                     opened.lock().expect("nobody panics in here").push(partition);
                 }
             });
@@ -92,35 +118,49 @@ pub(crate) fn open_all(
     Ok(opened)
 }
 
-/// A partition from its newest checkpoint that is good, or without any.
+/// Ids in a directory of the local disk.
+fn on_disk(dir: &Path) -> impl FnMut(Kept<'_>) -> OpenedIds {
+    move |kept: Kept<'_>| {
+        let ids = IdStore::open_on_disk(dir, kept)?;
+        let keeper = ids.keeper();
+        Ok((Box::new(ids) as Box<dyn IdRuns>, keeper))
+    }
+}
+
+/// A partition from its newest checkpoint that is good, or without any, over what the log has of it. Bytes that it reads are
+/// counted in `read`.
 ///
 /// # Errors
-/// The checkpoint is ahead of the log; or none is good, and one may be good for another start, or the log does not have all
-/// that they were made of. Then nothing that a checkpoint names has changed.
-fn open(
-    ids_dir: &Path,
+/// The place for ids does not open. The newest checkpoint is ahead of the log; or none is good, and one may be good for
+/// another start, or the log does not have all that they were made of. Then nothing that a checkpoint names has changed.
+pub fn open(
     mut store: CheckpointStore,
+    open_ids: &mut OpenIds<'_>,
     log: &Range<Offset>,
     limits: Limits,
     budget: &Arc<MemoryBudget>,
-    progress: &Progress,
+    read: &Arc<AtomicU64>,
 ) -> Result<Opened, HotTierError> {
     let (partition, started) = (store.partition(), Instant::now());
     let (mut generations, mut unread) = (store.generations(), None);
     if let Some(newest) = generations.last().filter(|newest| newest.next_offset > log.end) {
         return Err(HotTierError::AheadOfLog { partition, next_offset: newest.next_offset, end: log.end });
     }
+    // One that the log let go of stayed as its file could not be removed: nothing leads on from it.
+    generations.retain(|generation| generation.next_offset >= log.start);
     // Also of those that are no good now: they may be at the next start, if the one before them is not.
-    let kept = runs_of(&generations);
+    let named = runs_of(&generations);
+    let kept = if store.all_read() { Kept::Named(&named) } else { Kept::All };
     while let Some(newest) = generations.last() {
-        let mut ids = IdStore::open_on_disk(ids_dir, &kept)?;
-        let keeper = ids.keeper();
+        let (mut ids, keeper) = open_ids(kept)?;
         generations.iter().for_each(|generation| retain(&keeper, generation));
-        let mut loader = store.loader(newest.number).expect("a generation of the store").counting(&progress.read);
-        match restore(partition, &mut loader, limits, budget, &mut ids) {
+        let mut loader = store.loader(newest.number).expect("a generation of the store").counting(read);
+        match restore(partition, &mut loader, limits, budget, ids.as_mut()) {
             Ok(restored) => {
                 store.resume(newest.number, restored.names());
-                let (writer, reader) = restored.into_partition(Box::new(ids));
+                let stays = |old: &Generation| store.generations().iter().any(|stays| stays.number == old.number);
+                generations.iter().filter(|old| !stays(old)).for_each(|old| keeper.release(old.number));
+                let (writer, reader) = restored.into_partition(ids);
                 let (next_offset, seconds) = (newest.next_offset.0, started.elapsed().as_secs_f64());
                 tracing::info!(partition = partition.0, next_offset, seconds, "restored from a checkpoint");
                 return Ok(Opened { writer, reader, store, keeper });
@@ -141,13 +181,12 @@ fn open(
     if let Some(source) = unread {
         return Err(HotTierError::Unread { partition, source });
     }
+    store.start_over()?;
     if store.was_used() && log.start > Offset::ZERO {
         return Err(HotTierError::NoGoodCheckpoint { partition, start: log.start });
     }
-    store.start_over()?;
-    let ids = IdStore::open_on_disk(ids_dir, &[])?;
-    let keeper = ids.keeper();
-    let (writer, reader) = partition_with_runs(partition, Offset::ZERO, limits, Arc::clone(budget), Box::new(ids));
+    let (ids, keeper) = open_ids(Kept::Named(&[]))?;
+    let (writer, reader) = partition_with_runs(partition, Offset::ZERO, limits, Arc::clone(budget), ids);
     Ok(Opened { writer, reader, store, keeper })
 }
 
@@ -177,8 +216,11 @@ fn retain(keeper: &RunKeeper, generation: &Generation) {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use codec::{BodyBuilder, BodyView, EventRef};
     use engine::Capture;
+    use id_store::{CheckpointFiles, NewRunFile, RunFile, RunFiles};
     use types::{Generation, SchemaVersion, TableId, TableKey, TenantId, Timestamp};
 
     use super::*;
@@ -339,5 +381,56 @@ mod tests {
         let outcome = open_over(dir.path(), 0..7, limits()).err().expect("ahead");
         assert!(outcome.to_string().contains("offset 8") && outcome.to_string().contains("offset 7"), "{outcome}");
         assert!(open_over(dir.path(), 4..8, limits()).is_ok());
+    }
+
+    /// Files of which some cannot be opened for now.
+    struct Away(DiskFiles, &'static str);
+
+    impl RunFiles for Away {
+        fn list(&self) -> io::Result<Vec<String>> {
+            self.0.list()
+        }
+
+        fn create(&self, name: &str) -> io::Result<Box<dyn NewRunFile>> {
+            self.0.create(name)
+        }
+
+        fn open(&self, name: &str) -> io::Result<Arc<dyn RunFile>> {
+            if name.ends_with(self.1) { Err(ErrorKind::Other.into()) } else { self.0.open(name) }
+        }
+
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.0.remove(name)
+        }
+
+        fn sync_names(&self) -> io::Result<()> {
+            self.0.sync_names()
+        }
+    }
+
+    impl CheckpointFiles for Away {
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+    }
+
+    /// Goal: a disk that gives nothing for now does not cost the checkpoints, which the log alone may not make good: the
+    /// start fails, and the next one has them with their ids.
+    #[test]
+    fn what_cannot_be_read_is_not_given_up() {
+        let dir = checkpointed();
+        for suffix in [".checkpoint", ".pack"] {
+            let before = files(dir.path());
+            let away = Away(DiskFiles::open(&dir.path().join("checkpoints/1")).unwrap(), suffix);
+            let store = CheckpointStore::open(Arc::new(away), PartitionId(1)).unwrap();
+            let budget = Arc::new(MemoryBudget::new(u64::MAX));
+            let (ids_dir, log) = (dir.path().join("ids/1"), Offset(4)..Offset(8));
+            let outcome = open(store, &mut on_disk(&ids_dir), &log, limits(), &budget, &Arc::default());
+            let error = outcome.err().expect("nothing can be read");
+            assert!(!matches!(error, HotTierError::NoGoodCheckpoint { .. }), "{suffix}: {error}");
+            assert!(files(dir.path()) == before, "{suffix}: files changed");
+        }
+        let opened = open_both(dir.path());
+        assert!(opened.iter().all(|opened| opened.writer.next_offset() == Offset(8)));
     }
 }

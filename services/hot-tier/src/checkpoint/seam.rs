@@ -10,8 +10,9 @@ use engine::{Capture, Writer};
 use types::Offset;
 
 /// A partition's state, and how long it took its writer to give it.
-pub(crate) struct Captured {
-    pub(crate) capture: Capture,
+pub struct Captured {
+    /// The state.
+    pub capture: Capture,
     pub(crate) took: Duration,
 }
 

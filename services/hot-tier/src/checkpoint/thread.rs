@@ -3,20 +3,22 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use config::HotTierConfig;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use engine::{Reader, RunFault};
-use id_store::{CheckpointError, CheckpointStore, RunKeeper, Written};
+use engine::Reader;
+use id_store::{CheckpointError, Written};
 use metrics::{counter, gauge, histogram};
 use service::Health;
 use types::Offset;
 
-use super::seam::{Captured, Seam};
+use super::{
+    round::{NotWritten, Rounds},
+    seam::Captured,
+};
 
 /// How often it looks which partition is due.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -50,24 +52,12 @@ impl Schedule {
 
 /// A partition as the thread knows it.
 pub(crate) struct Checkpointed {
-    pub(crate) reader: Reader,
-    pub(crate) seam: Arc<Seam>,
-    pub(crate) captures: Receiver<Captured>,
-    pub(crate) store: CheckpointStore,
-    pub(crate) keeper: RunKeeper,
+    reader: Reader,
+    rounds: Rounds,
     began: Instant,
     /// What the newest checkpoint holds, and since when.
     covered: (Offset, Instant),
     failures: u32,
-}
-
-/// Why a state was not written.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Ids(#[from] RunFault),
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
 }
 
 /// The running thread.
@@ -101,52 +91,24 @@ impl CheckpointThread {
 }
 
 impl Checkpointed {
-    pub(crate) fn new(
-        reader: Reader,
-        (seam, captures): (Arc<Seam>, Receiver<Captured>),
-        store: CheckpointStore,
-        keeper: RunKeeper,
-    ) -> Self {
+    pub(crate) fn new(reader: Reader, rounds: Rounds) -> Self {
         let now = Instant::now();
-        let covered = (store.generations().last().map_or(Offset::ZERO, |newest| newest.next_offset), now);
-        Self { reader, seam, captures, store, keeper, began: now, covered, failures: 0 }
+        let covered = (rounds.generations().last().map_or(Offset::ZERO, |newest| newest.next_offset), now);
+        Self { reader, rounds, began: now, covered, failures: 0 }
     }
 
     fn is_due(&self, schedule: &Schedule) -> bool {
         let passed = self.began.elapsed();
-        let much = self.failures == 0 && self.seam.log_bytes() >= schedule.log_bytes;
+        let much = self.failures == 0 && self.rounds.log_bytes() >= schedule.log_bytes;
         // Also once where nothing came: for the older of two, the log keeps what the newer one has.
-        let behind = self.reader.next_offset() > self.covered.0 || self.store.needed_from() < self.covered.0;
+        let behind = self.reader.next_offset() > self.covered.0 || self.rounds.needed_from() < self.covered.0;
         behind && (passed >= schedule.interval || much)
     }
 
     /// The state of now; `None`: the writer does not come by.
     fn capture(&self) -> Option<Captured> {
-        // One that came too late for the last time is too old.
-        while self.captures.try_recv().is_ok() {}
-        self.seam.want(true);
-        let captured = self.captures.recv_timeout(CAPTURE_WAIT).ok();
-        self.seam.want(false);
-        captured
-    }
-
-    fn write(&mut self, captured: &Captured, pause: &mut id_store::Paused<'_>) -> Result<Written, Failure> {
-        let generation = self.store.next_generation();
-        let runs: Vec<_> = captured.capture.runs().collect();
-        // Before the capture ends, which has kept them so far.
-        self.keeper.retain(generation, runs.clone())?;
-        let written = match self.keeper.sync(&runs) {
-            Ok(()) => self.store.write(&captured.capture, pause).map_err(Failure::from),
-            Err(fault) => Err(fault.into()),
-        };
-        let over = match &written {
-            Ok(written) => written.dropped,
-            Err(_) => Some(generation),
-        };
-        if let Some(over) = over {
-            self.keeper.release(over);
-        }
-        written
+        self.rounds.ask();
+        self.rounds.take(CAPTURE_WAIT)
     }
 
     fn report(&self) {
@@ -192,7 +154,7 @@ impl Work {
         let captured_at = Instant::now();
         histogram!("truenow_checkpoint_capture_seconds").record(captured.took.as_secs_f64());
         let mut bytes = 0;
-        let written = partition.write(&captured, &mut |more| {
+        let written = partition.rounds.write(&captured, &mut |more| {
             bytes += more as u64;
             let due = Duration::from_secs_f64(bytes as f64 / self.schedule.bytes_per_second as f64);
             self.wait(due.saturating_sub(captured_at.elapsed()))
@@ -202,7 +164,6 @@ impl Work {
             Ok(written) => {
                 partition.covered = (next_offset, captured_at);
                 partition.failures = 0;
-                partition.seam.set_needed_from(partition.store.needed_from());
                 let (seconds, capture_us) = (captured_at.elapsed().as_secs_f64(), captured.took.as_micros() as u64);
                 counter!("truenow_checkpoints_total").increment(1);
                 counter!("truenow_checkpoint_bytes_total").increment(written.bytes);
@@ -218,7 +179,7 @@ impl Work {
                     "checkpoint"
                 );
             }
-            Err(Failure::Checkpoint(CheckpointError::Stopped)) => {}
+            Err(NotWritten::Checkpoint(CheckpointError::Stopped)) => {}
             Err(error) => {
                 counter!("truenow_checkpoint_failures_total").increment(1);
                 partition.failures += 1;
@@ -235,11 +196,13 @@ impl Work {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use engine::{Limits, MemoryBudget, partition_with_runs};
-    use id_store::{DiskFiles, IdStore};
+    use id_store::{CheckpointStore, DiskFiles, IdStore, Kept};
     use types::{GapReason, LogGap, PartitionId, Timestamp};
 
-    use super::*;
+    use super::{super::seam::Seam, *};
 
     /// Goal: a partition to which nothing comes any more gets a second checkpoint of the same state, so that the log may
     /// let go of all that it holds, and then none.
@@ -247,13 +210,13 @@ mod tests {
     fn an_idle_partition_does_not_keep_the_log() {
         let dir = tempfile::tempdir().unwrap();
         let (partition, budget) = (PartitionId(0), Arc::new(MemoryBudget::new(u64::MAX)));
-        let ids = IdStore::open_on_disk(&dir.path().join("ids"), &[]).unwrap();
+        let ids = IdStore::open_on_disk(&dir.path().join("ids"), Kept::Named(&[])).unwrap();
         let keeper = ids.keeper();
         let store = CheckpointStore::open(Arc::new(DiskFiles::open(dir.path()).unwrap()), partition).unwrap();
         let (mut writer, reader) =
             partition_with_runs(partition, Offset::ZERO, Limits::default(), budget, Box::new(ids));
         let (seam, captures) = Seam::new(store.needed_from());
-        let mut checkpointed = Checkpointed::new(reader, (Arc::new(seam), captures), store, keeper);
+        let mut checkpointed = Checkpointed::new(reader, Rounds::new((Arc::new(seam), captures), store, keeper));
         let schedule = Schedule { interval: Duration::ZERO, log_bytes: 1, bytes_per_second: 1 };
         assert!(!checkpointed.is_due(&schedule), "nothing came yet");
         let gap = LogGap { first: Offset::ZERO, end: Offset(1), table: None, times: None, reason: GapReason::Gone };
@@ -261,10 +224,10 @@ mod tests {
         for _ in 0..2 {
             assert!(checkpointed.is_due(&schedule));
             let captured = Captured { capture: writer.capture(), took: Duration::ZERO };
-            checkpointed.write(&captured, &mut |_| true).unwrap();
+            checkpointed.rounds.write(&captured, &mut |_| true).unwrap();
             checkpointed.covered = (captured.capture.next_offset(), Instant::now());
         }
-        assert_eq!(checkpointed.store.needed_from(), Offset(1));
+        assert_eq!(checkpointed.rounds.needed_from(), Offset(1));
         assert!(!checkpointed.is_due(&schedule));
     }
 }

@@ -129,7 +129,9 @@ pub struct CheckpointStore {
     packs: BTreeMap<u64, u64>,
     next_generation: u64,
     next_pack: u64,
-    /// Why a manifest that is there was not read.
+    /// Whether every manifest that is there was read.
+    all_read: bool,
+    /// Why one was not that may be good.
     unread: Option<CheckpointError>,
 }
 
@@ -176,13 +178,15 @@ impl CheckpointStore {
             packs: BTreeMap::new(),
             next_generation: after(&generations),
             next_pack: after(&packs),
+            all_read: true,
             unread: None,
         };
         for generation in generations.into_iter().rev() {
             match store.read_manifest(generation) {
-                Ok(manifest) if store.retained.len() < GENERATIONS => store.retained.insert(0, manifest),
-                Ok(_) => {}
+                // More than two where old ones could not be removed; of those some may be no good.
+                Ok(manifest) => store.retained.insert(0, manifest),
                 Err(error) => {
+                    store.all_read = false;
                     let partition = partition.0;
                     tracing::error!(partition, error = &error as &dyn std::error::Error, "a checkpoint cannot be used");
                     if error.may_be_good() {
@@ -215,7 +219,7 @@ impl CheckpointStore {
         self.partition
     }
 
-    /// The checkpoints that are kept, oldest first; at most two.
+    /// The checkpoints that are there, oldest first; at most two once one was written or gone on from.
     #[must_use]
     pub fn generations(&self) -> Vec<Generation> {
         let generation = |manifest: &Manifest| Generation {
@@ -236,6 +240,12 @@ impl CheckpointStore {
         }
     }
 
+    /// Whether every manifest that is there was read, so that what none of them names is named by none.
+    #[must_use]
+    pub fn all_read(&self) -> bool {
+        self.all_read
+    }
+
     /// The pieces of a generation, to be restored from; `None` where there is none.
     #[must_use]
     pub fn loader(&self, generation: u64) -> Option<Loader> {
@@ -247,6 +257,7 @@ impl CheckpointStore {
     /// next checkpoint.
     pub fn resume(&mut self, generation: u64, names: &[(u32, PieceName)]) {
         self.retained.retain(|manifest| manifest.generation <= generation);
+        self.retained.drain(..self.retained.len().saturating_sub(GENERATIONS));
         let Some(manifest) = self.retained.last().filter(|manifest| manifest.generation == generation) else { return };
         let parts = |piece: &u32| manifest.pieces[*piece as usize].parts.clone();
         self.known = names.iter().map(|(piece, name)| (*name, parts(piece))).collect();
