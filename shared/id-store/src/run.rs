@@ -22,7 +22,8 @@ pub(crate) struct Run {
     pub(crate) id: RunId,
     /// Ids in it.
     pub(crate) ids: usize,
-    /// Set once by the worker; a fault is that of a merge, which is final.
+    /// Set once, by the worker or at the start; a fault is that of a merge, or of a file that the start could not read, and
+    /// final for this life.
     outcome: OnceLock<Result<RunOnDisk, RunFault>>,
     /// Writing it failed, and is tried again.
     refused: AtomicBool,

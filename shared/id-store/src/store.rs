@@ -45,7 +45,9 @@ pub struct IdStore {
     jobs: Jobs,
     worker: Option<JoinHandle<()>>,
     /// Runs of an earlier life that are in no set, or cannot be read.
-    earlier: HashMap<RunId, Result<Arc<Run>, RunFault>>,
+    earlier: HashMap<RunId, Arc<Run>>,
+    /// Whether those that nobody takes over or retains are needed by nobody.
+    all_named: bool,
     next: u64,
     page: Box<Page>,
 }
@@ -78,7 +80,7 @@ impl fmt::Debug for IdStore {
 /// Which runs of an earlier life a store is opened with.
 #[derive(Debug, Clone, Copy)]
 pub enum Kept<'a> {
-    /// All that are there: it is not known which of them are needed.
+    /// All that are there, up to the next start: it is not known which of them are needed.
     All,
     /// These, in any order; one may come twice.
     Named(&'a [RunId]),
@@ -98,8 +100,9 @@ impl IdStore {
     /// A store over a directory, with the runs `kept` of an earlier life; the others are removed. New runs are numbered
     /// from `first` on, or from the greatest number that is there.
     ///
-    /// A kept run that is damaged is an error when it is asked for. What no set has taken over when the first run is added
-    /// stays only where a checkpoint retains it.
+    /// A kept run that cannot be read is an error when a set is to take it over; its file stays like that of any other, as
+    /// what fails now may pass. What no set has taken over when the first run is added stays only where a checkpoint retains
+    /// it, or all are kept.
     ///
     /// # Errors
     /// As the system has it.
@@ -111,6 +114,7 @@ impl IdStore {
         let (mut earlier, mut next) = (HashMap::new(), first.0);
         there.clone().for_each(|(run, _)| next = next.max(run.0.saturating_add(1)));
         // Checkpoints share runs, and each names all of its own; a run is entered once.
+        let all_named = matches!(kept, Kept::Named(_));
         let kept: BTreeSet<RunId> = match kept {
             Kept::All => there.clone().map(|(run, _)| run).collect(),
             Kept::Named(kept) => kept.iter().copied().collect(),
@@ -118,13 +122,13 @@ impl IdStore {
         there.filter(|(run, _)| !kept.contains(run)).try_for_each(|(_, name)| files.remove(name))?;
         for run in kept {
             let opened = RunOnDisk::open(files.as_ref(), run);
-            let opened = opened.inspect_err(|fault| tracing::error!(run = run.0, %fault, "a run of ids is lost"));
-            let entered = opened.map(|disk| {
-                let run = registry.enter(run, disk.ids());
-                run.set_outcome(Ok(disk));
-                run.set_synced();
-                run
-            });
+            let opened =
+                opened.inspect_err(|fault| tracing::error!(run = run.0, %fault, "a run of ids cannot be read"));
+            let entered = registry.enter(run, opened.as_ref().map_or(0, RunOnDisk::ids));
+            if opened.is_ok() {
+                entered.set_synced();
+            }
+            entered.set_outcome(opened);
             earlier.insert(run, entered);
         }
         let worker = Worker::new(files, to_remove);
@@ -135,7 +139,8 @@ impl IdStore {
             }
             Work::Within => (Jobs::within(worker), None),
         };
-        Ok(Self { sets: HashMap::new(), registry, jobs, worker, earlier, next, page: Box::new([0; PAGE_BYTES]) })
+        let (sets, page) = (HashMap::new(), Box::new([0; PAGE_BYTES]));
+        Ok(Self { sets, registry, jobs, worker, earlier, all_named, next, page })
     }
 
     /// What checkpoints need of the runs; for any thread.
@@ -170,9 +175,11 @@ impl IdStore {
         self.jobs.send(Job::Merge { inputs, output });
     }
 
-    /// Lets go of the runs of an earlier life that no set has taken over: those that checkpoints name have a hold of theirs.
+    /// Lets go of the runs of an earlier life that no set has taken over: those that checkpoints name have a hold of theirs,
+    /// and where one is not known, its runs stay.
     fn settle(&mut self) {
-        self.earlier.drain().filter_map(|(_, run)| run.ok()).for_each(|run| {
+        let all_named = self.all_named;
+        self.earlier.drain().filter(|_| all_named).for_each(|(_, run)| {
             let wanted = self.sets.values().any(|set| set.runs.iter().any(|held| held.run.id == run.id));
             if !wanted {
                 run.forget();
@@ -266,7 +273,10 @@ impl IdRuns for IdStore {
     }
 
     fn restore_set(&mut self, runs: &[RunId]) -> Result<(RunSet, usize), RunFault> {
-        let found = |run: &RunId| self.earlier.get(run).cloned().unwrap_or(Err(RunFault::Unknown(*run)));
+        let found = |run: &RunId| {
+            let earlier = self.earlier.get(run).ok_or(RunFault::Unknown(*run))?;
+            earlier.outcome().unwrap_or(Err(RunFault::Unknown(*run))).map(|()| Arc::clone(earlier))
+        };
         let runs = runs.iter().map(found).collect::<Result<Vec<_>, _>>()?;
         let ids = runs.iter().map(|run| run.ids).sum();
         let set = self.new_set();

@@ -243,6 +243,47 @@ fn runs_of_two_checkpoints_are_kept_once() {
     assert_eq!(keeper.retain(2, vec![run]), Ok(()), "a set has it");
 }
 
+/// Goal: runs that cannot be read at a start stay while a checkpoint names them, with the others that it names, and are good
+/// at the next; and where it is not known what checkpoints name, all runs stay.
+#[test]
+fn unread_runs_stay_while_they_may_be_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path(), &[]);
+    let sets = [store.new_set(), store.new_set()];
+    (1..).zip(sets).for_each(|(salt, set)| add(&mut store, set, &spread(10, salt)));
+    let runs = sets.map(|set| runs_of(&store, set)[0]);
+    drop(store);
+    let path = dir.path().join(&files_in(dir.path())[0]);
+    let away = dir.path().join("away");
+    fs::rename(&path, &away).unwrap();
+    let mut store = open(dir.path(), &runs);
+    assert_eq!(store.keeper().retain(1, runs.to_vec()), Ok(()));
+    assert_eq!(store.restore_set(&runs), Err(RunFault::Unknown(runs[0])));
+    fs::rename(&away, &path).unwrap();
+    let set = store.new_set();
+    add(&mut store, set, &spread(10, 3));
+    assert_eq!(files_in(dir.path()).len(), 3, "a checkpoint names them");
+    drop(store);
+    let files = Arc::new(DiskFiles::open(dir.path()).unwrap());
+    let mut store = IdStore::open(files, Kept::All, RunId(1), Work::Within).unwrap();
+    let set = store.new_set();
+    add(&mut store, set, &spread(10, 4));
+    store.usage(set);
+    assert_eq!(files_in(dir.path()).len(), 4, "one that was not read may name them");
+    assert_eq!(store.restore_set(&runs).err(), Some(RunFault::Unknown(runs[0])), "they are not for this life any more");
+    drop(store);
+    let mut store = open(dir.path(), &runs);
+    let (set, ids) = store.restore_set(&runs).unwrap();
+    assert_eq!((ids, scanned(&mut store, set).map(|ids| ids.len())), (20, Ok(20)));
+    store.keeper().retain(1, runs.to_vec()).unwrap();
+    let last = store.new_set();
+    add(&mut store, last, &spread(10, 5));
+    store.drop_set(set);
+    assert_eq!(files_in(dir.path()).len(), 3, "a checkpoint names them");
+    store.keeper().release(1);
+    assert_eq!(files_in(dir.path()).len(), 1, "nobody does");
+}
+
 /// What goes wrong next.
 #[derive(Debug, Default)]
 struct Faults {

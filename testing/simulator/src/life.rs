@@ -335,6 +335,11 @@ impl Partition {
         }
     }
 
+    /// The newest checkpoint that is gone on from or written in this life, by its number.
+    pub(crate) fn generation(&self) -> Option<u64> {
+        self.rounds.generations().last().map(|newest| newest.number)
+    }
+
     /// Looks at the snapshot that was held last, which is as it was, and holds another.
     pub(crate) fn hold_snapshot(&mut self, which: usize) -> Result<(), Wrong> {
         if let Some((snapshot, rows)) = &self.held {

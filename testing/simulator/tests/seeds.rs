@@ -33,6 +33,12 @@ fn seeds_that_failed_once_pass() {
     passes(922);
     // A manifest of which the very first start had written four bytes, taken for one of another version.
     passes(1_779);
+    // Runs of ids of a checkpoint whose manifest could not be read at one start, removed by it.
+    passes(205);
+    // Runs of an older checkpoint, removed as one of them could not be read at the start.
+    passes(3_979);
+    // A checkpoint that was no good outlived the next one as its file's removal did not last, and the log was let go of for it.
+    passes(3_991);
 }
 
 /// Goal: the runs reach what they are for: no check is there that nothing ever comes to.

@@ -253,8 +253,8 @@ impl CheckpointStore {
         Some(Loader::new(Arc::clone(&self.files), manifest))
     }
 
-    /// Goes on from a generation that was restored: its pieces have `names` now. Newer ones were no good, and go with the
-    /// next checkpoint.
+    /// Goes on from a generation that was restored: its pieces have `names` now. Newer ones were no good, and go before the
+    /// next checkpoint is there.
     pub fn resume(&mut self, generation: u64, names: &[(u32, PieceName)]) {
         self.retained.retain(|manifest| manifest.generation <= generation);
         self.retained.drain(..self.retained.len().saturating_sub(GENERATIONS));
@@ -348,6 +348,22 @@ impl CheckpointStore {
         Ok(Made { manifest, known, packs })
     }
 
+    /// Removes, durably, the manifests between the newest that is retained and the one to come: they were no good, or their
+    /// writing failed late. A later start holds the two newest for what the log may rely on, and must not find one of these
+    /// beside the new one, however the power goes.
+    fn remove_given_up(&self, generation: u64) -> Result<(), CheckpointError> {
+        let from = self.retained.last().map_or(0, |newest| newest.generation + 1);
+        let names = self.files.list().map_err(io_error("list", "the directory of checkpoints"))?;
+        let is_given_up =
+            |name: &&String| number_of(name, ".checkpoint").is_some_and(|number| (from..generation).contains(&number));
+        let given_up: Vec<_> = names.iter().filter(is_given_up).collect();
+        given_up.iter().try_for_each(|name| self.files.remove(name).map_err(io_error("remove", name)))?;
+        if given_up.is_empty() {
+            return Ok(());
+        }
+        self.files.sync_names().map_err(io_error("sync names of removed", "checkpoints"))
+    }
+
     fn write_manifest(&self, manifest: &Manifest) -> Result<(), CheckpointError> {
         let name = manifest_name(manifest.generation);
         let new_name = format!("{name}.new");
@@ -358,6 +374,7 @@ impl CheckpointStore {
         written.map_err(io_error("write", &new_name))?;
         // The names of the packs before that of what names them.
         self.files.sync_names().map_err(io_error("sync names before", &name))?;
+        self.remove_given_up(manifest.generation)?;
         self.files.rename(&new_name, &name).map_err(io_error("rename", &name))?;
         self.files.sync_names().map_err(io_error("sync names after", &name))
     }

@@ -17,6 +17,8 @@ const STOP_ONE_IN: u64 = 40;
 /// A partition's newest checkpoint, as far as is known for certain.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Newest {
+    /// Its number.
+    generation: Option<u64>,
     /// Where it goes on.
     next_offset: Offset,
     /// The files that it alone needs; none where the checkpoint before it may be no good.
@@ -37,6 +39,7 @@ impl World {
         if let Checkpointed::Asked | Checkpointed::NotGiven = tried {
             return;
         }
+        let generation = partition.generation();
         self.note(&format!("checkpoint of partition {at}: {tried:?}"));
         let Checkpointed::Written(next_offset) = tried else {
             self.report.failed_checkpoints += 1;
@@ -45,7 +48,7 @@ impl World {
         self.report.checkpoints += 1;
         let files = self.disk.names(&dir).into_iter().filter(|name| !before.contains(name));
         let files = files.map(|name| dir.join(name)).collect();
-        self.newest[at] = Newest { next_offset, files, damaged: false };
+        self.newest[at] = Newest { generation, next_offset, files, damaged: false };
     }
 
     /// Between two lives the disk damages newest checkpoints.
@@ -68,7 +71,8 @@ impl World {
     /// damage the one before.
     pub(super) fn look_at_restored(&mut self, stormy: bool) -> Result<(), Wrong> {
         for at in 0..self.newest.len() {
-            let began_at = self.life().partitions[at].began_at;
+            let partition = &self.life().partitions[at];
+            let (began_at, generation) = (partition.began_at, partition.generation());
             let newest = &mut self.newest[at];
             let excused = stormy || newest.damaged;
             ensure!(
@@ -79,8 +83,9 @@ impl World {
             self.report.restored += u64::from(began_at > Offset::ZERO);
             self.report.fell_back +=
                 u64::from(newest.damaged && began_at > Offset::ZERO && began_at < newest.next_offset);
-            if began_at != newest.next_offset {
-                *newest = Newest { next_offset: began_at, ..Newest::default() };
+            // By its number: one of which the writing failed may be there after all, at the same offset, and share files.
+            if generation != newest.generation {
+                *newest = Newest { generation, next_offset: began_at, ..Newest::default() };
             }
         }
         Ok(())
