@@ -1,0 +1,183 @@
+//! The server as a child process with a directory of its own.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{Failure, measure::Connection};
+
+/// A start, a rest and an end may each take so long.
+const WAIT_MAX: Duration = Duration::from_secs(120);
+/// A server is at rest that takes less than this share of a core.
+const REST_SHARE: f64 = 0.02;
+
+/// Which server.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    /// The program [default: target/release/truenow, as build.sh leaves it].
+    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/truenow"))]
+    bin: PathBuf,
+    /// Added to every port of the server.
+    #[arg(long, value_name = "N", default_value_t = 27_000)]
+    port_offset: u16,
+    /// Where the directory of the server is made [default: the system's].
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// A setting of the server, as its environment has it.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a setting is NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A running server. Dropped, it is killed, and its directory goes.
+#[derive(Debug)]
+pub(crate) struct Server {
+    process: Child,
+    offset: u16,
+    home: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts a server whose limits and cache do not stand in the way.
+    ///
+    /// # Errors
+    /// There is no such program, or its port is taken.
+    pub(crate) fn start(args: &Args) -> Result<Self, Failure> {
+        if !args.bin.is_file() {
+            return Err(format!("{} is not there; ./build.sh builds it", args.bin.display()).into());
+        }
+        if std::net::TcpStream::connect(("127.0.0.1", 8081 + args.port_offset)).is_ok() {
+            return Err(format!("something answers on port {} already", 8081 + args.port_offset).into());
+        }
+        let mut name = tempfile::Builder::new();
+        name.prefix("truenow-rivals-");
+        let home = match &args.dir {
+            Some(dir) => name.tempdir_in(dir)?,
+            None => name.tempdir()?,
+        };
+        let log = File::create(home.path().join("server.log"))?;
+        let process = Command::new(std::path::absolute(&args.bin)?)
+            .arg("serve")
+            .args(["--port-offset", &args.port_offset.to_string(), "--data-dir"])
+            .arg(home.path().join("data"))
+            .env("GATEWAY_RATE_LIMIT", "1000000000")
+            .env("TRUENOW_GATEWAY_TENANT_RATE_LIMIT", "1000000000")
+            .env("QUERY_CACHE_TTL", "0")
+            .envs(args.set.iter().map(|(name, value)| (name, value)))
+            .current_dir(home.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        Ok(Self { process, offset: args.port_offset, home })
+    }
+
+    /// Host and port of one of its services.
+    pub(crate) fn address(&self, port: u16) -> String {
+        format!("127.0.0.1:{}", port + self.offset)
+    }
+
+    /// Waits until it is healthy.
+    ///
+    /// # Errors
+    /// It ended, or does not become healthy.
+    pub(crate) async fn healthy(&mut self) -> Result<(), Failure> {
+        let began = Instant::now();
+        for port in [8001, 8088, 8081, 9090, 8100] {
+            while !self.is_healthy(port).await {
+                if let Some(status) = self.process.try_wait()? {
+                    let log = std::fs::read_to_string(self.home.path().join("server.log"))?;
+                    return Err(format!("the server ended with {status}:\n{log}").into());
+                }
+                if began.elapsed() > WAIT_MAX {
+                    return Err(format!("the server is not healthy after {WAIT_MAX:?}").into());
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_healthy(&self, port: u16) -> bool {
+        match Connection::open(&self.address(port)).await {
+            Ok(mut connection) => connection.get("/health").await.is_ok(),
+            Err(_refused) => false,
+        }
+    }
+
+    /// Waits until it does next to nothing, after checkpoints and housekeeping.
+    ///
+    /// # Errors
+    /// It does not come to rest.
+    pub(crate) async fn at_rest(&self) -> Result<(), Failure> {
+        let began = Instant::now();
+        while began.elapsed() < WAIT_MAX {
+            let (from, before) = (Instant::now(), self.cpu()?);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let share = self.cpu()?.saturating_sub(before).as_secs_f64() / from.elapsed().as_secs_f64();
+            if share < REST_SHARE && began.elapsed() > Duration::from_secs(12) {
+                return Ok(());
+            }
+        }
+        Err("the server does not come to rest".into())
+    }
+
+    /// CPU time of all its threads that still run.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
+        let mut nanos = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
+            // A thread that ended meanwhile is left out.
+            let Ok(text) = std::fs::read_to_string(task?.path().join("schedstat")) else { continue };
+            nanos += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
+
+    /// Memory that it has in use.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub(crate) fn resident_gib(&self) -> Result<f64, Failure> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let fields: HashMap<_, _> = status.lines().filter_map(|line| line.split_once(':')).collect();
+        let kib: f64 = fields.get("VmRSS").ok_or("the process has no VmRSS")?.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib / f64::from(1 << 20))
+    }
+
+    /// Ends it by SIGTERM.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub(crate) async fn stop(mut self) -> Result<(), Failure> {
+        kill_process(Pid::from_child(&self.process), Signal::TERM)?;
+        let asked = Instant::now();
+        while asked.elapsed() < WAIT_MAX {
+            if self.process.try_wait()?.is_some() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(format!("the server did not end within {WAIT_MAX:?} of SIGTERM").into())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Killing what has ended already fails, which is fine.
+        let _ended = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
