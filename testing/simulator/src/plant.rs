@@ -373,6 +373,10 @@ impl PartitionWriter for NewestOnly {
         self.writer.housekeep();
     }
 
+    fn due_at(&self) -> Option<Timestamp> {
+        self.writer.due_at()
+    }
+
     fn needed_from(&self) -> Offset {
         // Relaxed: everything happens on one thread.
         Offset(self.newest.load(Relaxed))
