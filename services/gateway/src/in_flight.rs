@@ -38,7 +38,7 @@ impl InFlight {
     /// A share that holds nothing yet, for one request or stream.
     #[must_use]
     pub(crate) fn share(self: &Arc<Self>) -> Share {
-        Share(Arc::new(Held { total: Arc::clone(self), bytes: AtomicU64::new(0), refused: AtomicBool::new(false) }))
+        Share(Arc::new(Held { total: Arc::clone(self), bytes: AtomicU64::new(0), broke_off: AtomicBool::new(false) }))
     }
 }
 
@@ -46,7 +46,8 @@ impl InFlight {
 struct Held {
     total: Arc<InFlight>,
     bytes: AtomicU64,
-    refused: AtomicBool,
+    /// The body was refused while it arrived: nothing more of it comes.
+    broke_off: AtomicBool,
 }
 
 impl Drop for Held {
@@ -68,7 +69,6 @@ impl Share {
         let total = &self.0.total;
         if total.bytes.fetch_add(bytes, Relaxed).saturating_add(bytes) > total.bytes_max {
             total.bytes.fetch_sub(bytes, Relaxed);
-            self.0.refused.store(true, Relaxed);
             return Err(refusal());
         }
         self.0.bytes.fetch_add(bytes, Relaxed);
@@ -91,10 +91,11 @@ impl Share {
         self.0.total.bytes.fetch_sub(bytes.min(before), Relaxed);
     }
 
-    /// The refusal, if there was one: a body's reader sees only that its body broke off.
+    /// The refusal that ended the body, if one did: its reader sees only that it broke off. What [`Share::hold`] refuses its
+    /// caller knows; the body of a stream goes on after that, and may end for another reason.
     #[must_use]
     pub(crate) fn refused(&self) -> Option<ApiError> {
-        self.0.refused.load(Relaxed).then(refusal)
+        self.0.broke_off.load(Relaxed).then(refusal)
     }
 
     /// A body that holds its bytes as they arrive.
@@ -154,7 +155,7 @@ where
         Poll::Ready(frame.map(|frame| {
             let frame = frame.map_err(Into::into)?;
             if let Some(data) = frame.data_ref() {
-                self.share.hold(data.len() as u64)?;
+                self.share.hold(data.len() as u64).inspect_err(|_| self.share.0.broke_off.store(true, Relaxed))?;
             }
             Ok(frame)
         }))
@@ -182,7 +183,7 @@ mod tests {
         let (a, b) = (total.share(), total.share());
         a.hold(6).unwrap();
         assert_eq!(b.hold(5).unwrap_err().code, ErrorCode::ResourceExhausted);
-        assert!(b.refused().is_some() && a.refused().is_none());
+        assert!(b.refused().is_none(), "its body, as that of a stream, goes on");
         b.hold(4).unwrap();
         a.give_back(100);
         assert_eq!(total.bytes.load(Relaxed), 4);
@@ -196,6 +197,7 @@ mod tests {
         assert_eq!(total.bytes.load(Relaxed), 0);
         let body = a.meter(Full::new(Bytes::from_static(b"12345678901")));
         assert!(body.collect().await.is_err());
+        assert!(a.refused().is_some() && total.share().refused().is_none());
         drop(a);
         assert_eq!(total.bytes.load(Relaxed), 0);
         let c = total.share();

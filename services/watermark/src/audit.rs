@@ -44,15 +44,9 @@ impl Audit {
 
     /// Counts the ledgers of all tables; returns the names of those to raise the alarm for.
     pub(crate) async fn round(&mut self) -> Vec<String> {
-        let tenants = self.tenants.tenants().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the tenants could not be listed, so no ledger was counted");
-            Vec::new()
-        });
-        for tenant in tenants {
-            match self.catalog.tables(tenant).await {
-                Ok(tables) => self.audit(tenant, tables).await,
-                Err(error) => tracing::warn!(%error, "the ledgers' tables could not be listed"),
-            }
+        match self.tenants.tenants().await {
+            Ok(tenants) => self.audit_all(tenants).await,
+            Err(error) => tracing::warn!(%error, "the tenants could not be listed, so no ledger was counted"),
         }
         let alarming = self.suspects.values().filter(|suspect| suspect.looks >= ALARM_LOOKS);
         let name = |suspect: &Suspect| match suspect.table.key.tenant {
@@ -62,15 +56,32 @@ impl Audit {
         alarming.map(name).collect()
     }
 
-    async fn audit(&mut self, tenant: TenantId, tables: Vec<Arc<Table>>) {
-        let known: BTreeSet<TableKey> = tables.iter().map(|table| table.key).collect();
+    async fn audit_all(&mut self, tenants: Vec<TenantId>) {
+        // A tenant that is gone has no tables, and is not asked for them any more.
+        let known: BTreeSet<TenantId> = tenants.iter().copied().collect();
+        self.keep_suspects(|key| known.contains(&key.tenant));
+        for tenant in tenants {
+            match self.catalog.tables(tenant).await {
+                Ok(tables) => self.audit(tenant, tables).await,
+                Err(error) => tracing::warn!(%error, "the ledgers' tables could not be listed"),
+            }
+        }
+    }
+
+    /// Drops the suspects that are gone.
+    fn keep_suspects(&mut self, exists: impl Fn(&TableKey) -> bool) {
         self.suspects.retain(|key, suspect| {
-            let stays = key.tenant != tenant || known.contains(key);
+            let stays = exists(key);
             if !stays {
                 publish(&suspect.table, true);
             }
             stays
         });
+    }
+
+    async fn audit(&mut self, tenant: TenantId, tables: Vec<Arc<Table>>) {
+        let known: BTreeSet<TableKey> = tables.iter().map(|table| table.key).collect();
+        self.keep_suspects(|key| key.tenant != tenant || known.contains(key));
         for table in tables {
             match self.ledgers.count(&table, RECORDS_MAX).await {
                 Ok(Count::Counted(ledger)) => self.judge(table, &ledger),

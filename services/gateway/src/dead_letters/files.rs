@@ -53,7 +53,7 @@ pub(super) struct Written {
     bytes: u64,
     letters: u64,
     file: File,
-    /// Directories whose entries are new.
+    /// Directories whose entries may be new.
     dirs: Vec<PathBuf>,
 }
 
@@ -85,6 +85,9 @@ impl Files {
     /// Finds the files below `root`, which is created if need be, and removes what a crash cut off at their ends.
     pub(super) fn open(root: &Path, limits: Limits) -> io::Result<Self> {
         fs::create_dir_all(root)?;
+        if let Some(above) = root.parent().filter(|above| !above.as_os_str().is_empty()) {
+            sync_dir(above)?;
+        }
         let mut files = Self {
             root: root.to_owned(),
             limits,
@@ -133,7 +136,7 @@ impl Files {
             _ => (self.next_number, 0),
         };
         let path = self.path(drawer, number);
-        let dirs = if before == 0 { create_dirs(&path)? } else { Vec::new() };
+        let dirs = if before == 0 { create_dirs(&self.root, &path)? } else { Vec::new() };
         if before == 0 {
             self.insert(drawer, number, LettersFile { bytes: 0, letters: 0, closed: false });
         }
@@ -231,13 +234,13 @@ impl Files {
     }
 }
 
-/// Makes the directory of a new file; returns the directories whose names of it are not durable yet.
-fn create_dirs(path: &Path) -> io::Result<Vec<PathBuf>> {
+/// Makes the directory of a new file; returns the directories to sync, so that the names on the way to it are durable: of the
+/// table's directory, and of all above it up to the root. Which of these a try that failed has made, or one that is not synced
+/// yet, nothing tells; and to sync what is synced costs next to nothing.
+fn create_dirs(root: &Path, path: &Path) -> io::Result<Vec<PathBuf>> {
     let dir = path.parent().expect("a letters file lies in its drawer");
-    // Table, namespace and tenant may all be new: each is an entry of its parent.
-    let new = dir.ancestors().take_while(|dir| !dir.is_dir()).count();
     fs::create_dir_all(dir)?;
-    Ok(dir.ancestors().take(new + 1).map(Path::to_owned).collect())
+    Ok(dir.ancestors().take_while(|dir| dir.starts_with(root)).map(Path::to_owned).collect())
 }
 
 /// Names and paths in a directory; names that are no Unicode are none of ours.
@@ -282,4 +285,31 @@ fn repair(path: &Path) -> io::Result<(u64, u64)> {
 
 fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the names of directories that a try made which failed are made durable by the next, and by that of another table
+    /// which finds them there.
+    #[test]
+    fn directories_of_failed_tries_become_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("letters");
+        let mut files = Files::open(&root, Limits::default()).unwrap();
+        let drawer = |table| Drawer::new(TenantId(1), TableName::new("shop", table)).unwrap();
+        let above = [root.join("1/shop"), root.join("1"), root.clone()];
+        let dirs = |table: &str| [vec![above[0].join(table)], above.to_vec()].concat();
+        let lost = files.write(&drawer("a"), b"1\n").unwrap();
+        assert_eq!(lost.dirs, dirs("a"));
+        assert!(files.synced(&lost, Err(io::Error::other("the disk is away"))).is_err());
+        for table in ["a", "b"] {
+            let written = files.write(&drawer(table), b"2\n").unwrap();
+            assert_eq!(written.dirs, dirs(table));
+            let synced = written.sync();
+            assert_eq!(files.synced(&written, synced).unwrap(), 0);
+        }
+        assert!(files.write(&drawer("a"), b"3\n").unwrap().dirs.is_empty(), "a file that is there has its name");
+    }
 }

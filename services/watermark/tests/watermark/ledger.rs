@@ -112,3 +112,20 @@ async fn an_imbalance_raises_the_alarm() {
     assert!(metrics.render().contains(&balanced(1)));
     let _drained = running.shutdown().await;
 }
+
+/// Goal: the alarm of a table ends with its tenant, which is not listed any more.
+#[tokio::test(start_paused = true)]
+async fn an_alarm_ends_with_its_tenant() {
+    let world = World::of_tenant(TenantId(8), "vanishing");
+    world.ends.lock().unwrap().extend([(0, 10), (1, 4)]);
+    world.applied.lock().unwrap().insert(0, 7);
+    world.rows.lock().unwrap().live += 1;
+    let (running, metrics) = world.start().await;
+    until(|| matches!(running.health().status(), HealthStatus::Degraded { .. }).then_some(())).await;
+
+    world.is_gone.store(true, SeqCst);
+    until(|| (running.health().status() == HealthStatus::Healthy).then_some(())).await;
+    let labels = "{tenant=\"8\",namespace=\"shop\",table=\"vanishing\"}";
+    assert!(metrics.render().contains(&format!("truenow_ledger_balanced{labels} 1\n")), "its gauge says no more");
+    let _drained = running.shutdown().await;
+}

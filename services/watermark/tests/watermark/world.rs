@@ -57,6 +57,8 @@ pub(crate) struct World {
     /// Of partition 0; of partition 1 one row of the table waits.
     pub(crate) rows: Mutex<Rows>,
     pub(crate) is_away: AtomicBool,
+    /// Its tenant is gone, and the table with it.
+    pub(crate) is_gone: AtomicBool,
     pub(crate) now: AtomicI64,
     /// The table, of namespace `shop`.
     table: &'static str,
@@ -224,7 +226,7 @@ impl Catalog for World {
 #[async_trait]
 impl Tenants for World {
     async fn tenants(&self) -> Result<Vec<TenantId>, ApiError> {
-        Ok(vec![self.tenant])
+        Ok(if self.is_gone.load(SeqCst) { Vec::new() } else { vec![self.tenant] })
     }
 }
 
@@ -251,6 +253,7 @@ impl World {
             applied: Mutex::default(),
             rows: Mutex::new(ROWS),
             is_away: AtomicBool::new(false),
+            is_gone: AtomicBool::new(false),
             now: AtomicI64::new(NOW),
             table,
         })
