@@ -81,10 +81,13 @@ impl Merger {
         }
     }
 
-    /// A merger for keys of any numbers, which are those of strings.
+    /// A merger for keys of any numbers, which are those of strings: given from 1 on, as they come.
     pub(crate) fn unbounded(plan: &Plan) -> Self {
-        let groups = Groups::new(plan, Level::Strings);
-        Self { groups, index: KeyIndex::Hashed(HashTable::new()), ..Self::new(plan, &vec![1; plan.groups.len()]) }
+        let index = match (plan.groups.len(), plan.interval) {
+            (1, None) => KeyIndex::Numbered(Vec::new()),
+            _ => KeyIndex::Hashed(HashTable::new()),
+        };
+        Self { groups: Groups::new(plan, Level::Strings), index, ..Self::new(plan, &vec![1; plan.groups.len()]) }
     }
 
     pub(crate) fn groups(&self) -> &Groups {
@@ -175,6 +178,8 @@ enum KeyIndex {
         numbers: Vec<usize>,
         slots: Vec<u32>,
     },
+    /// By the one number that is the key, however many there will be: a line of slots that grows with the strings.
+    Numbered(Vec<u32>),
     Hashed(HashTable<u32>),
 }
 
@@ -196,6 +201,16 @@ impl KeyIndex {
         match self {
             Self::Direct { numbers, slots } => {
                 let slot = key.iter().zip(&*numbers).fold(0, |slot, (&number, &n)| slot * n + number as usize);
+                if slots[slot] == FREE {
+                    slots[slot] = groups.push_key(bucket, key);
+                }
+                slots[slot]
+            }
+            Self::Numbered(slots) => {
+                let slot = key[0] as usize;
+                if slot >= slots.len() {
+                    slots.resize(slot + 1, FREE);
+                }
                 if slots[slot] == FREE {
                     slots[slot] = groups.push_key(bucket, key);
                 }
