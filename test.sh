@@ -17,8 +17,9 @@ case ${1:-} in
 usage: ./test.sh [--full]
 
 Runs format and lint checks, the layer check, unit, property and documentation tests, the loom models, simulated faults
-of 500 seeds, then a real server against real data, kill -9 and the black-box queries. At most 25 minutes on two cores.
-What is missing (a compiler, cargo, curl, jq, zstd) is installed where apt-get is.
+of 500 seeds, then a real server against real data, kill -9, the black-box queries and, where ../shared/acceptance is, random
+questions against an oracle of their own. At most 25 minutes on two cores. What is missing (a compiler, cargo, curl, jq, zstd)
+is installed where apt-get is.
 
   --full   also the long ones: more seeds, more crashes, more events, licences and sources of all dependencies (cargo-deny)
 
@@ -105,6 +106,35 @@ on_a_server() {
   return "$code"
 }
 
+# acceptance ARGUMENTS...: random questions about real events, held against a naive oracle, with a seed that is said.
+acceptance() {
+  local name="acceptance, $*"
+  if [ ! -f ../shared/acceptance/acceptance.py ] || [ ! -d ../shared/data ]; then
+    left_out "$name" "there is no ../shared/acceptance, or no ../shared/data"
+  elif ! command -v python3 >/dev/null; then
+    left_out "$name" "python3 is not installed"
+  else
+    step "$name" on_a_server ask_at_random --seed "$((RANDOM * 32768 + RANDOM))" "$@"
+  fi
+}
+
+# ask_at_random ARGUMENTS... --port-offset N: as on_a_server calls it; the script takes addresses.
+ask_at_random() {
+  local arguments=("${@:1:$#-2}") offset=${*: -1} addresses=() service name
+  for service in $SERVICES; do
+    name=${service%%:*}
+    case $name in
+      gateway | watermark) addresses+=("--$name") ;;
+      query-api) addresses+=(--query) ;;
+      control-plane) addresses+=(--control) ;;
+      *) continue ;;
+    esac
+    addresses+=("http://127.0.0.1:$((${service#*:} + offset))")
+  done
+  printf 'acceptance.py %s\n' "${arguments[*]}"
+  python3 ../shared/acceptance/acceptance.py --data ../shared/data "${arguments[@]}" "${addresses[@]}"
+}
+
 if cargo fmt --version >/dev/null 2>&1; then
   step "format" cargo fmt --all --check
 else
@@ -134,6 +164,8 @@ if $full; then
   step "duplicates" scripts/test_system.sh duplicates
   step "full disk" scripts/test_disk_full.sh
   step "queries" ./test_queries.sh --events 2000000
+  acceptance --queries 500
+  acceptance --copies 20 --queries 40
   if cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny; then
     step "dependencies" cargo deny check
   else
@@ -143,6 +175,7 @@ else
   step "crashes" scripts/test_crash.sh --rounds 20
   step "tokens" scripts/test_system.sh tokens --pairs 1000
   step "queries" ./test_queries.sh
+  acceptance --queries 100
 fi
 
 for name in ${failures[@]+"${failures[@]}"}; do printf 'failed: %s\n' "$name"; done
