@@ -36,9 +36,10 @@ pub enum DecodeError {
 pub(crate) enum Kind {
     Hll = 1,
     Quantile = 2,
-    TDigest = 3,
     CountMin = 4,
     HeavyHitters = 5,
+    // 3 was a t-digest of another layout.
+    TDigest = 6,
 }
 
 #[derive(Debug)]
@@ -152,11 +153,6 @@ impl<'a> Reader<'a> {
             }
         }
         Err(DecodeError::Invalid("a number is longer than 10 bytes"))
-    }
-
-    /// The rest of the bytes.
-    pub(crate) fn rest(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.0)
     }
 
     pub(crate) fn finish(self) -> Result<(), DecodeError> {

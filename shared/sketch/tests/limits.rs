@@ -1,6 +1,6 @@
 //! The largest sketches that are written, and those that are one item larger.
 
-use sketch::{CountMin, DecodeError, HeavyHitters, Hll, QuantileSketch};
+use sketch::{CountMin, DecodeError, HeavyHitters, Hll, QuantileSketch, TDigest};
 
 /// Goal: sketches larger than any that is written are refused, one item over the limit, and the largest are not.
 #[test]
@@ -24,6 +24,13 @@ fn decoders_know_the_limits() {
     };
     assert!(Hll::from_bytes(&coupons(1_536)).is_ok());
     assert!(matches!(Hll::from_bytes(&coupons(1_537)), Err(DecodeError::Invalid(_))));
+    // Single values in order: of weight 1, and like one another.
+    let digest = |count: u64| {
+        let ties = (0..count).flat_map(|value| [&(value as f64).to_le_bytes()[..], &[2]].concat());
+        [6u8, 1].into_iter().chain(varint(count)).chain(ties).collect::<Vec<u8>>()
+    };
+    assert!(TDigest::from_bytes(&digest(1_400)).is_ok());
+    assert!(matches!(TDigest::from_bytes(&digest(1_401)), Err(DecodeError::Invalid(_))));
     // One value in each of so many powers of two, from 1.0 on, whose bin is that of 52 octaves of subnormal doubles and 1,022
     // of normal ones; each next bin is 63 beyond the one behind the last.
     let quantiles = |count: u64| {

@@ -11,6 +11,7 @@ use datasketches::{
     countmin::CountMinSketch,
     frequencies::FrequentItemsSketch,
     hll::{HllSketch, HllType, HllUnion},
+    tdigest::TDigestMut,
 };
 use probabilistic_collections::{count_min_sketch as other_count_min, hyperloglog::HyperLogLog};
 use sketch::{CountMin, HeavyHitters, Hll, QuantileSketch, TDigest, hash_str, nearest_rank};
@@ -107,6 +108,12 @@ fn own_digest(values: &[f64]) -> TDigest {
     digest
 }
 
+fn apache_digest(values: &[f64]) -> TDigestMut {
+    let mut digest = TDigestMut::new(200).expect("a compression that is allowed");
+    values.iter().for_each(|&value| digest.update(value));
+    digest
+}
+
 fn ddsketch(values: &[f64]) -> DDSketch {
     let mut sketch = DDSketch::new(Config::defaults());
     values.iter().for_each(|&value| sketch.add(value));
@@ -140,21 +147,24 @@ fn other_distinct(items: &[u64]) -> HyperLogLog<u64> {
 fn accuracy(_: &mut Criterion<ThreadTime>) {
     for (name, mut values) in [("lognormal", lognormal(VALUES)), ("pareto", pareto(VALUES))] {
         let (own, mut digest, dd) = (own_quantiles(&values), own_digest(&values), ddsketch(&values));
+        let mut apache = apache_digest(&values);
         let (small, large) = (other_digest(100, &values), other_digest(200, &values));
         values.sort_by(f64::total_cmp);
         for q in QUANTILES {
             let want = values[nearest_rank(q, VALUES as u64).expect("there are values") as usize];
             let off = |got: Option<f64>| 100.0 * (got.expect("there are values") / want - 1.0).abs();
             eprintln!(
-                "{name} q {q}: quantile sketch {:.2} %, t-digest {:.2} %, sketches-ddsketch {:.2} %, tdigest (100) {:.2} %, (200) {:.2} %",
+                "{name} q {q}: quantile sketch {:.2} %, t-digest {:.2} %, of datasketches {:.2} %, sketches-ddsketch {:.2} %, tdigest (100) {:.2} %, (200) {:.2} %",
                 off(own.quantile(q)),
                 off(digest.quantile(q)),
+                off(apache.quantile(q).expect("a share")),
                 off(dd.quantile(q).expect("a share")),
                 off(small.estimate_quantile(q)),
                 off(large.estimate_quantile(q)),
             );
         }
         eprintln!("{name}: quantile sketch {} bytes, {} encoded", own.bytes(), own.to_bytes().len());
+        eprintln!("{name}: t-digest {} bytes, {} encoded", digest.bytes(), digest.to_bytes().len());
     }
     let items = hashes(VALUES);
     for count in [1_000, 7_000, 8_000, 100_000, VALUES] {
@@ -201,7 +211,8 @@ fn quantiles(c: &mut Criterion<ThreadTime>) {
         });
     });
     group.bench_function("sketches-ddsketch", |b| b.iter(|| ddsketch(&values)));
-    group.bench_function("t-digest of datasketches, k 200", |b| b.iter(|| own_digest(&values)));
+    group.bench_function("t-digest, own", |b| b.iter(|| own_digest(&values)));
+    group.bench_function("t-digest of datasketches, k 200", |b| b.iter(|| apache_digest(&values)));
     group.bench_function("tdigest, size 200, batches of 1,000", |b| b.iter(|| other_digest(200, &values)));
     group.finish();
     let mut group = c.benchmark_group("quantiles, one of a million values");
@@ -210,10 +221,18 @@ fn quantiles(c: &mut Criterion<ThreadTime>) {
     group.bench_function("own, merge", |b| b.iter(|| black_box(&mut into).merge(black_box(&own))));
     let mut into = ddsketch(&values);
     group.bench_function("sketches-ddsketch, merge", |b| b.iter(|| black_box(&mut into).merge(black_box(&dd))));
-    group.bench_function("t-digest of datasketches, merge", |b| {
+    group.bench_function("t-digest, own, merge", |b| {
         b.iter(|| {
             let mut into = digest.clone();
             into.merge(black_box(&digest));
+            into
+        });
+    });
+    let apache = apache_digest(&values);
+    group.bench_function("t-digest of datasketches, merge", |b| {
+        b.iter(|| {
+            let mut into = apache.clone();
+            into.merge(black_box(&apache));
             into
         });
     });
