@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use memmap2::{Advice, Mmap};
+
 /// A directory of run files, by name.
 pub trait RunFiles: Send + Sync {
     /// The names of all files.
@@ -69,6 +71,11 @@ pub trait RunFile: Send + Sync {
     /// # Errors
     /// As the system has it; `UnexpectedEof` where the file is too short.
     fn read_exact_at(&self, into: &mut [u8], position: u64) -> io::Result<()>;
+
+    /// Its bytes in memory, from the first to the last; `None` where they can only be read.
+    fn map(&self) -> Option<Mmap> {
+        None
+    }
 
     /// Makes its bytes durable.
     ///
@@ -152,6 +159,17 @@ impl RunFile for File {
 
     fn read_exact_at(&self, into: &mut [u8], position: u64) -> io::Result<()> {
         FileExt::read_exact_at(self, into, position)
+    }
+
+    fn map(&self) -> Option<Mmap> {
+        // SAFETY: a run's file never changes after its last byte, nor is it cut off: one that is no longer needed loses its
+        // name, which leaves the mapping as it is. Numbers of runs, and so names, never come again. Whoever else writes
+        // into the directory of a server breaks more than this.
+        let map = unsafe { Mmap::map(self) }.ok()?;
+        // Hints. Pages are in memory when they are asked for, as far as they were just written; and are asked for one by one.
+        let _brought = map.advise(Advice::PopulateRead);
+        let _advised = map.advise(Advice::Random);
+        Some(map)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -124,6 +124,18 @@ pub(crate) fn is_page_of_ids(page: &Page, run: u64, number: usize) -> bool {
     is_sealed(page, run, number)
 }
 
+/// Where in a page an id stands.
+#[inline]
+pub(crate) fn place_of_id(place: usize) -> usize {
+    place * ID_BYTES
+}
+
+/// Where in a page the content of an id stands.
+#[inline]
+pub(crate) fn place_of_content(place: usize) -> usize {
+    CONTENTS_AT + place * CONTENT_BYTES
+}
+
 /// What a page of ids holds.
 pub(crate) struct Ids<'a> {
     ids: &'a [[u8; ID_BYTES]],
@@ -133,15 +145,26 @@ pub(crate) struct Ids<'a> {
 impl<'a> Ids<'a> {
     /// The ids of a page that was checked.
     pub(crate) fn of(page: &'a Page) -> Self {
-        let count = page[COUNT_AT..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize);
+        Self::first(page, page[COUNT_AT..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize))
+    }
+
+    /// The first `count` ids of a page that was checked: all that it holds.
+    #[inline]
+    pub(crate) fn first(page: &'a Page, count: usize) -> Self {
         let (ids, contents) = (page[..CONTENTS_AT].as_chunks().0, page[CONTENTS_AT..COUNT_AT].as_chunks().0);
         Self { ids: &ids[..count.min(PAGE_IDS)], contents }
     }
 
-    /// The content of an id, if it is in the page.
-    pub(crate) fn find(&self, id: u128) -> Option<u32> {
-        let at = self.ids.binary_search_by_key(&id, |bytes| u128::from_le_bytes(*bytes)).ok()?;
-        Some(u32::from_le_bytes(self.contents[at]))
+    /// The content of an id, if it is in the page; it is sought from `guess` on, where it probably is.
+    #[inline]
+    pub(crate) fn find(&self, id: u128, guess: usize) -> Option<u32> {
+        let of = |bytes: &[u8; ID_BYTES]| u128::from_le_bytes(*bytes);
+        let (before, after) = self.ids.split_at(guess.min(self.ids.len()));
+        let at = match after.first() {
+            Some(there) if of(there) <= id => before.len() + after.iter().position(|there| of(there) >= id)?,
+            _ => before.iter().rposition(|there| of(there) <= id)?,
+        };
+        (of(&self.ids[at]) == id).then(|| u32::from_le_bytes(self.contents[at]))
     }
 
     /// All of them, ascending.

@@ -2,8 +2,9 @@
 //! does not hold, and [`checkpoints`] of their state.
 //!
 //! 1. A run is one file, written once, in ascending order, and never changed. [`format`] describes its bytes.
-//! 2. Of each run its fence keys (the high half of the first id of each page of 1 KiB) are in memory; a look for sorted
-//!    suspects reads each page that may hold one once, in ascending order, and checks its checksum before it is believed.
+//! 2. Of each run its fence keys (the high half of the first id of each page of 1 KiB) are in memory; looks go
+//!    to the file where it is mapped ([`mapped`]), else each page that may hold a suspect is read once. No page is believed
+//!    before its checksum was checked.
 //! 3. Runs belong to sets, one per slice of append time. [`worker`] writes them beside the partition's writer, and merges
 //!    those of a set ([`merge`]): few while the set grows, one when it is sealed. Until a run is written, its ids are
 //!    looked up where they were.
@@ -13,9 +14,11 @@
 //!    damaged is an error: this crate never guesses.
 
 mod checkpoints;
+mod fences;
 mod files;
 mod format;
 mod keeper;
+mod mapped;
 mod merge;
 mod run;
 mod run_file;

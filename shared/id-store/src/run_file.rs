@@ -5,11 +5,13 @@ use std::{io, sync::Arc};
 use engine::{RunFault, RunId};
 
 use crate::{
+    fences::{guess_place, pages_of},
     files::{NewRunFile, RunFile, RunFiles},
     format::{
         Ids, Layout, PAGE_BYTES, PAGE_FENCES, PAGE_IDS, Page, fences_of_page, head, ids_of_head, is_page_of_ids,
         page_of_fences, page_of_ids,
     },
+    mapped::MappedRun,
     run::Run,
 };
 
@@ -35,9 +37,17 @@ pub(crate) struct RunOnDisk {
     ids: usize,
     /// The high half of the first id of each page.
     fences: Vec<u64>,
+    /// Its bytes, where the file layer has them in memory.
+    mapped: Option<MappedRun>,
 }
 
 impl RunOnDisk {
+    fn new(run: RunId, file: Arc<dyn RunFile>, ids: usize, fences: Vec<u64>) -> Self {
+        let length = Layout::of(ids).pages * PAGE_BYTES;
+        let mapped = file.map().filter(|bytes| bytes.len() == length).map(|bytes| MappedRun::new(run, bytes, ids));
+        Self { run, file, ids, fences, mapped }
+    }
+
     /// Opens a run of an earlier life. Its head, its length and its fence keys are checked.
     pub(crate) fn open(files: &dyn RunFiles, run: RunId) -> Result<Self, RunFault> {
         let file = files.open(&name_of(run)).map_err(|error| fault(run, &error))?;
@@ -54,7 +64,7 @@ impl RunOnDisk {
             let left = layout.id_pages - fences.len();
             fences.extend(fences_of_page(&page, run.0, number, left).ok_or(RunFault::Damaged(run))?);
         }
-        Ok(Self { run, file, ids, fences })
+        Ok(Self::new(run, file, ids, fences))
     }
 
     pub(crate) fn ids(&self) -> usize {
@@ -63,20 +73,23 @@ impl RunOnDisk {
 
     /// Bytes of memory.
     pub(crate) fn bytes(&self) -> usize {
-        self.fences.capacity() * size_of::<u64>()
+        self.fences.capacity() * size_of::<u64>() + self.mapped.as_ref().map_or(0, MappedRun::bytes)
     }
 
     pub(crate) fn sync(&self) -> Result<(), RunFault> {
         self.file.sync().map_err(|error| fault(self.run, &error))
     }
 
-    /// Looks for ascending suspects in one pass, each page that may hold one being read once; `page` is memory to work with.
+    /// Looks for ascending suspects. Where the file is not in memory, each page that may hold one is read once, into `page`.
     pub(crate) fn confirm(
         &self,
         page: &mut Page,
         suspects: &[u128],
         found: &mut [Option<u32>],
     ) -> Result<(), RunFault> {
+        if let Some(mapped) = &self.mapped {
+            return mapped.confirm(&self.fences, suspects, found);
+        }
         let mut in_page = None;
         for (suspect, found) in suspects.iter().zip(found).filter(|(_, found)| found.is_none()) {
             let high = (suspect >> 64) as u64;
@@ -86,7 +99,7 @@ impl RunOnDisk {
                     self.read_page(page, at)?;
                     in_page = Some(at);
                 }
-                *found = Ids::of(page).find(*suspect);
+                *found = Ids::of(page).find(*suspect, guess_place(&self.fences, at, high, PAGE_IDS));
                 if found.is_some() {
                     break;
                 }
@@ -124,13 +137,6 @@ impl RunOnDisk {
         let sound = numbered.all(|(page, number)| is_page_of_ids(page, self.run.0, number));
         if sound { Ok(count) } else { Err(RunFault::Damaged(self.run)) }
     }
-}
-
-/// The pages that may hold an id with this high half: the last that begins below it, and those that begin with it.
-fn pages_of(fences: &[u64], high: u64) -> std::ops::Range<usize> {
-    let below = fences.partition_point(|fence| *fence < high);
-    let equal = fences[below..].iter().take_while(|fence| **fence == high).count();
-    below.saturating_sub(1)..below + equal
 }
 
 /// A file that ends too early is damaged; anything else may pass.
@@ -207,7 +213,7 @@ impl RunWriter {
             self.put(page_of_fences(self.run.0, 1 + fences.len() + at, part))?;
         }
         self.flush()?;
-        Ok(RunOnDisk { run: self.run, file: self.file.finish()?, ids: self.ids, fences })
+        Ok(RunOnDisk::new(self.run, self.file.finish()?, self.ids, fences))
     }
 }
 

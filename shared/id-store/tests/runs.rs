@@ -72,12 +72,16 @@ proptest! {
         strangers in prop::collection::vec(any::<u128>(), 0..50),
         every in 1_usize..40,
         beside: bool,
+        mapped: bool,
         crowded_high_halves: bool,
     ) {
         let dir = tempfile::tempdir().unwrap();
         let work = if beside { Work::Beside } else { Work::Within };
-        let files = Arc::new(DiskFiles::open(dir.path()).unwrap());
-        let mut store = IdStore::open(files, Kept::Named(&[]), RunId(1), work).unwrap();
+        let files = || -> Arc<dyn RunFiles> {
+            let disk = DiskFiles::open(dir.path()).unwrap();
+            if mapped { Arc::new(disk) } else { Arc::new(FaultyFiles { disk, faults: Arc::default() }) }
+        };
+        let mut store = IdStore::open(files(), Kept::Named(&[]), RunId(1), work).unwrap();
         let sets = [store.new_set(), store.new_set()];
         let mut oracles = [BTreeMap::new(), BTreeMap::new()];
         for (salt, (count, which)) in (1..).zip(runs) {
@@ -108,7 +112,7 @@ proptest! {
             prop_assert!(sets.iter().all(|set| runs_of(&store, *set).len() <= 1), "one run is left of a sealed set");
         }
         drop(store);
-        let mut store = open(dir.path(), &all);
+        let mut store = IdStore::open(files(), Kept::Named(&all), RunId(1), Work::Within).unwrap();
         for (runs, oracle) in named.iter().zip(&oracles) {
             let (set, count) = store.restore_set(runs).unwrap();
             prop_assert_eq!(count, oracle.len());
@@ -120,12 +124,12 @@ proptest! {
     }
 }
 
-/// Goal: a damaged byte anywhere in a page is an error whenever the page is needed, and never an answer; other pages still
-/// answer. So are a file cut off, and a page that stands in the place of another.
+/// Goal: where files are read, a damaged byte anywhere in a page is an error whenever the page is needed, and never an
+/// answer; other pages still answer. So are a file cut off, and a page that stands in the place of another.
 #[test]
 fn damage_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    let mut store = open(dir.path(), &[]);
+    let (mut store, _) = faulty(dir.path());
     let (set, oracle) = (store.new_set(), spread(130, 1));
     add(&mut store, set, &oracle);
     let run = runs_of(&store, set)[0];
@@ -148,6 +152,33 @@ fn damage_is_an_error() {
     fs::write(&path, &good[..PAGE * 2 + 100]).unwrap();
     assert_eq!(confirm(&mut store, set, &keys[..1]), Ok(vec![Some(oracle[&keys[0]])]));
     assert_eq!(confirm(&mut store, set, &keys[60..61]), damaged);
+}
+
+/// Goal: where files are mapped, a damaged byte anywhere in a page is an error when the page is looked into for the first
+/// time, and as often as that is tried; other pages still answer.
+#[test]
+fn damage_in_memory_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path(), &[]);
+    let (set, oracle) = (store.new_set(), spread(130, 1));
+    add(&mut store, set, &oracle);
+    let run = runs_of(&store, set)[0];
+    drop(store);
+    let path = dir.path().join(&files_in(dir.path())[0]);
+    let good = fs::read(&path).unwrap();
+    let keys: Vec<u128> = oracle.keys().copied().collect();
+    for at in (PAGE..PAGE * 2).step_by(61).chain([PAGE * 2 - 1]) {
+        let mut bad = good.clone();
+        bad[at] ^= 0x10;
+        fs::write(&path, &bad).unwrap();
+        let mut store = open(dir.path(), &[run]);
+        let (set, _) = store.restore_set(&[run]).unwrap();
+        for _ in 0..2 {
+            assert_eq!(confirm(&mut store, set, &keys[..1]), Err(RunFault::Damaged(run)), "byte {at}");
+            assert_eq!(confirm(&mut store, set, &keys[60..61]), Ok(vec![Some(oracle[&keys[60]])]));
+        }
+        assert_eq!(scanned(&mut store, set), Err(RunFault::Damaged(run)));
+    }
 }
 
 /// Goal: a kept run that is damaged anywhere, cut off or longer is an error by its name when it is taken over, or when it
