@@ -166,8 +166,13 @@ impl RunFile for File {
         // name, which leaves the mapping as it is. Numbers of runs, and so names, never come again. Whoever else writes
         // into the directory of a server breaks more than this.
         let map = unsafe { Mmap::map(self) }.ok()?;
-        // Hints. Pages are in memory when they are asked for, as far as they were just written; and are asked for one by one.
-        let _brought = map.advise(Advice::PopulateRead);
+        // Pages that were just written are in memory, others are brought there; one that the disk does not give is told by a
+        // read, as a mapping cannot. Systems before Linux 5.14 do not know how to do that, and bring pages when they are asked for.
+        match map.advise(Advice::PopulateRead) {
+            Err(error) if error.kind() != io::ErrorKind::InvalidInput => return None,
+            _ => {}
+        }
+        // A hint: what is not in memory any more is asked for a page at a time.
         let _advised = map.advise(Advice::Random);
         Some(map)
     }

@@ -1,6 +1,7 @@
 //! The runs of one partition, as its writer asks them.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeSet, HashMap},
     fmt, io,
     path::Path,
@@ -69,6 +70,26 @@ struct Held {
     ids: Option<Arc<FrozenIds>>,
     /// Whether the merge under way replaces it.
     merged: bool,
+    /// How many suspects it lately had, each look counting half as much as the next.
+    hits: usize,
+}
+
+impl Held {
+    fn new(run: Arc<Run>, ids: Option<Arc<FrozenIds>>) -> Self {
+        Self { run, ids, merged: false, hits: 0 }
+    }
+
+    fn confirm(&self, page: &mut Page, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
+        match (&self.ids, self.run.on_disk()) {
+            (_, Some(disk)) => disk.confirm(page, suspects, found),
+            (Some(ids), None) => {
+                let open = suspects.iter().zip(found).filter(|(_, found)| found.is_none());
+                open.for_each(|(suspect, found)| *found = ids.find(*suspect));
+                Ok(())
+            }
+            (None, None) => Err(RunFault::Unknown(self.run.id)),
+        }
+    }
 }
 
 impl fmt::Debug for IdStore {
@@ -201,9 +222,32 @@ impl Set {
         self.merge_again_at = None;
         let at = self.runs.iter().position(|held| held.merged).expect("a merge has inputs");
         self.runs.iter().filter(|held| held.merged).for_each(|held| held.run.forget());
+        let hits = self.runs.iter().filter(|held| held.merged).map(|held| held.hits).sum();
         self.runs.retain(|held| !held.merged);
-        self.runs.insert(at, Held { run: output, ids: None, merged: false });
+        self.runs.insert(at, Held { hits, ..Held::new(output, None) });
     }
+
+    /// Asks the runs for the suspects that are not found yet. An id is in one run at most, so that the order in which runs
+    /// are asked is one of costs: first comes what held the most suspects lately, as what is sent again was mostly sent
+    /// in the course of one past time; then the newest.
+    fn confirm(&mut self, page: &mut Page, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
+        let mut likely: Vec<&mut Held> = self.runs.iter_mut().rev().collect();
+        likely.sort_by_key(|held| Reverse(held.hits));
+        let mut open = still_open(found);
+        for held in likely {
+            let before = open;
+            if before > 0 {
+                held.confirm(page, suspects, found)?;
+                open = still_open(found);
+            }
+            held.hits = held.hits / 2 + (before - open);
+        }
+        Ok(())
+    }
+}
+
+fn still_open(found: &[Option<u32>]) -> usize {
+    found.iter().filter(|found| found.is_none()).count()
 }
 
 impl IdRuns for IdStore {
@@ -217,7 +261,7 @@ impl IdRuns for IdStore {
         self.settle();
         let run = RunId(self.next());
         let run = self.registry.enter(run, ids.len());
-        let held = Held { run: Arc::clone(&run), ids: Some(Arc::clone(&ids)), merged: false };
+        let held = Held::new(Arc::clone(&run), Some(Arc::clone(&ids)));
         self.sets.entry(set).or_default().runs.push(held);
         self.jobs.send(Job::Write(run, ids));
         self.look_after(set);
@@ -231,22 +275,7 @@ impl IdRuns for IdStore {
     }
 
     fn confirm(&mut self, set: RunSet, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
-        let Self { sets, page, .. } = self;
-        // Newest first: what is sent again was mostly sent a moment ago.
-        for held in sets.get(&set).into_iter().flat_map(|set| set.runs.iter().rev()) {
-            if found.iter().all(Option::is_some) {
-                break;
-            }
-            match (&held.ids, held.run.on_disk()) {
-                (_, Some(disk)) => disk.confirm(page, suspects, found)?,
-                (Some(ids), None) => {
-                    let open = suspects.iter().zip(found.iter_mut()).filter(|(_, found)| found.is_none());
-                    open.for_each(|(suspect, found)| *found = ids.find(*suspect));
-                }
-                (None, None) => return Err(RunFault::Unknown(held.run.id)),
-            }
-        }
-        Ok(())
+        self.sets.get_mut(&set).map_or(Ok(()), |set| set.confirm(&mut self.page, suspects, found))
     }
 
     fn drop_set(&mut self, set: RunSet) {
@@ -280,7 +309,7 @@ impl IdRuns for IdStore {
         let runs = runs.iter().map(found).collect::<Result<Vec<_>, _>>()?;
         let ids = runs.iter().map(|run| run.ids).sum();
         let set = self.new_set();
-        let runs = runs.into_iter().map(|run| Held { run, ids: None, merged: false }).collect();
+        let runs = runs.into_iter().map(|run| Held::new(run, None)).collect();
         self.sets.insert(set, Set { runs, ..Set::default() });
         Ok((set, ids))
     }

@@ -322,6 +322,8 @@ struct Faults {
     room: Option<usize>,
     reads_fail: bool,
     syncs_fail: bool,
+    /// Reads so far.
+    reads: usize,
 }
 
 /// The disk, with faults.
@@ -378,9 +380,12 @@ impl RunFile for FaultyFile<Arc<dyn RunFile>> {
     }
 
     fn read_exact_at(&self, into: &mut [u8], position: u64) -> io::Result<()> {
-        if self.faults.lock().unwrap().reads_fail {
+        let mut faults = self.faults.lock().unwrap();
+        faults.reads += 1;
+        if faults.reads_fail {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
+        drop(faults);
         self.file.read_exact_at(into, position)
     }
 
@@ -393,6 +398,24 @@ fn faulty(dir: &Path) -> (IdStore, Arc<Mutex<Faults>>) {
     let faults = Arc::new(Mutex::new(Faults::default()));
     let files = FaultyFiles { disk: DiskFiles::open(dir).unwrap(), faults: Arc::clone(&faults) };
     (IdStore::open(Arc::new(files), Kept::Named(&[]), RunId(1), Work::Within).unwrap(), faults)
+}
+
+/// Goal: the run that had what was asked for lately is asked first, and no other where it has all; without such a one it is
+/// the newest.
+#[test]
+fn likely_runs_are_asked_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, faults) = faulty(dir.path());
+    let (set, runs) = (store.new_set(), [1, 2, 3].map(|salt| spread(40, salt)));
+    runs.iter().for_each(|ids| add(&mut store, set, ids));
+    // Each run is a page; the greatest of its ids lies behind the first of every other.
+    let [oldest, _, newest] = runs.map(|ids| ids.last_key_value().map(|(id, content)| (*id, *content)).unwrap());
+    let mut reads_for = |(id, content): (u128, u32)| {
+        let before = faults.lock().unwrap().reads;
+        assert_eq!(confirm(&mut store, set, &[id]), Ok(vec![Some(content)]));
+        faults.lock().unwrap().reads - before
+    };
+    assert_eq!([newest, oldest, oldest, newest, newest].map(&mut reads_for), [1, 3, 1, 2, 1]);
 }
 
 /// Goal: a full disk keeps nothing of a run, which answers from memory, cannot be made durable, and is written when there
