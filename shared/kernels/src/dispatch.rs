@@ -6,18 +6,18 @@
 
 /// Defines `$name(args)` as `$body(args)`, compiled for AVX-512, for AVX2 and for the baseline.
 macro_rules! dispatch {
-    ($(#[$doc:meta])* $vis:vis fn $name:ident $(<$generic:ident: $bound:path>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:path) => {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident $(<$($generic:ident: $bound:path),+>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:path) => {
         $(#[$doc])*
-        $vis fn $name $(<$generic: $bound>)? ($($arg: $type),*) $(-> $result)? {
+        $vis fn $name $(<$($generic: $bound),+>)? ($($arg: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,bmi2,popcnt")]
-                fn avx512 $(<$generic: $bound>)? ($($arg: $type),*) $(-> $result)? {
+                fn avx512 $(<$($generic: $bound),+>)? ($($arg: $type),*) $(-> $result)? {
                     $body($($arg),*)
                 }
 
                 #[target_feature(enable = "avx2,bmi2,popcnt")]
-                fn avx2 $(<$generic: $bound>)? ($($arg: $type),*) $(-> $result)? {
+                fn avx2 $(<$($generic: $bound),+>)? ($($arg: $type),*) $(-> $result)? {
                     $body($($arg),*)
                 }
 

@@ -3,8 +3,10 @@
 //! 1. Rows of a chunk are taken in order: all of them, or those of a list. `slots[k]` is the slot of the k-th row taken.
 //! 2. Keys are numbers of mixed radix: the first part fills them, each further one multiplies by its radix and adds itself.
 //! 3. Several lanes per slot ([`add_lanes`]) break the chain of additions where there are few slots.
+//! 4. What nearly all rows have is counted by its absence: a metric's present values are the rows less the absent ones, which
+//!    only a chunk that has any pays for.
 
-use crate::{CHUNK_ROWS, Code};
+use crate::{CHUNK_ROWS, Code, LANES, dispatch::dispatch};
 
 /// Which rows of a chunk are taken, ascending.
 #[derive(Debug, Clone, Copy)]
@@ -85,8 +87,13 @@ pub(crate) fn each<T: Copy>(rows: Rows<'_>, items: &[T], mut take: impl FnMut(us
     }
 }
 
-/// Appends a dimension's codes to the keys.
-pub fn append_codes<K: Key, C: Code>(keys: &mut [K], rows: Rows<'_>, codes: &[C], radix: K) {
+dispatch! {
+    /// Appends a dimension's codes to the keys.
+    pub fn append_codes<K: Key, C: Code>(keys: &mut [K], rows: Rows<'_>, codes: &[C], radix: K) = append_codes_body
+}
+
+#[inline(always)]
+fn append_codes_body<K: Key, C: Code>(keys: &mut [K], rows: Rows<'_>, codes: &[C], radix: K) {
     let keys = &mut keys[..rows.len()];
     each(rows, codes, |k, code| keys[k] = keys[k].then(radix, K::part(code.index())));
 }
@@ -117,8 +124,13 @@ pub fn append_bucket<K: Key>(keys: &mut [K], rows: Rows<'_>, times: &[i64], inte
     });
 }
 
-/// Splits each slot into `1 << log2` lanes, by the row's number in the chunk.
-pub fn add_lanes(slots: &mut [u32], rows: Rows<'_>, log2: u32) {
+dispatch! {
+    /// Splits each slot into [`LANES`] lanes, by the row's number in the chunk.
+    pub fn add_lanes(slots: &mut [u32], rows: Rows<'_>) = add_lanes_body
+}
+
+#[inline(always)]
+fn add_lanes_body(slots: &mut [u32], rows: Rows<'_>) {
     const NUMBERS: [u16; CHUNK_ROWS] = {
         let mut numbers = [0; CHUNK_ROWS];
         let mut row = 0;
@@ -128,13 +140,15 @@ pub fn add_lanes(slots: &mut [u32], rows: Rows<'_>, log2: u32) {
         }
         numbers
     };
-    let mask = (1 << log2) - 1;
+    const _: () = assert!(LANES.is_power_of_two());
     let slots = &mut slots[..rows.len()];
-    each(rows, &NUMBERS, |k, row| slots[k] = slots[k] << log2 | (u32::from(row) & mask));
+    each(rows, &NUMBERS, |k, row| {
+        slots[k] = slots[k] * LANES as u32 + (u32::from(row) & (LANES as u32 - 1));
+    });
 }
 
 /// Counts rows by slot.
-pub fn count_rows(slots: &[u32], counts: &mut [u64]) {
+pub fn count_rows(slots: &[u32], counts: &mut [u32]) {
     for &slot in slots {
         counts[slot as usize] += 1;
     }
@@ -156,22 +170,78 @@ pub fn count_slots_present(slots: &[u32], rows: Rows<'_>, values: &[f64], counts
     each(rows, values, |k, value| counts[slots[k] as usize] += u64::from(!value.is_nan()));
 }
 
-/// Sum and count of a slot's present values, side by side in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct GroupSum {
-    /// The sum.
-    pub sum: f64,
-    /// The values in it.
-    pub count: u64,
+dispatch! {
+    /// Whether no value is absent.
+    pub fn all_present(values: &[f64]) -> bool = all_present_body
 }
 
-/// Adds present values by slot.
-pub fn sum_slots(slots: &[u32], rows: Rows<'_>, values: &[f64], sums: &mut [GroupSum]) {
-    each(rows, values, |k, value| {
-        let into = &mut sums[slots[k] as usize];
-        into.sum += if value.is_nan() { 0.0 } else { value };
-        into.count += u64::from(!value.is_nan());
-    });
+#[inline(always)]
+fn all_present_body(values: &[f64]) -> bool {
+    // No early end: a chunk is short, and a loop that always runs to its end is made of wide instructions.
+    values.iter().fold(true, |all, value| all & !value.is_nan())
+}
+
+/// The present values of each slot, added up.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SlotSums {
+    /// By slot.
+    pub sums: Vec<f64>,
+    /// By slot, the rows that have no value; empty as long as there was no such row.
+    absent: Vec<u32>,
+}
+
+impl SlotSums {
+    /// Makes it one of `slots` slots.
+    pub fn grow(&mut self, slots: usize) {
+        self.sums.resize(slots, 0.0);
+        if !self.absent.is_empty() {
+            self.absent.resize(slots, 0);
+        }
+    }
+
+    /// How many of the rows of a slot had no value.
+    #[must_use]
+    pub fn absent(&self, slot: usize) -> u32 {
+        self.absent.get(slot).copied().unwrap_or(0)
+    }
+
+    /// Adds the values of the rows taken, of slots below the number that it was grown to.
+    pub fn add(&mut self, slots: &[u32], rows: Rows<'_>, values: &[f64]) {
+        if let Rows::All(count) = rows
+            && all_present(&values[..count])
+        {
+            for (&slot, &value) in slots.iter().zip(&values[..count]) {
+                self.sums[slot as usize] += value;
+            }
+            return;
+        }
+        each(rows, values, |k, value| {
+            let slot = slots[k] as usize;
+            self.sums[slot] += if value.is_nan() { 0.0 } else { value };
+            if value.is_nan() {
+                self.count_absent(slot);
+            }
+        });
+    }
+
+    /// Takes rows that have no value.
+    pub fn add_absent(&mut self, slots: &[u32]) {
+        slots.iter().for_each(|&slot| self.count_absent(slot as usize));
+    }
+
+    #[inline]
+    fn count_absent(&mut self, slot: usize) {
+        if self.absent.is_empty() {
+            self.absent.resize(self.sums.len(), 0);
+        }
+        self.absent[slot] += 1;
+    }
+
+    /// Memory that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.sums) + size_of_val(&*self.absent)
+    }
 }
 
 /// Keeps the least present value by slot.

@@ -12,6 +12,7 @@
 mod aggregate;
 mod code;
 mod dispatch;
+mod few;
 mod filter;
 mod group;
 mod huge_pages;
@@ -21,10 +22,11 @@ mod selection;
 
 pub use aggregate::{LANES, MomentsLanes, SumLanes, count_codes, count_equal, count_present, greatest, least};
 pub use code::Code;
+pub use few::{count_few, few_max, key_range, keys_by_time, sum_few};
 pub use filter::{and_any_of, and_listed, and_metric, and_none_of, and_range, and_times};
 pub use group::{
-    GroupMoments, GroupSum, Key, Rows, add_lanes, append_absent, append_bucket, append_codes, count_rows,
-    count_slots_codes, count_slots_equal, count_slots_present, greatest_slots, least_slots, moments_slots, sum_slots,
+    GroupMoments, Key, Rows, SlotSums, add_lanes, all_present, append_absent, append_bucket, append_codes, count_rows,
+    count_slots_codes, count_slots_equal, count_slots_present, greatest_slots, least_slots, moments_slots,
 };
 pub use huge_pages::advise_huge_pages;
 pub use pairs::{

@@ -1,8 +1,9 @@
 //! Every path of a kernel against a plain loop, over values that bring out what differs: absent ones, both zeros, extremes.
 
 use kernels::{
-    CHUNK_ROWS, GroupSum, MomentsLanes, Rows, Selection, SumLanes, add_lanes, and_any_of, and_listed, and_none_of,
-    and_range, and_times, append_bucket, append_codes, count_present, greatest, least, sum_slots,
+    CHUNK_ROWS, LANES, MomentsLanes, Rows, Selection, SlotSums, SumLanes, add_lanes, and_any_of, and_listed,
+    and_none_of, and_range, and_times, append_bucket, append_codes, count_few, count_present, count_rows, greatest,
+    key_range, keys_by_time, least, sum_few,
 };
 use proptest::prelude::*;
 
@@ -27,6 +28,10 @@ fn chunk() -> impl Strategy<Value = (Vec<f64>, Vec<bool>)> {
         kept.truncate(kept.len() - cut);
         (prop::collection::vec(value(), kept.len()), Just(kept))
     })
+}
+
+fn bits(values: &[f64]) -> Vec<u64> {
+    values.iter().map(|value| value.to_bits()).collect()
 }
 
 fn selection(kept: &[bool]) -> Selection {
@@ -119,22 +124,73 @@ proptest! {
             let mut slots = vec![0_u32; rows.len()];
             append_bucket(&mut slots, rows, &times, interval, first);
             append_codes(&mut slots, rows, &codes, 5);
-            add_lanes(&mut slots, rows, 2);
+            add_lanes(&mut slots, rows);
             let expected: Vec<u32> = taken.iter().map(|&row| {
                 let bucket = (times[row].div_euclid(interval) - first) as u32;
-                (bucket * 5 + u32::from(codes[row])) * 4 + row as u32 % 4
+                (bucket * 5 + u32::from(codes[row])) * LANES as u32 + (row % LANES) as u32
             }).collect();
             prop_assert_eq!(&slots, &expected);
             let end = expected.iter().max().map_or(0, |&slot| slot as usize + 1);
-            let (mut got, mut want) = (vec![GroupSum::default(); end], vec![GroupSum::default(); end]);
-            sum_slots(&slots, rows, &values, &mut got);
+            let (mut got, mut sums, mut absent) = (SlotSums::default(), vec![0.0_f64; end], vec![0; end]);
+            got.grow(end);
+            got.add(&slots, rows, &values);
             for (&row, &slot) in taken.iter().zip(&expected) {
-                if !values[row].is_nan() {
-                    want[slot as usize].sum += values[row];
-                    want[slot as usize].count += 1;
+                match values[row].is_nan() {
+                    true => absent[slot as usize] += 1,
+                    false => sums[slot as usize] += values[row],
                 }
             }
-            prop_assert_eq!(got, want);
+            prop_assert_eq!(bits(&got.sums), bits(&sums));
+            prop_assert_eq!((0..end).map(|slot| got.absent(slot)).collect::<Vec<_>>(), absent);
+        }
+    }
+
+    /// Goal: where a chunk has few groups, masks add the same numbers to the same slots in the same order as slots do, for
+    /// every number of groups; and they add nothing at all where a value is absent.
+    #[test]
+    fn masks_add_what_slots_add((mut values, _) in chunk(), groups in 1..=20_u8, least in 0..9_u8, hole in prop::option::of(0..500_usize)) {
+        values.iter_mut().filter(|value| value.is_nan()).for_each(|value| *value = 2.5);
+        if let Some(value) = hole.and_then(|row| values.get_mut(row)) {
+            *value = f64::NAN;
+        }
+        let times: Vec<i64> = (0..values.len() as i64).map(|row| row * 7 % 1_000).collect();
+        let starts: Vec<i64> = (1..i64::from(groups)).map(|at| at * 1_000 / i64::from(groups)).collect();
+        let mut keys = vec![9; values.len()];
+        keys_by_time(&times, &starts, &mut keys);
+        for (key, time) in keys.iter_mut().zip(&times) {
+            prop_assert_eq!(usize::from(*key), starts.iter().filter(|start| time >= start).count());
+            *key += least;
+        }
+        let (first, last) = key_range(&keys);
+        prop_assert_eq!((Some(&first), Some(&last)), (keys.iter().min(), keys.iter().max()));
+        let (rows, slots) = (Rows::All(keys.len()), (usize::from(last) + 1) * LANES);
+        let mut of_rows = vec![0; keys.len()];
+        append_codes(&mut of_rows, rows, &keys, 256);
+        add_lanes(&mut of_rows, rows);
+        let (mut counts, mut want_counts) = (vec![0; slots], vec![0; slots]);
+        count_few(&keys, first, last, &mut counts);
+        count_rows(&of_rows, &mut want_counts);
+        for (few, each) in counts.chunks(LANES).zip(want_counts.chunks(LANES)) {
+            prop_assert_eq!(few.iter().sum::<u32>(), each.iter().sum::<u32>());
+        }
+        let mut want = SlotSums::default();
+        want.grow(slots);
+        let mut got = want.sums.clone();
+        // Two chunks, so that sums do not begin at zero.
+        for _ in 0..2 {
+            let before = bits(&got);
+            let added = sum_few(&keys, first, last, &values, &mut got);
+            want.add(&of_rows, rows, &values);
+            if values.iter().any(|value| value.is_nan()) {
+                prop_assert!(!added);
+                prop_assert_eq!(bits(&got), before);
+            } else if added {
+                prop_assert_eq!(bits(&got), bits(&want.sums));
+            } else {
+                // Infinite sums may meet; whoever is told so takes the other way.
+                prop_assert!(want.sums.iter().any(|sum| sum.is_nan()));
+                return Ok(());
+            }
         }
     }
 }

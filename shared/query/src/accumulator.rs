@@ -1,13 +1,14 @@
 //! What a task accumulates: one state per cell, or one per cell and slot.
 
 use engine::Codes;
-use kernels::{CHUNK_ROWS, GroupMoments, GroupSum, MomentsLanes, Rows, Selection, Slots, SumLanes};
+use kernels::{CHUNK_ROWS, GroupMoments, MomentsLanes, Rows, Selection, SlotSums, Slots, SumLanes};
 
 use crate::{
     cells::Cell,
     codes::by_width,
+    grouper::Few,
     keyed::{Keyed, Sizes},
-    state::{Moments, State},
+    state::{Moments, State, greater, lesser},
 };
 
 /// A cell's column in a segment.
@@ -115,7 +116,7 @@ impl Single {
 #[derive(Debug)]
 pub(crate) enum Slotted {
     Count(Vec<u64>),
-    Sum(Vec<GroupSum>),
+    Sum(SlotSums),
     Min(Vec<f64>),
     Max(Vec<f64>),
     Moments(Vec<GroupMoments>),
@@ -129,7 +130,7 @@ impl Slotted {
         }
         match cell {
             Cell::PresentDimension(_) | Cell::PresentMetric(_) | Cell::Frequency { .. } => Self::Count(Vec::new()),
-            Cell::Sum(_) => Self::Sum(Vec::new()),
+            Cell::Sum(_) => Self::Sum(SlotSums::default()),
             Cell::Min(_) => Self::Min(Vec::new()),
             Cell::Max(_) => Self::Max(Vec::new()),
             Cell::Moments(_) => Self::Moments(Vec::new()),
@@ -142,7 +143,7 @@ impl Slotted {
     pub(crate) fn grow(&mut self, slots: usize) {
         match self {
             Self::Count(counts) => counts.resize(slots, 0),
-            Self::Sum(sums) => sums.resize(slots, GroupSum::default()),
+            Self::Sum(sums) => sums.grow(slots),
             Self::Min(values) => values.resize(slots, f64::INFINITY),
             Self::Max(values) => values.resize(slots, f64::NEG_INFINITY),
             Self::Moments(moments) => moments.resize(slots, GroupMoments::default()),
@@ -150,10 +151,19 @@ impl Slotted {
         }
     }
 
+    /// Takes all rows of a chunk, which is `range` of its segment; `false`: it took none, and wants their slots.
+    pub(crate) fn add_few(&mut self, column: CellColumn<'_>, range: std::ops::Range<usize>, few: Few<'_>) -> bool {
+        match (self, column) {
+            (Self::Sum(sums), CellColumn::Values(values)) => few.sum(&values[range], &mut sums.sums),
+            _ => false,
+        }
+    }
+
     /// Takes rows of a chunk, which is `range` of its segment; `slots` are those of the rows taken.
     pub(crate) fn add(&mut self, column: CellColumn<'_>, range: std::ops::Range<usize>, rows: Rows<'_>, of: Slots<'_>) {
         let slots = of.slots;
         match (self, column) {
+            (Self::Sum(sums), CellColumn::Absent) => sums.add_absent(slots),
             (_, CellColumn::Absent) => {}
             (Self::Keyed(keyed), column) => keyed.add(column, range, rows, of),
             (Self::Count(counts), CellColumn::Equal(codes, code)) => {
@@ -165,7 +175,7 @@ impl Slotted {
             (Self::Count(counts), CellColumn::Values(values)) => {
                 kernels::count_slots_present(slots, rows, &values[range], counts);
             }
-            (Self::Sum(sums), CellColumn::Values(values)) => kernels::sum_slots(slots, rows, &values[range], sums),
+            (Self::Sum(sums), CellColumn::Values(values)) => sums.add(slots, rows, &values[range]),
             (Self::Min(least), CellColumn::Values(values)) => {
                 kernels::least_slots(slots, rows, &values[range], least);
             }
@@ -183,31 +193,42 @@ impl Slotted {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Count(counts) => size_of_val(&**counts),
-            Self::Sum(sums) => size_of_val(&**sums),
+            Self::Sum(sums) => sums.bytes(),
             Self::Min(values) | Self::Max(values) => size_of_val(&**values),
             Self::Moments(moments) => size_of_val(&**moments),
             Self::Keyed(keyed) => keyed.bytes(),
         }
     }
 
-    /// The states of the slots `kept`, in that order.
-    pub(crate) fn gather(&self, kept: &[u32]) -> State {
+    /// The states of the groups `kept`, in that order, each of so many slots in a row; `rows` has the rows of each.
+    pub(crate) fn gather(&self, kept: &[u32], rows: &[u64], lanes: usize) -> State {
+        let slots = |group: u32| group as usize * lanes..(group as usize + 1) * lanes;
         match self {
             Self::Keyed(_) => unreachable!("a keyed cell has groups, not slots"),
-            Self::Count(counts) => State::Count(kept.iter().map(|&at| counts[at as usize]).collect()),
-            Self::Sum(sums) => State::Sum {
-                sums: kept.iter().map(|&at| sums[at as usize].sum).collect(),
-                counts: kept.iter().map(|&at| sums[at as usize].count).collect(),
-            },
-            Self::Min(values) => State::Min(kept.iter().map(|&at| values[at as usize]).collect()),
-            Self::Max(values) => State::Max(kept.iter().map(|&at| values[at as usize]).collect()),
+            Self::Count(counts) => State::Count(kept.iter().map(|&group| counts[slots(group)].iter().sum()).collect()),
+            Self::Sum(sums) => {
+                let absent = |group| slots(group).map(|slot| u64::from(sums.absent(slot))).sum::<u64>();
+                State::Sum {
+                    sums: kept.iter().map(|&group| sums.sums[slots(group)].iter().fold(0.0, |a, b| a + b)).collect(),
+                    counts: kept.iter().zip(rows).map(|(&group, rows)| rows - absent(group)).collect(),
+                }
+            }
+            Self::Min(values) => {
+                let least = |group| values[slots(group)].iter().fold(f64::INFINITY, |a, &b| lesser(a, b));
+                State::Min(kept.iter().map(|&group| least(group)).collect())
+            }
+            Self::Max(values) => {
+                let greatest = |group| values[slots(group)].iter().fold(f64::NEG_INFINITY, |a, &b| greater(a, b));
+                State::Max(kept.iter().map(|&group| greatest(group)).collect())
+            }
             Self::Moments(moments) => {
-                let moments = kept.iter().map(|&at| Moments::from_slot(moments[at as usize]));
                 let (mut counts, mut means, mut deviations) = (Vec::new(), Vec::new(), Vec::new());
-                for Moments { count, mean, deviation } in moments {
-                    counts.push(count);
-                    means.push(mean);
-                    deviations.push(deviation);
+                for &group in kept {
+                    let mut all = Moments::default();
+                    moments[slots(group)].iter().for_each(|&slot| all.absorb(Moments::from_slot(slot)));
+                    counts.push(all.count);
+                    means.push(all.mean);
+                    deviations.push(all.deviation);
                 }
                 State::Moments { counts, means, deviations }
             }

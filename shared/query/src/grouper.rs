@@ -5,9 +5,9 @@
 //!    does.
 //! 2. Which of the two it is changes no result: both take rows in order, and lanes are decided by [`lanes_log2`] alone.
 
-use engine::Codes;
+use engine::{Codes, Zone};
 use hashbrown::HashTable;
-use kernels::{CHUNK_ROWS, Key, Rows};
+use kernels::{CHUNK_ROWS, Key, LANES, Rows};
 use types::{ApiError, Interval, Timestamp};
 
 use crate::{
@@ -21,7 +21,7 @@ const DIRECT_SLOTS_MAX: u128 = 1 << 20;
 /// And this many whatever the rows of a task: less would save nothing.
 const DIRECT_SLOTS_MIN: u128 = 1 << 12;
 /// Lanes where slots may be so few that additions to one slot would wait for each other.
-const LANES_LOG2: u32 = 2;
+const LANES_LOG2: u32 = LANES.trailing_zeros();
 
 /// Where a part of a key comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,28 @@ pub(crate) struct Grouper {
     groups_max: usize,
     narrow_keys: Box<[u32; CHUNK_ROWS]>,
     wide_keys: Box<[u64; CHUNK_ROWS]>,
+}
+
+/// The rows of a chunk by keys of one byte, of which there are few.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Few<'k> {
+    keys: &'k [u8],
+    least: u8,
+    greatest: u8,
+    /// The slot of key 0.
+    first_slot: usize,
+}
+
+impl Few<'_> {
+    /// Counts the rows in slots of their groups.
+    pub(crate) fn count(&self, counts: &mut [u32]) {
+        kernels::count_few(self.keys, self.least, self.greatest, &mut counts[self.first_slot..]);
+    }
+
+    /// Adds values by slot; `false`: nothing was added, and it has to be done otherwise.
+    pub(crate) fn sum(&self, values: &[f64], sums: &mut [f64]) -> bool {
+        kernels::sum_few(self.keys, self.least, self.greatest, values, &mut sums[self.first_slot..])
+    }
 }
 
 /// The columns of a chunk that make keys.
@@ -140,7 +162,7 @@ impl Grouper {
         }
         let slots = &mut self.narrow_keys[..rows.len()];
         if self.lanes_log2 > 0 {
-            kernels::add_lanes(slots, rows, self.lanes_log2);
+            kernels::add_lanes(slots, rows);
         }
         Ok(())
     }
@@ -153,6 +175,52 @@ impl Grouper {
     /// How many groups there are, where that is known before the rows are.
     pub(crate) fn groups(&self) -> Option<usize> {
         self.direct.map(|slots| slots >> self.lanes_log2)
+    }
+
+    /// Keys of one byte for the rows of a chunk, all of which are taken, where there is one part to a key and the chunk has
+    /// few of them; `keys` is scratch. `zone` has the rows' times.
+    pub(crate) fn few<'k>(&self, columns: &KeyColumns<'k>, zone: Zone, keys: &'k mut [u8]) -> Option<Few<'k>> {
+        let stage = self.stages.first().filter(|_| self.lanes_log2 > 0 && self.direct.is_some())?;
+        let [(part, radix)] = stage.parts[..] else { return None };
+        let rows = columns.rows.clone();
+        let few_max = kernels::few_max();
+        match part {
+            Part::Column(column) => {
+                let keys = match columns.codes[column] {
+                    Some(Codes::U8(codes)) => &codes[rows],
+                    Some(_) => return None,
+                    None => {
+                        let keys = &mut keys[..rows.len()];
+                        keys.fill(0);
+                        keys
+                    }
+                };
+                let (least, greatest) = kernels::key_range(keys);
+                let few = greatest.checked_sub(least).is_some_and(|more| usize::from(more) < few_max);
+                few.then_some(Few { keys, least, greatest, first_slot: 0 })
+            }
+            Part::Bucket => {
+                let interval = self.interval?;
+                // A zone may have widened since the first bucket was found, but not by rows of this snapshot.
+                let last_bucket = self.first_bucket.saturating_add_unsigned(radix - 1);
+                let first = interval.bucket_of(zone.min).max(self.first_bucket);
+                let more = interval.bucket_of(zone.max).min(last_bucket).abs_diff(first) as usize;
+                if more >= few_max {
+                    return None;
+                }
+                // The last bucket begins at a time of the zone at the latest, so no start is beyond what a time can be.
+                let starts: Vec<i64> = (1..=more as i64).map(|n| (first + n) * interval.micros()).collect();
+                let keys = &mut keys[..rows.len()];
+                kernels::keys_by_time(&columns.times[rows], &starts, keys);
+                let first_slot = first.abs_diff(self.first_bucket) as usize * LANES;
+                Some(Few { keys, least: 0, greatest: more as u8, first_slot })
+            }
+        }
+    }
+
+    /// Lanes of a group.
+    pub(crate) fn lanes(&self) -> usize {
+        1 << self.lanes_log2
     }
 
     /// Bits of a slot that are its lane.
@@ -196,7 +264,7 @@ impl Grouper {
 /// The least and the greatest event time that a selected row of the task may have; `None` for a task without segments.
 fn times(plan: &Plan, task: &Task) -> Option<(Timestamp, Timestamp)> {
     let zones = task.segments.iter().map(|&at| task.source.segments()[at].zone());
-    let zone = zones.reduce(|a, b| engine::Zone { min: a.min.min(b.min), max: a.max.max(b.max) })?;
+    let zone = zones.reduce(|a, b| Zone { min: a.min.min(b.min), max: a.max.max(b.max) })?;
     let last = plan.range.end().saturating_add(-1);
     Some((zone.min.max(plan.range.start()), zone.max.min(last)))
 }

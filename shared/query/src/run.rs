@@ -16,7 +16,7 @@ use crate::{
     plan::{GroupColumn, Plan},
     segment_filter::{SegmentFilter, segment_filters},
     source::PlannedSource,
-    state::{Level, State},
+    state::Level,
     task::Task,
 };
 
@@ -61,6 +61,8 @@ pub(crate) struct Chunk<'a> {
     pub(crate) segment: &'a SegmentColumns<'a>,
     /// Its rows in the segment.
     pub(crate) rows: std::ops::Range<usize>,
+    /// Their event times, or wider.
+    pub(crate) zone: engine::Zone,
     /// Which of them are in; `None`: all.
     pub(crate) selection: Option<&'a Selection>,
     /// Scratch for row numbers.
@@ -146,7 +148,7 @@ impl Scan<'_> {
             let rows = chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(segment.rows());
             self.stats.rows_scanned += rows.len() as u64;
             if covered && filters.is_empty() {
-                sink.add(Chunk { segment: &columns, rows, selection: None, list: &mut self.list })?;
+                sink.add(Chunk { segment: &columns, rows, zone, selection: None, list: &mut self.list })?;
                 continue;
             }
             let mut selection = Selection::all(rows.len());
@@ -159,11 +161,11 @@ impl Scan<'_> {
             match selection.count() {
                 0 => {}
                 all if all == rows.len() => {
-                    sink.add(Chunk { segment: &columns, rows, selection: None, list: &mut self.list })?;
+                    sink.add(Chunk { segment: &columns, rows, zone, selection: None, list: &mut self.list })?;
                 }
                 _ => {
                     let selection = Some(&selection);
-                    sink.add(Chunk { segment: &columns, rows, selection, list: &mut self.list })?;
+                    sink.add(Chunk { segment: &columns, rows, zone, selection, list: &mut self.list })?;
                 }
             }
         }
@@ -233,8 +235,11 @@ impl Sink for Total {
 struct Slots<'a> {
     plan: &'a Plan,
     grouper: Grouper,
-    rows: Vec<u64>,
+    /// By slot. A task has fewer than 2^32 rows.
+    rows: Vec<u32>,
     cells: Vec<Slotted>,
+    /// Scratch for keys of one byte.
+    keys: Vec<u8>,
 }
 
 impl<'a> Slots<'a> {
@@ -242,65 +247,82 @@ impl<'a> Slots<'a> {
         let grouper = Grouper::new(plan, task);
         let groups = grouper.groups();
         let cells = plan.cells.iter().enumerate().map(|(at, cell)| Slotted::new(cell, sizes(task, at, groups)));
-        Self { plan, rows: Vec::new(), cells: cells.collect(), grouper }
+        Self { plan, rows: Vec::new(), cells: cells.collect(), grouper, keys: vec![0; CHUNK_ROWS] }
+    }
+
+    /// Makes room for the slots found so far.
+    fn grow(&mut self) {
+        let slots = self.grouper.slots();
+        if self.rows.len() < slots {
+            self.rows.resize(slots, 0);
+            self.cells.iter_mut().for_each(|cell| cell.grow(slots));
+        }
     }
 
     fn finish(self) -> Result<Groups, ApiError> {
-        let kept: Vec<u32> = (0..self.rows.len() as u32).filter(|&slot| self.rows[slot as usize] > 0).collect();
         let mut groups = Groups::new(self.plan, Level::Codes);
         // The pseudo-column has one string, and a column without any dictionary none.
         let number = |group: &GroupColumn| u32::from(*group == GroupColumn::Table);
         let mut key: Vec<u32> = self.plan.groups.iter().map(number).collect();
-        let mut map = Vec::with_capacity(kept.len());
+        let lanes = self.grouper.lanes();
+        let mut kept = Vec::new();
         // Which group here a group of the grouper is; most have no row.
-        let mut found = vec![u32::MAX; self.rows.len() >> self.grouper.lanes_log2()];
-        let mut last = None;
-        for &slot in &kept {
-            let group = self.grouper.group_of(slot);
-            if last != Some(group) {
-                let bucket = self.grouper.key(group, &mut key);
-                groups.push_key(bucket, &key);
-                groups.rows.push(0);
-                found[group as usize] = groups.len() as u32 - 1;
-                last = Some(group);
+        let mut found = vec![u32::MAX; self.rows.len() / lanes];
+        for (group, lanes) in self.rows.chunks_exact(lanes).enumerate() {
+            let rows = lanes.iter().map(|&rows| u64::from(rows)).sum();
+            if rows > 0 {
+                let bucket = self.grouper.key(group as u32, &mut key);
+                found[group] = groups.push_key(bucket, &key);
+                groups.rows.push(rows);
+                kept.push(group as u32);
             }
-            map.push(groups.len() as u32 - 1);
-            *groups.rows.last_mut().expect("a group was pushed") += self.rows[slot as usize];
         }
         if groups.len() > self.plan.groups_max {
             return Err(crate::groups::too_many_groups(self.plan.groups_max));
         }
-        let states = self.plan.cells.iter().zip(&self.cells).map(|(cell, slotted)| {
-            if let Slotted::Keyed(keyed) = slotted {
-                return keyed.gather(&found);
-            }
-            let mut state = State::new(cell, groups.len(), Level::Codes);
-            state.absorb(&slotted.gather(&kept), &map);
-            state
-        });
-        groups.states = states.collect();
+        let gather = |cell: Slotted| match cell {
+            Slotted::Keyed(keyed) => keyed.gather(&found),
+            slotted => slotted.gather(&kept, &groups.rows, lanes),
+        };
+        groups.states = self.cells.into_iter().map(gather).collect();
         Ok(groups)
     }
 }
 
 impl Sink for Slots<'_> {
     fn add(&mut self, chunk: Chunk<'_>) -> Result<(), ApiError> {
+        let columns = KeyColumns { times: chunk.segment.times, codes: &chunk.segment.codes, rows: chunk.rows.clone() };
+        let mut keys = std::mem::take(&mut self.keys);
+        let few = match chunk.selection {
+            None => self.grouper.few(&columns, chunk.zone, &mut keys),
+            Some(_) => None,
+        };
         let rows = match chunk.selection {
             None => Rows::All(chunk.rows.len()),
             Some(selection) => Rows::Listed(selection.list(chunk.list)),
         };
-        let columns = KeyColumns { times: chunk.segment.times, codes: &chunk.segment.codes, rows: chunk.rows.clone() };
-        self.grouper.find(&columns, rows)?;
-        let slots = self.grouper.slots();
-        if self.rows.len() < slots {
-            self.rows.resize(slots, 0);
-            self.cells.iter_mut().for_each(|cell| cell.grow(slots));
+        let mut found = false;
+        if let Some(few) = few {
+            self.grow();
+            few.count(&mut self.rows);
+        } else {
+            self.grouper.find(&columns, rows)?;
+            self.grow();
+            kernels::count_rows(self.grouper.found(rows), &mut self.rows);
+            found = true;
         }
-        let slots = self.grouper.found(rows);
-        kernels::count_rows(slots, &mut self.rows);
         for (cell, &column) in self.cells.iter_mut().zip(&chunk.segment.cells) {
-            cell.add(column, chunk.rows.clone(), rows, kernels::Slots { slots, lanes_log2: self.grouper.lanes_log2() });
+            if few.is_some_and(|few| cell.add_few(column, chunk.rows.clone(), few)) {
+                continue;
+            }
+            if !found {
+                self.grouper.find(&columns, rows)?;
+                found = true;
+            }
+            let of = kernels::Slots { slots: self.grouper.found(rows), lanes_log2: self.grouper.lanes_log2() };
+            cell.add(column, chunk.rows.clone(), rows, of);
         }
+        self.keys = keys;
         Ok(())
     }
 

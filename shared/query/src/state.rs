@@ -191,10 +191,10 @@ fn each<T: Copy>(into: &mut [T], from: &[T], map: &[u32], merge: impl Fn(&mut T,
     }
 }
 
-fn lesser(a: f64, b: f64) -> f64 {
+pub(crate) fn lesser(a: f64, b: f64) -> f64 {
     if b < a { b } else { a }
 }
 
-fn greater(a: f64, b: f64) -> f64 {
+pub(crate) fn greater(a: f64, b: f64) -> f64 {
     if b > a { b } else { a }
 }
