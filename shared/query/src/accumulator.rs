@@ -200,6 +200,23 @@ impl Slotted {
         }
     }
 
+    /// The states of all slots, each of which is a group; `rows` has the rows of each.
+    pub(crate) fn into_state(self, rows: &[u64]) -> State {
+        match self {
+            Self::Count(counts) => State::Count(counts),
+            Self::Sum(sums) => {
+                let counts = rows.iter().enumerate().map(|(slot, rows)| rows - u64::from(sums.absent(slot))).collect();
+                State::Sum { sums: sums.sums, counts }
+            }
+            Self::Min(values) => State::Min(values),
+            Self::Max(values) => State::Max(values),
+            Self::Moments(_) | Self::Keyed(_) => {
+                let all: Vec<u32> = (0..rows.len() as u32).collect();
+                self.gather(&all, rows, 1)
+            }
+        }
+    }
+
     /// The states of the groups `kept`, in that order, each of so many slots in a row; `rows` has the rows of each.
     pub(crate) fn gather(&self, kept: &[u32], rows: &[u64], lanes: usize) -> State {
         let slots = |group: u32| group as usize * lanes..(group as usize + 1) * lanes;

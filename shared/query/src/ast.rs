@@ -24,7 +24,8 @@ pub(crate) const TOP_MAX: u64 = 1_000;
 /// Memory of a query's intermediate results where nothing else is configured, bytes.
 const BYTES_DEFAULT: usize = 512 << 20;
 
-/// When percentiles are exact, and how. Numbers of rows, never of load: an answer depends on the plan and the rows alone.
+/// When percentiles are exact, and how, and what travels. Numbers of rows and groups, never of load: an answer depends on
+/// the plan and the rows alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValueLimits {
     /// Rows in a query's range up to which a percentile is exact where the query does not say.
@@ -32,11 +33,14 @@ pub struct ValueLimits {
     /// Rows in a query's range up to which all values travel for an exact percentile, 16 bytes each; of more rows, the values
     /// that a round of a selection may bring.
     pub values_max: u64,
+    /// Groups that a partition hands on where an answer wants those that lead by a count, if it wants no more than these. Where
+    /// they do not settle who leads, all groups are asked for.
+    pub leading_max: usize,
 }
 
 impl Default for ValueLimits {
     fn default() -> Self {
-        Self { auto_rows_max: 1 << 17, values_max: 1 << 21 }
+        Self { auto_rows_max: 1 << 17, values_max: 1 << 21, leading_max: 1 << 12 }
     }
 }
 

@@ -68,6 +68,15 @@ impl Cell {
         }
     }
 
+    /// Whether its state is a number or a few per group.
+    pub(crate) fn is_plain(&self) -> bool {
+        match self {
+            Self::PresentDimension(_) | Self::PresentMetric(_) | Self::Frequency { .. } => true,
+            Self::Sum(_) | Self::Min(_) | Self::Max(_) | Self::Moments(_) => true,
+            Self::Distinct(_) | Self::Top { .. } | Self::Quantiles { .. } | Self::Digest(_) => false,
+        }
+    }
+
     /// Whether its state holds codes, so that these have to mean the same wherever states are merged.
     pub(crate) fn keeps_codes(&self) -> bool {
         matches!(self, Self::Distinct(_) | Self::Top { .. })

@@ -10,7 +10,8 @@ use crate::{
     answer::{Answer, Cell, Rows},
     cancel::Cancel,
     groups::Groups,
-    partial::{Partial, ScanStats, StringMerger},
+    leading::Named,
+    partial::{Partial, ScanStats, merge_partitions},
     plan::{OrderKey, Plan, RowColumn, Value},
     selection::Selection,
     state::State,
@@ -28,6 +29,8 @@ pub struct Finishing {
     groups: Groups,
     selection: Selection,
     stats: ScanStats,
+    /// Whether the groups that lead are known with all that they have.
+    settled: bool,
 }
 
 impl Finishing {
@@ -38,13 +41,14 @@ impl Finishing {
     /// the plan allows.
     pub fn new(plan: &Plan, partials: Vec<Partial>, cancel: &Cancel<'_>) -> Result<Self, ApiError> {
         cancel.check()?;
-        let (values, mut groups, stats) = merge(plan, partials, cancel)?;
+        let (values, mut groups, named, stats) = merge(plan, partials, cancel)?;
         if !plan.grouped() && groups.len() == 0 {
             groups.push_empty();
         }
         let mut allowance = Allowance::new(plan, cancel, bytes_of(&values, &groups));
         let selection = Selection::new(plan, &mut groups, &mut allowance)?;
-        Ok(Self { values, groups, selection, stats })
+        let settled = plan.leading.is_none_or(|leading| leading.is_settled(&groups, &named, plan.limit));
+        Ok(Self { values, groups, selection, stats, settled })
     }
 
     /// What has to be looked for once more; `None` where the answer is there.
@@ -52,6 +56,9 @@ impl Finishing {
     /// # Errors
     /// `CANCELLED`, `DEADLINE_EXCEEDED`.
     pub fn next_round(&mut self, plan: &Plan, cancel: &Cancel<'_>) -> Result<Option<Plan>, ApiError> {
+        if !self.settled {
+            return Ok(Some(Plan { leading: None, ..plan.clone() }));
+        }
         self.selection.next_round(plan, &self.values, &self.groups, cancel)
     }
 
@@ -60,18 +67,19 @@ impl Finishing {
     ///
     /// # Errors
     /// As [`Finishing::new`].
-    ///
-    /// # Panics
-    /// `round` is no plan of a round.
     pub fn absorb(&mut self, round: &Plan, partials: Vec<Partial>, cancel: &Cancel<'_>) -> Result<bool, ApiError> {
         cancel.check()?;
-        let (_, groups, stats) = merge(round, partials, cancel)?;
+        let (values, groups, _, stats) = merge(round, partials, cancel)?;
         self.stats.add(stats);
+        let Some(wanted) = &round.round else {
+            // The same question, with all groups this time.
+            (self.values, self.groups, self.settled) = (values, groups, true);
+            return Ok(true);
+        };
         let found = groups.states.into_iter().map(|state| match state {
             State::Narrowed(narrowed) => narrowed,
             _ => unreachable!("a round finds nothing else"),
         });
-        let wanted = round.round.as_ref().expect("it is the plan of a round");
         Ok(self.selection.narrow(wanted, found.collect()))
     }
 
@@ -114,24 +122,20 @@ fn merge(
     plan: &Plan,
     mut partials: Vec<Partial>,
     cancel: &Cancel<'_>,
-) -> Result<(Vec<Values>, Groups, ScanStats), ApiError> {
+) -> Result<(Vec<Values>, Groups, Named, ScanStats), ApiError> {
     partials.sort_by_key(Partial::partition);
     let mut stats = ScanStats::default();
     partials.iter().for_each(|partial| stats.add(partial.stats));
-    if partials.len() == 1 {
-        return Ok(partials.pop().map(|partial| (partial.values, partial.groups, stats)).expect("there is one"));
+    if partials.len() == 1
+        && let Some(Partial { values, groups, floor, .. }) = partials.pop()
+    {
+        let mut named = Named::default();
+        let all: Vec<u32> = (0..groups.len() as u32).collect();
+        named.add(floor, &all, groups.len());
+        return Ok((values, groups, named, stats));
     }
-    let mut merger = StringMerger::new(plan);
-    for partial in &partials {
-        cancel.check()?;
-        let numbers: Vec<usize> = partial.values.iter().map(Values::numbers).collect();
-        merger.absorb(&partial.groups, &numbers, |column, number| {
-            partial.values[column].get(number).expect("a partial has the strings of its keys")
-        })?;
-        plan.allow_bytes(merger.bytes())?;
-    }
-    let (values, groups) = merger.into_parts();
-    Ok((values, groups, stats))
+    let (values, groups, named) = merge_partitions(plan, &partials, cancel)?;
+    Ok((values, groups, named, stats))
 }
 
 /// An output's value in every group.

@@ -17,7 +17,9 @@ use crate::{
 };
 
 /// Slots that are keys themselves, at most.
-const DIRECT_SLOTS_MAX: u128 = 1 << 20;
+const DIRECT_SLOTS_MAX: u128 = 1 << 22;
+/// And so many per row of the task: they are cleared before and read after, which is far less than a hash per row.
+const DIRECT_SLOTS_PER_ROW: u128 = 4;
 /// And this many whatever the rows of a task: less would save nothing.
 const DIRECT_SLOTS_MIN: u128 = 1 << 12;
 /// Lanes where slots may be so few that additions to one slot would wait for each other.
@@ -110,12 +112,12 @@ impl Grouper {
             parts.push((Part::Bucket, interval.bucket_of(max).abs_diff(first_bucket).saturating_add(1)));
         }
         for (column, dictionary) in task.dictionaries.iter().enumerate() {
-            if let Some(view) = dictionary.and_then(|segment| task.source.group_dictionary(column, segment)) {
-                parts.push((Part::Column(column), u64::from(view.len()) + 1));
+            if let Some(codes) = dictionary.and_then(|segment| task.source.group_codes(column, segment)) {
+                parts.push((Part::Column(column), u64::from(codes)));
             }
         }
         let slots = parts.iter().fold(1_u128, |slots, &(_, radix)| slots.saturating_mul(u128::from(radix)));
-        let slots_max = (task.rows as u128).clamp(DIRECT_SLOTS_MIN, DIRECT_SLOTS_MAX);
+        let slots_max = (task.rows as u128 * DIRECT_SLOTS_PER_ROW).clamp(DIRECT_SLOTS_MIN, DIRECT_SLOTS_MAX);
         let slots = slots.checked_shl(lanes_log2).unwrap_or(u128::MAX);
         Self {
             stages: stages(parts),
@@ -216,6 +218,16 @@ impl Grouper {
                 Some(Few { keys, least: 0, greatest: more as u8, first_slot })
             }
         }
+    }
+
+    /// The group columns whose codes make the slots, each with its radix, where nothing else does and no slot has lanes.
+    pub(crate) fn layout(&self) -> Option<Vec<(usize, u32)>> {
+        self.direct.filter(|_| self.lanes_log2 == 0)?;
+        let column = |&(part, radix): &(Part, u64)| match part {
+            Part::Column(column) => Some((column, radix as u32)),
+            Part::Bucket => None,
+        };
+        self.stages.iter().flat_map(|stage| &stage.parts).map(column).collect()
     }
 
     /// Lanes of a group.

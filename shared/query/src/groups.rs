@@ -51,6 +51,16 @@ impl Groups {
         self.rows.len()
     }
 
+    /// These groups alone; their states are plain.
+    pub(crate) fn pick(&self, groups: &[u32]) -> Self {
+        Self {
+            buckets: groups.iter().map(|&group| self.buckets[group as usize]).collect(),
+            keys: self.keys.iter().map(|keys| groups.iter().map(|&group| keys[group as usize]).collect()).collect(),
+            rows: groups.iter().map(|&group| self.rows[group as usize]).collect(),
+            states: self.states.iter().map(|state| state.pick(groups)).collect(),
+        }
+    }
+
     /// Memory that they take.
     pub(crate) fn bytes(&self) -> usize {
         let keys = self.rows.len() * (size_of::<i64>() + size_of::<u64>() + self.keys.len() * size_of::<u32>());
@@ -64,7 +74,6 @@ pub(crate) struct Merger {
     index: KeyIndex,
     groups_max: usize,
     map: Vec<u32>,
-    key: Vec<u32>,
 }
 
 impl Merger {
@@ -77,7 +86,14 @@ impl Merger {
             index: KeyIndex::new(numbers),
             groups_max: plan.groups_max,
             map: Vec::new(),
-            key: vec![0; plan.groups.len()],
+        }
+    }
+
+    /// The same for keys whose numbers are those of strings.
+    pub(crate) fn of_strings(plan: &Plan, numbers: &[usize]) -> Self {
+        match plan.groups.len() {
+            1 => Self::unbounded(plan),
+            _ => Self { groups: Groups::new(plan, Level::Strings), ..Self::new(plan, numbers) },
         }
     }
 
@@ -100,15 +116,7 @@ impl Merger {
 
     /// Merges `other`, whose numbers in column `c` are `numbers[c][n]` here where there is such a list.
     pub(crate) fn absorb(&mut self, other: &Groups, numbers: &[Vec<u32>]) -> Result<(), ApiError> {
-        self.map.clear();
-        for group in 0..other.len() {
-            for (column, key) in self.key.iter_mut().enumerate() {
-                let number = other.keys[column][group];
-                *key = numbers.get(column).map_or(number, |map| map[number as usize]);
-            }
-            let at = self.index.find_or_insert(&mut self.groups, other.buckets[group], &self.key);
-            self.map.push(at);
-        }
+        self.index.find_or_insert(&mut self.groups, other, numbers, &mut self.map);
         let groups = self.groups.buckets.len();
         if groups > self.groups_max {
             return Err(too_many_groups(self.groups_max));
@@ -122,6 +130,11 @@ impl Merger {
             into.absorb(from, &self.map);
         }
         Ok(())
+    }
+
+    /// Which groups here those that were merged last are.
+    pub(crate) fn last_map(&self) -> &[u32] {
+        &self.map
     }
 }
 
@@ -197,35 +210,67 @@ impl KeyIndex {
         }
     }
 
-    fn find_or_insert(&mut self, groups: &mut Groups, bucket: i64, key: &[u32]) -> u32 {
+    /// Writes the group of each of `other`'s keys to `map`; see [`Merger::absorb`].
+    fn find_or_insert(&mut self, groups: &mut Groups, other: &Groups, numbers: &[Vec<u32>], map: &mut Vec<u32>) {
+        let number = |column: usize, group: usize| {
+            let number = other.keys[column][group];
+            numbers.get(column).map_or(number, |map| map[number as usize])
+        };
+        map.clear();
         match self {
-            Self::Direct { numbers, slots } => {
-                let slot = key.iter().zip(&*numbers).fold(0, |slot, (&number, &n)| slot * n + number as usize);
-                if slots[slot] == FREE {
-                    slots[slot] = groups.push_key(bucket, key);
+            Self::Direct { numbers: radices, slots } => {
+                map.resize(other.len(), 0);
+                for (column, &radix) in radices.iter().enumerate() {
+                    let keys = map.iter_mut().enumerate();
+                    keys.for_each(|(group, key)| *key = *key * radix as u32 + number(column, group));
                 }
-                slots[slot]
+                find_in_slots(slots, groups, other, number, map);
             }
             Self::Numbered(slots) => {
-                let slot = key[0] as usize;
-                if slot >= slots.len() {
-                    slots.resize(slot + 1, FREE);
-                }
-                if slots[slot] == FREE {
-                    slots[slot] = groups.push_key(bucket, key);
-                }
-                slots[slot]
+                map.extend((0..other.len()).map(|group| number(0, group)));
+                let greatest = map.iter().max().map_or(0, |&greatest| greatest as usize);
+                slots.resize(slots.len().max(greatest + 1), FREE);
+                find_in_slots(slots, groups, other, number, map);
             }
             Self::Hashed(table) => {
-                let hash = hash_key(bucket, key.iter().copied());
-                if let Some(&at) = table.find(hash, |&at| groups.has_key(at, bucket, key)) {
-                    return at;
+                let mut key = vec![0; other.keys.len()];
+                for group in 0..other.len() {
+                    let bucket = other.buckets[group];
+                    key.iter_mut().enumerate().for_each(|(column, key)| *key = number(column, group));
+                    let hash = hash_key(bucket, key.iter().copied());
+                    let found = table.find(hash, |&at| groups.has_key(at, bucket, &key)).copied();
+                    map.push(found.unwrap_or_else(|| {
+                        let at = groups.push_key(bucket, &key);
+                        table.insert_unique(hash, at, |&at| groups.hash(at));
+                        at
+                    }));
                 }
-                let at = groups.push_key(bucket, key);
-                table.insert_unique(hash, at, |&at| groups.hash(at));
-                at
             }
         }
+    }
+}
+
+/// Replaces each slot in `map` by the group that it holds, after the keys of groups that are new.
+fn find_in_slots(
+    slots: &mut [u32],
+    groups: &mut Groups,
+    other: &Groups,
+    number: impl Fn(usize, usize) -> u32,
+    map: &mut [u32],
+) {
+    let mut new = Vec::new();
+    let first_new = groups.buckets.len();
+    for (group, at) in map.iter_mut().enumerate() {
+        let slot = &mut slots[*at as usize];
+        if *slot == FREE {
+            *slot = (first_new + new.len()) as u32;
+            new.push(group);
+        }
+        *at = *slot;
+    }
+    groups.buckets.extend(new.iter().map(|&group| other.buckets[group]));
+    for (column, keys) in groups.keys.iter_mut().enumerate() {
+        keys.extend(new.iter().map(|&group| number(column, group)));
     }
 }
 

@@ -64,16 +64,21 @@ impl Keyed {
     }
 
     /// The state of each group `g` as that of group `map[g]`; one that maps to `u32::MAX` has none.
-    pub(crate) fn gather(&self, map: &[u32]) -> State {
+    pub(crate) fn gather(self, map: &[u32]) -> State {
+        let same = map.iter().enumerate().all(|(group, &at)| at as usize == group);
         match self {
+            Self::Sets(sets) if same => State::Sets(sets),
+            Self::Counts(counts) if same => State::Counts(counts),
+            Self::Quantiles(scan) if same => State::Quantiles(scan.into_quantiles()),
+            Self::Digests(digests) if same => State::Digests(digests),
             Self::Sets(sets) => {
                 let mut into = PairSets::default();
-                into.absorb(sets, map);
+                into.absorb(&sets, map);
                 State::Sets(into)
             }
             Self::Counts(counts) => {
                 let mut into = PairCounts::default();
-                into.absorb(counts, map);
+                into.absorb(&counts, map);
                 State::Counts(into)
             }
             Self::Quantiles(scan) => {
@@ -83,7 +88,7 @@ impl Keyed {
             }
             Self::Digests(digests) => {
                 let mut into = Digests::default();
-                into.absorb(digests, map);
+                into.absorb(&digests, map);
                 State::Digests(into)
             }
         }

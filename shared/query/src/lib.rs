@@ -28,6 +28,8 @@ mod grouper;
 mod groups;
 mod json;
 mod keyed;
+mod laid_out;
+mod leading;
 mod merging;
 mod narrow;
 mod pair_counts;

@@ -9,7 +9,9 @@ use types::{ApiError, PartitionId};
 use crate::{
     cancel::Cancel,
     groups::{Groups, Merger},
-    partial::{Partial, ScanStats, StringMerger, TaskPartial},
+    laid_out::LaidOut,
+    leading::Leading,
+    partial::{Partial, ScanStats, StringMerger, TaskGroups, TaskPartial},
     plan::{GroupColumn, Plan},
     state::{Level, State},
     top::Cut,
@@ -33,7 +35,73 @@ struct Alike {
     first: TaskPartial,
     meaning: Vec<Option<u64>>,
     numbers: Vec<usize>,
-    merger: Merger,
+    merged: Merged,
+}
+
+/// Groups whose keys have one meaning, merged.
+enum Merged {
+    /// As long as all results are laid out.
+    LaidOut(LaidOut),
+    Listed(Merger),
+}
+
+impl Merged {
+    fn new(plan: &Plan, numbers: &[usize], groups: TaskGroups) -> Result<Self, ApiError> {
+        Ok(match groups {
+            TaskGroups::LaidOut(groups) => Self::LaidOut(groups),
+            TaskGroups::Listed(groups) => {
+                let mut merger = Merger::new(plan, numbers);
+                merger.absorb(&groups, &[])?;
+                Self::Listed(merger)
+            }
+        })
+    }
+
+    fn absorb(&mut self, plan: &Plan, numbers: &[usize], groups: TaskGroups) -> Result<(), ApiError> {
+        match (&mut *self, groups) {
+            (Self::LaidOut(into), TaskGroups::LaidOut(from)) => into.absorb(&from),
+            (Self::LaidOut(into), TaskGroups::Listed(from)) => {
+                let mut merger = Merger::new(plan, numbers);
+                merger.absorb(&into.clone().into_groups(plan), &[])?;
+                merger.absorb(&from, &[])?;
+                *self = Self::Listed(merger);
+            }
+            (Self::Listed(into), TaskGroups::LaidOut(from)) => into.absorb(&from.into_groups(plan), &[])?,
+            (Self::Listed(into), TaskGroups::Listed(from)) => into.absorb(&from, &[])?,
+        }
+        Ok(())
+    }
+
+    /// The groups; only those that lead where these are `all` groups of the partition and more than are wanted, with the
+    /// greatest count of the others.
+    fn into_groups(self, plan: &Plan, all: bool) -> Result<(Groups, Option<u64>), ApiError> {
+        let leading = plan.leading.filter(|_| all);
+        match self {
+            Self::LaidOut(groups) if groups.len() > plan.groups_max => {
+                Err(crate::groups::too_many_groups(plan.groups_max))
+            }
+            Self::LaidOut(groups) => Ok(match leading {
+                Some(leading) => groups.into_leading(plan, leading),
+                None => (groups.into_groups(plan), None),
+            }),
+            Self::Listed(merger) => Ok(cut(merger.into_groups(), leading)),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::LaidOut(groups) => groups.bytes(),
+            Self::Listed(merger) => merger.groups().bytes(),
+        }
+    }
+}
+
+/// The groups that lead, and the greatest count of the others, if there are others.
+fn cut(groups: Groups, leading: Option<Leading>) -> (Groups, Option<u64>) {
+    match leading.map(|leading| leading.choose(&groups.rows, &groups.states)) {
+        Some((kept, Some(floor))) => (groups.pick(&kept), Some(floor)),
+        _ => (groups, None),
+    }
 }
 
 impl std::fmt::Debug for PartitionMerge {
@@ -72,15 +140,15 @@ impl PartitionMerge {
             && table == Some(place.0)
             && alike.meaning == meaning
         {
-            alike.merger.absorb(&task.groups, &[])?;
+            alike.merged.absorb(plan, &alike.numbers, task.groups)?;
         } else {
             self.flush(plan, false)?;
             // Dictionaries were looked at after the snapshot was taken, so no later result has further codes.
             let numbers: Vec<usize> = (0..plan.groups.len()).map(|column| task.numbers(plan, column)).collect();
-            let mut merger = Merger::new(plan, &numbers);
-            merger.absorb(&task.groups, &[])?;
-            let first = TaskPartial { groups: Groups::new(plan, Level::Codes), ..task };
-            self.alike = Some(Alike { first, meaning, numbers, merger });
+            let none = TaskGroups::Listed(Groups::new(plan, Level::Codes));
+            let (groups, first) = (task.groups, TaskPartial { groups: none, ..task });
+            let merged = Merged::new(plan, &numbers, groups)?;
+            self.alike = Some(Alike { first, meaning, numbers, merged });
         }
         plan.allow_bytes(self.bytes())
     }
@@ -88,7 +156,7 @@ impl PartitionMerge {
     /// Memory that it takes, apart from the snapshot's.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let alike = self.alike.as_ref().map_or(0, |alike| alike.merger.groups().bytes());
+        let alike = self.alike.as_ref().map_or(0, |alike| alike.merged.bytes());
         alike + self.strings.as_ref().map_or(0, StringMerger::bytes)
     }
 
@@ -98,7 +166,7 @@ impl PartitionMerge {
     /// `RESOURCE_EXHAUSTED` where there are more groups than the plan allows.
     pub fn finish(mut self, plan: &Plan) -> Result<Partial, ApiError> {
         let whole = self.strings.is_none();
-        self.flush(plan, whole)?;
+        let mut floor = self.flush(plan, whole)?;
         let strings = self.strings.unwrap_or_else(|| StringMerger::new(plan));
         let (values, mut groups) = strings.into_parts();
         let count = groups.len();
@@ -111,13 +179,17 @@ impl PartitionMerge {
                 _ => {}
             }
         }
-        Ok(Partial { partition: self.partition, values, groups, stats: self.stats })
+        if !whole {
+            (groups, floor) = cut(groups, plan.leading);
+        }
+        Ok(Partial { partition: self.partition, values, groups, floor, stats: self.stats })
     }
 
-    /// Makes strings of what was merged by code; `whole`: that is all of the partition.
-    fn flush(&mut self, plan: &Plan, whole: bool) -> Result<(), ApiError> {
-        let Some(Alike { first, numbers, merger, .. }) = self.alike.take() else { return Ok(()) };
-        let mut groups = merger.into_groups();
+    /// Makes strings of what was merged by code; `whole`: that is all of the partition. Returns the greatest count of the
+    /// groups that were left out, if any were.
+    fn flush(&mut self, plan: &Plan, whole: bool) -> Result<Option<u64>, ApiError> {
+        let Some(Alike { first, numbers, merged, .. }) = self.alike.take() else { return Ok(None) };
+        let (mut groups, floor) = merged.into_groups(plan, whole)?;
         let count = groups.len();
         let cells = groups.states.into_iter().zip(&plan.cells).enumerate();
         let states = cells.map(|(at, (state, cell))| {
@@ -132,7 +204,8 @@ impl PartitionMerge {
                 .dictionary(column)
                 .and_then(|view| view.get(number))
                 .expect("the dictionary of a column has every code that its rows have"),
-        })
+        })?;
+        Ok(floor)
     }
 }
 

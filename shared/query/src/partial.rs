@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc};
 use types::{ApiError, PartitionId};
 
 use crate::{
+    cancel::Cancel,
     groups::{Groups, Merger},
+    laid_out::LaidOut,
+    leading::Named,
     plan::{GroupColumn, Plan},
     source::PlannedSource,
     values::{Interner, Values},
@@ -30,6 +33,30 @@ impl ScanStats {
     }
 }
 
+/// The groups of a task's result.
+#[derive(Debug, Clone)]
+pub(crate) enum TaskGroups {
+    Listed(Groups),
+    LaidOut(LaidOut),
+}
+
+impl TaskGroups {
+    /// Memory that they take.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Listed(groups) => groups.bytes(),
+            Self::LaidOut(groups) => groups.bytes(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Listed(groups) => groups.len(),
+            Self::LaidOut(groups) => groups.len(),
+        }
+    }
+}
+
 /// The result of one task. It holds the memory of its snapshot until it is merged.
 pub struct TaskPartial {
     pub(crate) source: Arc<PlannedSource>,
@@ -40,7 +67,7 @@ pub struct TaskPartial {
     pub(crate) cell_dictionaries: Vec<Option<usize>>,
     /// Rows of the whole partition in the plan's range.
     pub(crate) partition_rows: u64,
-    pub(crate) groups: Groups,
+    pub(crate) groups: TaskGroups,
     pub(crate) stats: ScanStats,
 }
 
@@ -100,6 +127,8 @@ pub struct Partial {
     /// Per group column of the plan.
     pub(crate) values: Vec<Values>,
     pub(crate) groups: Groups,
+    /// Where groups were left out: so often at most each of them stood there; see [`crate::leading`].
+    pub(crate) floor: Option<u64>,
     pub(crate) stats: ScanStats,
 }
 
@@ -161,4 +190,34 @@ impl StringMerger {
     pub(crate) fn into_parts(self) -> (Vec<Values>, Groups) {
         (self.interners.into_iter().map(Interner::into_values).collect(), self.merger.into_groups())
     }
+}
+
+/// Merges the groups of all partitions, in the order given: the strings of their keys, the groups, and how much of them is
+/// known.
+pub(crate) fn merge_partitions(
+    plan: &Plan,
+    partials: &[Partial],
+    cancel: &Cancel<'_>,
+) -> Result<(Vec<Values>, Groups, Named), ApiError> {
+    let mut interners: Vec<Interner> = plan.groups.iter().map(|_| Interner::default()).collect();
+    let mut maps = Vec::with_capacity(partials.len());
+    for Partial { values, groups, .. } in partials {
+        cancel.check()?;
+        let of_column = |(column, interner): (usize, &mut Interner)| {
+            let (used, values) = (groups.keys[column].iter().copied(), &values[column]);
+            interner.absorb(values.numbers(), used, |number| values.get(number).expect("a partial has its strings"))
+        };
+        maps.push(interners.iter_mut().enumerate().map(of_column).collect::<Vec<_>>());
+    }
+    // All strings are known before the first group is looked for, so that keys may be places.
+    let numbers: Vec<usize> = interners.iter().map(|interner| interner.values().numbers()).collect();
+    let strings: usize = interners.iter().map(Interner::bytes).sum();
+    let (mut merger, mut named) = (Merger::of_strings(plan, &numbers), Named::default());
+    for (partial, maps) in partials.iter().zip(&maps) {
+        cancel.check()?;
+        merger.absorb(&partial.groups, maps)?;
+        named.add(partial.floor, merger.last_map(), merger.groups().len());
+        plan.allow_bytes(merger.groups().bytes() + strings)?;
+    }
+    Ok((interners.into_iter().map(Interner::into_values).collect(), merger.into_groups(), named))
 }

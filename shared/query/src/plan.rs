@@ -9,12 +9,13 @@ use crate::{
     ast::ValueLimits,
     cells::Cell,
     groups::too_many_bytes,
+    leading::{LeadBy, Leading},
     predicate::{DimensionCondition, DimensionTest, MetricTest},
     selection::Round,
 };
 
 /// Version of the canonical form: a change of what a plan means must change its fingerprint.
-const CANONICAL_VERSION: u8 = 2;
+const CANONICAL_VERSION: u8 = 3;
 
 /// What to compute over which tables. Equal plans over equal data have equal answers, to the byte.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +32,8 @@ pub struct Plan {
     pub(crate) groups_max: usize,
     pub(crate) bytes_max: usize,
     pub(crate) values: ValueLimits,
+    /// Which groups partitions hand on; `None`: all.
+    pub(crate) leading: Option<Leading>,
     /// Where it looks once more for the percentiles of another plan.
     pub(crate) round: Option<Arc<Round>>,
 }
@@ -225,6 +228,8 @@ impl Plan {
             out.tag(key.descending.into());
         });
         out.number(self.limit as u64);
+        out.tag(self.leading.map_or(0, |leading| 1 + u8::from(leading.by != LeadBy::Rows)));
+        out.number(self.leading.map_or(0, |leading| leading.kept as u64));
         out.number(self.groups_max as u64);
         out.number(self.bytes_max as u64);
         out.number(self.values.auto_rows_max);

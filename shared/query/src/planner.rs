@@ -8,6 +8,7 @@ use crate::{
     ast::{Aggregate, Filter, Function, Method, Over, Query, ValueLimits},
     cells::{Cell, QuantileMethod},
     json::shown,
+    leading::Leading,
     plan::{ColumnFilter, GroupColumn, OrderKey, Output, Plan, PlannedTable, RowColumn, Test, Value},
     predicate::{DimensionTest, MetricTest},
 };
@@ -64,7 +65,9 @@ pub fn plan(query: &Query, tables: &[Arc<Table>]) -> Result<Plan, ApiError> {
         Ok(OrderKey { column, descending: key.descending })
     });
     let order = order.collect::<Result<Vec<_>, _>>()?;
+    let leading = Leading::of(&cells, &outputs, &order, query.limit, query.values.leading_max);
     Ok(Plan {
+        leading: leading.filter(|_| !groups.is_empty()),
         tables: tables
             .iter()
             .map(|table| PlannedTable {

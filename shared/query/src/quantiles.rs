@@ -134,4 +134,8 @@ impl QuantileScan {
     pub(crate) fn quantiles(&self) -> &Quantiles {
         &self.quantiles
     }
+
+    pub(crate) fn into_quantiles(self) -> Quantiles {
+        self.quantiles
+    }
 }

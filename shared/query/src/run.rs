@@ -11,8 +11,9 @@ use crate::{
     grouper::{Grouper, KeyColumns},
     groups::Groups,
     keyed::Sizes,
+    laid_out::LaidOut,
     narrow::Narrow,
-    partial::{ScanStats, TaskPartial},
+    partial::{ScanStats, TaskGroups, TaskPartial},
     plan::{GroupColumn, Plan},
     segment_filter::{SegmentFilter, segment_filters},
     source::PlannedSource,
@@ -35,7 +36,7 @@ pub fn run(plan: &Plan, task: &Task, cancel: &Cancel<'_>) -> Result<TaskPartial,
     let groups = if let Some(round) = &plan.round {
         let mut sink = Narrow::new(plan, round, task);
         scan.segments(task, &mut sink)?;
-        sink.finish()
+        TaskGroups::Listed(sink.finish())
     } else if plan.grouped() {
         let mut sink = Slots::new(plan, task);
         scan.segments(task, &mut sink)?;
@@ -43,7 +44,7 @@ pub fn run(plan: &Plan, task: &Task, cancel: &Cancel<'_>) -> Result<TaskPartial,
     } else {
         let mut sink = Total::new(plan, task);
         scan.segments(task, &mut sink)?;
-        sink.finish(plan)
+        TaskGroups::Listed(sink.finish(plan))
     };
     Ok(TaskPartial {
         source: task.source.clone(),
@@ -259,7 +260,29 @@ impl<'a> Slots<'a> {
         }
     }
 
-    fn finish(self) -> Result<Groups, ApiError> {
+    fn finish(self) -> Result<TaskGroups, ApiError> {
+        let layout = self.grouper.layout();
+        match layout.filter(|_| self.plan.cells.iter().all(Cell::is_plain)) {
+            Some(layout) => self.lay_out(layout),
+            None => Ok(TaskGroups::Listed(self.list()?)),
+        }
+    }
+
+    /// The groups by their slots, as long as there are not too few of them.
+    fn lay_out(self, columns: Vec<(usize, u32)>) -> Result<TaskGroups, ApiError> {
+        let rows: Vec<u64> = self.rows.into_iter().map(u64::from).collect();
+        let states = self.cells.into_iter().map(|cell| cell.into_state(&rows)).collect();
+        let groups = LaidOut::new(columns, rows, states);
+        if groups.len() > self.plan.groups_max {
+            return Err(crate::groups::too_many_groups(self.plan.groups_max));
+        }
+        Ok(match groups.is_dense() {
+            true => TaskGroups::LaidOut(groups),
+            false => TaskGroups::Listed(groups.into_groups(self.plan)),
+        })
+    }
+
+    fn list(self) -> Result<Groups, ApiError> {
         let mut groups = Groups::new(self.plan, Level::Codes);
         // The pseudo-column has one string, and a column without any dictionary none.
         let number = |group: &GroupColumn| u32::from(*group == GroupColumn::Table);

@@ -29,6 +29,9 @@ pub(crate) struct PlannedSource {
     table_name: String,
     filters: Vec<PlannedFilter>,
     groups: Vec<Option<ColumnIndex>>,
+    /// Per group column, how many strings each of its dictionaries has, by epoch: looked at once, so that all tasks lay keys
+    /// out alike.
+    group_strings: Vec<Vec<(u64, u32)>>,
     cells: Vec<Option<ColumnIndex>>,
 }
 
@@ -48,13 +51,24 @@ impl PlannedSource {
             GroupColumn::Table => None,
             GroupColumn::Dimension(name) => dimension(name),
         });
+        let groups: Vec<Option<ColumnIndex>> = groups.collect();
+        let strings = |column: &Option<ColumnIndex>| {
+            let mut strings: Vec<(u64, u32)> = Vec::new();
+            for view in snapshot.segments().iter().filter_map(|segment| segment.dictionary((*column)?)) {
+                if !strings.iter().any(|&(epoch, _)| epoch == view.epoch()) {
+                    strings.push((view.epoch(), view.len()));
+                }
+            }
+            strings
+        };
         let cells = plan.cells.iter().map(|cell| {
             let (name, kind) = cell.column();
             snapshot.column(name, kind)
         });
         Self {
             filters: plan.filters.iter().map(|filter| PlannedFilter::new(filter, snapshot)).collect(),
-            groups: groups.collect(),
+            group_strings: groups.iter().map(strings).collect(),
+            groups,
             cells: cells.collect(),
             table_name: plan.tables[source.table].name.to_string(),
             source,
@@ -100,6 +114,14 @@ impl PlannedSource {
     /// The dictionary that a group column has in a segment.
     pub(crate) fn group_dictionary(&self, column: usize, segment: usize) -> Option<DictionaryView<'_>> {
         self.segments()[segment].dictionary(self.groups[column]?)
+    }
+
+    /// How many codes a group column can have in a segment, "absent" included; `None` where it is absent.
+    pub(crate) fn group_codes(&self, column: usize, segment: usize) -> Option<u32> {
+        let epoch = self.group_dictionary(column, segment)?.epoch();
+        let known = self.group_strings[column].iter().find(|(of, _)| *of == epoch);
+        // Whichever observation of a dictionary this is, it covers all codes of the snapshot's rows.
+        Some(known.expect("the epochs of all segments were listed").1 + 1)
     }
 
     /// The dictionary that a cell's dimension has in a segment.

@@ -157,6 +157,43 @@ impl State {
             _ => unreachable!("states of one plan have the kinds of its cells"),
         }
     }
+
+    /// Merges the state of each group of `other` into the same group of this. For states of a number or a few per group.
+    pub(crate) fn absorb_alike(&mut self, other: &Self) {
+        match (self, other) {
+            (Self::Count(into), Self::Count(from)) => alike(into, from, |into, from| *into += from),
+            (Self::Sum { sums, counts }, Self::Sum { sums: more, counts: more_counts }) => {
+                alike(sums, more, |into, from| *into += from);
+                alike(counts, more_counts, |into, from| *into += from);
+            }
+            (Self::Min(into), Self::Min(from)) => alike(into, from, |into, from| *into = lesser(*into, from)),
+            (Self::Max(into), Self::Max(from)) => alike(into, from, |into, from| *into = greater(*into, from)),
+            (into @ Self::Moments { .. }, from @ Self::Moments { counts, .. }) => {
+                let same: Vec<u32> = (0..counts.len() as u32).collect();
+                into.absorb(from, &same);
+            }
+            _ => unreachable!("only groups with plain states are laid out"),
+        }
+    }
+
+    /// The states of these groups. For states of a number or a few per group.
+    pub(crate) fn pick(&self, groups: &[u32]) -> Self {
+        fn of<T: Copy>(values: &[T], groups: &[u32]) -> Vec<T> {
+            groups.iter().map(|&group| values[group as usize]).collect()
+        }
+        match self {
+            Self::Count(counts) => Self::Count(of(counts, groups)),
+            Self::Sum { sums, counts } => Self::Sum { sums: of(sums, groups), counts: of(counts, groups) },
+            Self::Min(values) => Self::Min(of(values, groups)),
+            Self::Max(values) => Self::Max(of(values, groups)),
+            Self::Moments { counts, means, deviations } => Self::Moments {
+                counts: of(counts, groups),
+                means: of(means, groups),
+                deviations: of(deviations, groups),
+            },
+            _ => unreachable!("only groups with plain states are picked from"),
+        }
+    }
 }
 
 /// Count, mean and sum of squared deviations from the mean, of some values.
@@ -189,6 +226,10 @@ fn each<T: Copy>(into: &mut [T], from: &[T], map: &[u32], merge: impl Fn(&mut T,
     for (&value, &group) in from.iter().zip(map) {
         merge(&mut into[group as usize], value);
     }
+}
+
+fn alike<T: Copy>(into: &mut [T], from: &[T], merge: impl Fn(&mut T, T)) {
+    into.iter_mut().zip(from).for_each(|(into, &from)| merge(into, from));
 }
 
 pub(crate) fn lesser(a: f64, b: f64) -> f64 {

@@ -2,8 +2,9 @@
 //!
 //! 1. A segment takes part if and only if one of its rows lies in the plan's range. Zones only save the look: they may be
 //!    wider than the rows of a snapshot, by as much as the writer has gone on, and boundaries must not depend on that.
-//! 2. A task ends after the segment with which it has [`TASK_ROWS_MIN`] rows, and where a group column's codes change their
-//!    meaning. So its length depends on rows alone, never on threads.
+//! 2. A task ends after the segment with which it has [`TASK_ROWS_MIN`] rows, or [`LONG_TASK_ROWS_MIN`] where its codes may be
+//!    many, and where a group column's codes change their meaning. So its length depends on rows and the widths of their codes
+//!    alone, which the log decides, never on threads.
 
 use std::sync::Arc;
 
@@ -18,6 +19,10 @@ use crate::{
 
 /// Rows with which a task is long enough: some 0.2 to 2 ms of work, and few enough results to merge.
 pub const TASK_ROWS_MIN: usize = 1 << 19;
+/// The same where a state by code is large: it is cleared, read and merged for each task.
+const LONG_TASK_ROWS_MIN: usize = 1 << 21;
+/// Bits of codes up to which states are small.
+const SMALL_STATE_BITS: u32 = 16;
 
 /// A part of a scan. Tasks of one scan may run in any order, on any threads.
 #[derive(Debug, Clone)]
@@ -37,6 +42,8 @@ pub struct Task {
     pub(crate) partition_rows: u64,
     /// Whether all codes of all group columns are one byte.
     pub(crate) narrow: bool,
+    /// Per group column, then per cell that keeps codes: bits of the widest codes.
+    widths: Vec<u32>,
     /// Segments that need not be looked at, counted with this task.
     pub(crate) stats: ScanStats,
 }
@@ -64,6 +71,7 @@ impl Task {
             cell_dictionaries: vec![None; plan.cells.len()],
             partition_rows: 0,
             narrow: true,
+            widths: vec![0; plan.groups.len() + plan.cells.len()],
             stats: ScanStats::default(),
         }
     }
@@ -88,6 +96,7 @@ impl Task {
             let codes = self.source.cell(cell).and_then(|index| segment.codes(index));
             if plan.cells[cell].keeps_codes() && codes.is_some() {
                 *dictionary = Some(at);
+                widen(&mut self.widths[plan.groups.len() + cell], codes);
             }
         }
         self.segments.push(at);
@@ -96,8 +105,25 @@ impl Task {
             let Some(codes) = self.source.group(column).and_then(|index| segment.codes(index)) else { continue };
             self.narrow &= matches!(codes, Codes::U8(_));
             *dictionary = Some(at);
+            widen(&mut self.widths[column], Some(codes));
         }
     }
+
+    /// Whether it has enough rows.
+    fn is_full(&self) -> bool {
+        let (groups, cells) = self.widths.split_at(self.dictionaries.len());
+        let bits = groups.iter().sum::<u32>() + cells.iter().max().copied().unwrap_or(0);
+        self.rows >= if bits > SMALL_STATE_BITS { LONG_TASK_ROWS_MIN } else { TASK_ROWS_MIN }
+    }
+}
+
+fn widen(bits: &mut u32, codes: Option<Codes<'_>>) {
+    *bits = (*bits).max(match codes {
+        None => 0,
+        Some(Codes::U8(_)) => 8,
+        Some(Codes::U16(_)) => 16,
+        Some(Codes::U32(_)) => 32,
+    });
 }
 
 /// Cuts a scan into tasks, at least one per source, in canonical order.
@@ -125,7 +151,7 @@ fn cut(plan: &Plan, source: &Arc<PlannedSource>, tasks: &mut Vec<Task>) {
             task.stats.segments_skipped += 1;
             continue;
         }
-        if task.rows >= TASK_ROWS_MIN || !task.agrees_with(plan, segment) {
+        if task.is_full() || !task.agrees_with(plan, segment) {
             let next = Task::new(plan, source, task.sequence + 1);
             tasks.push(std::mem::replace(&mut task, next));
         }

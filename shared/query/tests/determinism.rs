@@ -187,3 +187,37 @@ fn the_end_is_cancelled() {
     let error = end.answer(&plan, &Cancel::new(&left, &expired)).unwrap_err();
     assert_eq!(error.code, ErrorCode::DeadlineExceeded);
 }
+
+/// Goal: an answer that wants the groups that lead by a count is the same to the byte whether partitions hand on all groups or
+/// the first few alone; both cases occur, those that settle who leads and those that have to ask again.
+#[test]
+fn leading_groups_change_no_byte() {
+    let mut world = world();
+    let (mut settled, mut again) = (0, 0);
+    for (order, group_by) in [("count", r#"["user"]"#), ("c", r#"["user","flag"]"#), ("count", r#"["region","table"]"#)]
+    {
+        for (kept, limit) in [(1, 1), (3, 2), (3, 3), (40, 1), (40, 10), (200, 5)] {
+            let aggregates = r#"{"fn":"count"},{"fn":"count","metric":"value","as":"c"},{"fn":"avg","metric":"value"},{"fn":"frequency","dimension":"user","value":"u1","as":"f"}"#;
+            let json = ask(&format!(
+                r#""group_by":{group_by},"aggregates":[{aggregates}],"limit":{limit},"order_by":[{{"column":"{order}","desc":true}}]"#
+            ));
+            world.limits.values.leading_max = 0;
+            let all = world.answer(&json).unwrap();
+            world.limits.values.leading_max = kept;
+            let plan = world.plan(&json).unwrap();
+            let rounds = Mutex::new(0);
+            let answer = conclude(&plan, |plan| {
+                *rounds.lock().unwrap() += 1;
+                Ok(run_on_threads(plan, world.tasks(plan), 2))
+            });
+            let answer = answer.unwrap();
+            assert_eq!(
+                (&answer.rows, &answer.columns, answer.truncated),
+                (&all.rows, &all.columns, all.truncated),
+                "{json}"
+            );
+            if *rounds.lock().unwrap() == 1 { settled += 1 } else { again += 1 }
+        }
+    }
+    assert!(settled > 3 && again > 3, "{settled} settled, {again} asked again");
+}

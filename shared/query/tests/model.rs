@@ -203,8 +203,12 @@ proptest! {
         let shape = Shape { rows, limits: tiny(), span_us: 3_000, in_order, users: 400 };
         let mut world = World::new(seed, shape);
         let mut random = Random(seed ^ 1);
-        // However many values travel, and however many rounds a selection takes.
-        world.limits.values = ValueLimits { auto_rows_max: random.pick(&[0, 500, 1 << 17]), values_max: random.pick(&[0, 30, 1 << 21]) };
+        // However many values and groups travel, and however many rounds that takes.
+        world.limits.values = ValueLimits {
+            auto_rows_max: random.pick(&[0, 500, 1 << 17]),
+            values_max: random.pick(&[0, 30, 1 << 21]),
+            leading_max: random.pick(&[1, 3, 20, 1 << 12]),
+        };
         for _ in 0..25 {
             check(&world, &random_query(&mut random, &world, shape.span_us))?;
         }
@@ -221,8 +225,12 @@ proptest! {
         let shape = Shape { rows: 60_000, limits, span_us: 100_000, in_order, users: 70_000 };
         let mut world = World::new(seed, shape);
         let mut random = Random(seed ^ 1);
-        // However many values travel, and however many rounds a selection takes.
-        world.limits.values = ValueLimits { auto_rows_max: random.pick(&[0, 500, 1 << 17]), values_max: random.pick(&[0, 30, 1 << 21]) };
+        // However many values and groups travel, and however many rounds that takes.
+        world.limits.values = ValueLimits {
+            auto_rows_max: random.pick(&[0, 500, 1 << 17]),
+            values_max: random.pick(&[0, 30, 1 << 21]),
+            leading_max: random.pick(&[1, 3, 20, 1 << 12]),
+        };
         for _ in 0..25 {
             check(&world, &random_query(&mut random, &world, shape.span_us))?;
         }
