@@ -383,6 +383,12 @@ impl Inner {
     }
 }
 
+async fn check_json_schema(text: Option<&Arc<str>>) -> Result<(), ApiError> {
+    let Some(text) = text.cloned() else { return Ok(()) };
+    let checked = tokio::task::spawn_blocking(move || rules::check_json_schema(&text)).await;
+    checked.map_err(|_| ApiError::internal("the check of json_schema failed; this is a defect of the server"))?
+}
+
 fn life_ended() -> ApiError {
     ApiError::new(ErrorCode::NotFound, "this life of the table has ended")
 }
@@ -427,6 +433,7 @@ impl Catalog for ControlPlane {
     }
 
     async fn create(&self, tenant: TenantId, table: NewTable) -> Result<Arc<Table>, ApiError> {
+        check_json_schema(table.settings.json_schema.as_ref()).await?;
         let inner = Arc::clone(&self.inner);
         self.to_the_end(async move { inner.create(tenant, table).await }).await
     }
@@ -450,6 +457,7 @@ impl Catalog for ControlPlane {
     }
 
     async fn patch(&self, tenant: TenantId, name: &TableName, patch: TablePatch) -> Result<Arc<Table>, ApiError> {
+        check_json_schema(patch.json_schema.iter().flatten().next()).await?;
         let (inner, name) = (Arc::clone(&self.inner), name.clone());
         self.to_the_end(async move { inner.patch(tenant, name, patch).await }).await
     }

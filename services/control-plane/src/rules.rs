@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use codec::TimeLimits;
+use event_schema::EventSchema;
 use proto::catalog::{NewTable, TablePatch};
 use types::{
     ApiError, ColumnDef, ColumnKind, ErrorCode, Rollup, Schema, SchemaConflict, SchemaVersion, Table, TableName,
@@ -55,6 +56,7 @@ pub(crate) fn patched(table: &Table, patch: &TablePatch) -> Result<Option<Table>
         dedup_window_us: patch.dedup_window_us.unwrap_or(now.dedup_window_us),
         lateness_us: patch.lateness_us.unwrap_or(now.lateness_us),
         rollups: patch.rollups.clone().unwrap_or_else(|| now.rollups.clone()),
+        json_schema: patch.json_schema.clone().unwrap_or_else(|| now.json_schema.clone()),
     };
     check_settings(&settings)?;
     let mut wanted = patch.add_columns.clone();
@@ -66,6 +68,11 @@ pub(crate) fn patched(table: &Table, patch: &TablePatch) -> Result<Option<Table>
     let columns = grown.as_ref().unwrap_or(&table.schema).columns().to_vec();
     let schema = Schema::from_parts(SchemaVersion(table.schema.version().0 + 1), columns);
     Ok(Some(Table { schema, settings, ..table.clone() }))
+}
+
+/// Checks a table's JSON Schema. Takes milliseconds where it is large: not for the threads of the network.
+pub(crate) fn check_json_schema(text: &str) -> Result<(), ApiError> {
+    EventSchema::compile(text).map(drop).map_err(|error| ApiError::invalid("json_schema", error.to_string()))
 }
 
 fn add_columns(schema: &Schema, columns: &[ColumnDef]) -> Result<Option<Schema>, ApiError> {

@@ -7,12 +7,16 @@
 //! 3. An index counts through all blocks of the request, whatever becomes of them, so that a request that is sent again
 //!    gives each row the same identity.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use codec::{
     BatchIdentity, BodyBuilder, BodyView, EventRef, Reject, TimeLimits, is_absent, partitions_of_rows, sole_partition,
 };
+use event_schema::EventSchema;
 use serde_json::value::RawValue;
 use types::{
     ApiError, ColumnDef, ColumnKind, ErrorCode, PartitionId, Table, TableName, TenantId, Timestamp,
@@ -61,13 +65,15 @@ impl ColumnsJob {
         Ok(Self { blocks, message_bytes, drawer, received, batch, any, admitted: false })
     }
 
-    /// Checks the blocks and brings them to the partitions of `table`. `admit` permits that many events, or refuses.
+    /// Checks the blocks and brings them to the partitions of `table`, which has this JSON Schema. `admit` permits that many
+    /// events, or refuses.
     ///
     /// # Errors
     /// A block is none, holds more than a request may, contradicts the table, or is not admitted; nothing counts.
     pub(crate) fn sort(
         &mut self,
         table: &Arc<Table>,
+        schema: Option<&EventSchema>,
         events_max: usize,
         admit: &dyn Fn(u64) -> Result<(), ApiError>,
     ) -> Result<(SortedTable, Vec<Rejected>), ApiError> {
@@ -81,19 +87,22 @@ impl ColumnsJob {
         let mut slices = Vec::new();
         let mut base = 0;
         for (view, bytes) in views.iter().zip(&self.blocks) {
-            let rows = BlockRows { job: self, table, view, base };
-            let late = rows.rejects();
-            match rows.sole_partition().filter(|_| late.is_empty() && rows.index_stays()) {
+            let rows = BlockRows { job: self, table, schema, view, base };
+            let refused = rows.rejects();
+            match rows.sole_partition().filter(|_| refused.is_empty() && rows.index_stays()) {
                 Some(partition) => {
                     slices.push(sorted.blocks.len());
                     sorted.blocks.push(rows.as_sent(bytes, partition));
                 }
-                None => sorted.blocks.extend(rows.made_anew(&late)?),
+                None => sorted.blocks.extend(rows.made_anew(&refused)?),
             }
-            rejected.extend(late.into_iter().map(|(row, why)| rows.rejected(row, why)));
+            rejected.extend(refused.into_iter().map(|(row, why)| rows.rejected(row, why)));
             base += view.rows() as u32;
         }
         drop(views);
+        if !rejected.is_empty() {
+            retain_columns_of_blocks(&mut sorted);
+        }
         release_message(&mut sorted.blocks, &slices, self.message_bytes);
         self.admitted = true;
         Ok((sorted, rejected))
@@ -124,6 +133,17 @@ fn release_message(blocks: &mut [Block], slices: &[usize], message_bytes: usize)
     }
 }
 
+/// Drops new columns that only rejected rows have.
+fn retain_columns_of_blocks(sorted: &mut SortedTable) {
+    let mut kept = BTreeSet::new();
+    for block in &sorted.blocks {
+        let view = BodyView::parse(&block.body).expect("it was read before, or made here");
+        kept.extend(view.dimensions().iter().map(|column| column.name().to_owned()));
+        kept.extend(view.metrics().iter().map(|column| column.name().to_owned()));
+    }
+    sorted.new_columns.retain(|column| kept.contains(&column.name));
+}
+
 /// The columns that the table lacks.
 fn new_columns(table: &Table, views: &[BodyView<'_>]) -> Result<Vec<ColumnDef>, ApiError> {
     let columns = table.schema.columns();
@@ -152,14 +172,30 @@ fn new_columns(table: &Table, views: &[BodyView<'_>]) -> Result<Vec<ColumnDef>, 
 struct BlockRows<'a> {
     job: &'a ColumnsJob,
     table: &'a Table,
+    schema: Option<&'a EventSchema>,
     view: &'a BodyView<'a>,
     /// Rows of the blocks before it.
     base: u32,
 }
 
 impl BlockRows<'_> {
-    /// Rows whose time the table does not take, with the reason.
+    /// Rows that the table does not take, ascending, each with the reason.
     fn rejects(&self) -> Vec<(usize, String)> {
+        let late = self.late();
+        let Some(schema) = self.schema else { return late };
+        let mut late = late.into_iter().peekable();
+        let check = |row| match late.next_if(|(late, _)| *late == row) {
+            Some(late) => Some(late),
+            None => {
+                let fault = self.with_event(row, |event| schema.check(&event_schema::json_of(event))).err()?;
+                Some((row, fault))
+            }
+        };
+        (0..self.view.rows()).filter_map(check).collect()
+    }
+
+    /// Rows whose time the table does not take, with the reason.
+    fn late(&self) -> Vec<(usize, String)> {
         let limits = TimeLimits::of(&self.table.settings, self.job.received);
         let times = self.view.times();
         let (min, max) = times.min_max();
@@ -304,7 +340,7 @@ mod tests {
             let message = Bytes::from(prost::Message::encode_to_vec(&request));
             let decoded = ColumnsRequest::decode(&message).unwrap();
             let mut job = ColumnsJob::new(decoded, TenantId::DEFAULT, NOW, 0).unwrap();
-            let (sorted, rejected) = job.sort(&table(), 100, &|_| Ok(())).unwrap();
+            let (sorted, rejected) = job.sort(&table(), None, 100, &|_| Ok(())).unwrap();
             assert_eq!((sorted.blocks.len(), rejected.len()), (2, 1));
             for kept in &sorted.blocks {
                 assert_eq!(kept.body, request.blocks[0]);

@@ -22,7 +22,8 @@ use crate::{
     in_flight::Share,
     pool::Pool,
     rows::{Format, Rejected, Rows, SortedRows},
-    sort::{Rules, Sorted, SortedTable},
+    schemas::Schemas,
+    sort::{Known, Rules, Sorted, SortedTable},
     tables::{Added, Tables},
     wire::ColumnsRequest,
 };
@@ -30,9 +31,9 @@ use crate::{
 /// Bodies up to this many bytes, not compressed, are decoded where they arrive: a decode thread would cost more than it
 /// saves.
 const INLINE_BYTES_MAX: usize = 16 << 10;
-/// How often a request is sorted before its tables are said to change too quickly: once for missing tables, once strictly,
-/// and as often again where other requests change the same tables meanwhile.
-const SORTS_MAX: usize = 6;
+/// How often a request is sorted before its tables are said to change too quickly: once for missing tables, once to see that
+/// it is one for the decode threads, once strictly, and as often again where other requests change the same tables meanwhile.
+const SORTS_MAX: usize = 7;
 /// Blocks of a request may have this many times the bytes that a request may have: columns that few events have in common
 /// are mostly absent, and absence takes place too.
 const BLOCKS_TIMES_MAX: usize = 8;
@@ -87,6 +88,7 @@ pub(crate) struct Ingest {
     pub(crate) letters: Arc<DeadLetters>,
     pub(crate) admission: Admission,
     pub(crate) acked: Acked,
+    pub(crate) schemas: Schemas,
     pub(crate) pool: Pool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: RequestLimits,
@@ -101,6 +103,8 @@ struct RowsJob {
     rules: Rules,
     tables: Tables,
     admitted: bool,
+    /// Not for the threads of the network, however small it is.
+    slow: bool,
 }
 
 impl Ingest {
@@ -158,7 +162,7 @@ impl Ingest {
             blocks_bytes_max: self.limits.bytes_max * BLOCKS_TIMES_MAX,
         };
         let tenant = request.tenant;
-        let mut job = RowsJob { request, rules, tables: Tables::default(), admitted: false };
+        let mut job = RowsJob { request, rules, tables: Tables::default(), admitted: false, slow: false };
         for _ in 0..SORTS_MAX {
             let (back, sorted) = self.sort(job).await?;
             job = back;
@@ -169,6 +173,10 @@ impl Ingest {
             let mut tables = match sorted {
                 Sorted::Missing(missing) => {
                     job.tables.get(&*self.catalog, tenant, missing).await?;
+                    continue;
+                }
+                Sorted::TooSlow => {
+                    job.slow = true;
                     continue;
                 }
                 Sorted::Tables(tables) => tables,
@@ -219,12 +227,16 @@ impl Ingest {
         let mut job = ColumnsJob::new(request, tenant, self.clock.now(), self.any.fetch_add(1, Relaxed))?;
         for _ in 0..SORTS_MAX {
             let table = tables.known(&*self.catalog, tenant, &name).await?;
+            let small = bytes <= INLINE_BYTES_MAX && table.settings.json_schema.is_none();
             let this = Arc::clone(self);
             let work = move || {
-                let sorted = job.sort(&table, this.limits.events_max, &|events| this.admit(tenant, events));
+                let schema = this.schemas.of(&table);
+                let admit = |events| this.admit(tenant, events);
+                let sorted =
+                    schema.and_then(|schema| job.sort(&table, schema.as_deref(), this.limits.events_max, &admit));
                 (job, sorted)
             };
-            let (back, sorted) = if bytes <= INLINE_BYTES_MAX { work() } else { self.pool.run(work).await? };
+            let (back, sorted) = if small { work() } else { self.pool.run(work).await? };
             job = back;
             let (sorted, rejected) = sorted?;
             let mut sorted = vec![sorted];
@@ -240,16 +252,18 @@ impl Ingest {
     }
 
     async fn sort(self: &Arc<Self>, mut job: RowsJob) -> Result<(RowsJob, Result<SortedRows, ApiError>), ApiError> {
-        let small = job.request.encoding == Encoding::Identity && job.request.body.len() <= INLINE_BYTES_MAX;
+        let plain = job.request.encoding == Encoding::Identity && !job.slow;
+        let small = plain && job.request.body.len() <= INLINE_BYTES_MAX;
         let this = Arc::clone(self);
         let work = move || {
-            let sorted = this.sort_now(&mut job);
+            let sorted = this.sort_now(&mut job, if small { None } else { Some(&this.schemas) });
             (job, sorted)
         };
         if small { Ok(work()) } else { self.pool.run(work).await }
     }
 
-    fn sort_now(&self, job: &mut RowsJob) -> Result<SortedRows, ApiError> {
+    /// Sorts on this thread; without `schemas` it has no time for them.
+    fn sort_now(&self, job: &mut RowsJob, schemas: Option<&Schemas>) -> Result<SortedRows, ApiError> {
         let request = &mut job.request;
         if request.encoding != Encoding::Identity {
             request.body = codec::decompress(request.encoding, &request.body, self.limits.bytes_max)?.into();
@@ -265,7 +279,7 @@ impl Ingest {
             rules: job.rules,
             events_max: self.limits.events_max,
             admit: &|events| if admitted { Ok(()) } else { self.admit(tenant, events) },
-            lookup: &|name| job.tables.lookup(&*self.catalog, tenant, name),
+            known: Known { tables: &|name| job.tables.lookup(&*self.catalog, tenant, name), schemas },
         };
         let spares = || self.spare_builders.lock().unwrap_or_else(PoisonError::into_inner);
         let mut builders = spares().pop().unwrap_or_default();

@@ -20,6 +20,7 @@ mod in_flight;
 mod ingest;
 mod pool;
 mod rows;
+mod schemas;
 mod sort;
 mod tables;
 mod wire;
@@ -52,6 +53,7 @@ use crate::{
     in_flight::InFlight,
     ingest::{Ingest, RequestLimits},
     pool::Pool,
+    schemas::Schemas,
 };
 
 /// How often one of the limiter's shards forgets idle tenants, and health follows the load.
@@ -132,6 +134,7 @@ pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, 
             refusals: AtomicU64::new(deps.limiter_key),
         },
         acked: Acked::new(deps.token_key),
+        schemas: Schemas::default(),
         pool: Pool::start(cores).map_err(StartError::Threads)?,
         clock: deps.clock,
         limits: RequestLimits {

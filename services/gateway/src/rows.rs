@@ -8,7 +8,7 @@ use types::{ApiError, TableName, TenantId};
 use crate::{
     dead_letters::{Drawer, Letter},
     identity,
-    sort::{Lookup, Rules, Sorted, Sorter},
+    sort::{Known, Rules, Sorted, Sorter},
 };
 
 /// How rows are written.
@@ -58,7 +58,7 @@ pub(crate) struct Rows<'a> {
     /// known so early.
     pub admit: &'a dyn Fn(u64) -> Result<(), ApiError>,
     /// What is known of tables.
-    pub lookup: &'a dyn Fn(&TableName) -> Lookup,
+    pub known: Known<'a>,
 }
 
 impl Rows<'_> {
@@ -76,7 +76,7 @@ impl Rows<'_> {
             rules.batch = identity::of_producer(batch.producer_id().as_bytes(), batch.sequence())?;
             (self.admit)(u64::from(batch.events()))?;
         }
-        let mut sorter = Sorter::new(rules, self.lookup, builders);
+        let mut sorter = Sorter::new(rules, self.known, builders);
         let (mut events, mut found) = (0, Vec::new());
         let each = |decoded: Decoded<'_>| {
             events += 1;

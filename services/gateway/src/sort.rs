@@ -6,14 +6,19 @@
 //!    is the request sorted again, strictly: then each event is held against the table's columns and the wrong ones are
 //!    rejected.
 //! 3. Whatever is rejected keeps its index, its reason and, for the dead letters, its table.
+//! 4. An event of a table with a JSON Schema is held against it in the form in which it is stored, so that its verdict does
+//!    not hang on the form in which it was sent.
 
 use std::{collections::HashMap, sync::Arc};
 
 use codec::{BatchIdentity, BodyBuilder, EventChecker, EventRef, PartitionKey, PushError, Reject, TimeLimits};
+use event_schema::EventSchema;
 use types::{
     ApiError, ColumnDef, ColumnKind, ErrorCode, PartitionId, Table, TableName, Timestamp, check_table_name,
     limits::TABLE_COLUMNS_MAX,
 };
+
+use crate::schemas::Schemas;
 
 /// Tables that one request may name.
 pub(crate) const REQUEST_TABLES_MAX: usize = 256;
@@ -60,10 +65,19 @@ pub(crate) struct SortedTable {
     pub conflict: bool,
 }
 
+/// What a sorter knows besides the events.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    /// Tables.
+    pub tables: &'a dyn Fn(&TableName) -> Lookup,
+    /// Their JSON Schemas; `None`: this thread has no time for them.
+    pub schemas: Option<&'a Schemas>,
+}
+
 /// Sorts the events of one request.
 pub(crate) struct Sorter<'a> {
     rules: Rules,
-    lookup: &'a dyn Fn(&TableName) -> Lookup,
+    known: Known<'a>,
     builders: &'a mut Vec<BodyBuilder>,
     slots: Vec<Slot>,
     slot_of: HashMap<TableName, usize>,
@@ -71,6 +85,7 @@ pub(crate) struct Sorter<'a> {
     last: usize,
     pushed: usize,
     missing: bool,
+    too_slow: bool,
     too_large: bool,
 }
 
@@ -78,6 +93,7 @@ pub(crate) struct Sorter<'a> {
 struct Slot {
     name: TableName,
     lookup: Lookup,
+    schema: Option<Arc<EventSchema>>,
     blocks: Blocks,
 }
 
@@ -101,6 +117,8 @@ struct Blocks {
 pub(crate) enum Sorted {
     /// Tables that are not known here, at most [`REQUEST_TABLES_MAX`].
     Missing(Vec<TableName>),
+    /// There are tables with a JSON Schema, for which this thread has no time.
+    TooSlow,
     /// Everything, by table.
     Tables(Vec<SortedTable>),
 }
@@ -110,14 +128,10 @@ const SIZE_CHECK_EVENTS: usize = 256;
 
 impl<'a> Sorter<'a> {
     /// A sorter that takes builders from `builders` and puts them back when it is done.
-    pub(crate) fn new(
-        rules: Rules,
-        lookup: &'a dyn Fn(&TableName) -> Lookup,
-        builders: &'a mut Vec<BodyBuilder>,
-    ) -> Self {
+    pub(crate) fn new(rules: Rules, known: Known<'a>, builders: &'a mut Vec<BodyBuilder>) -> Self {
         Self {
             rules,
-            lookup,
+            known,
             builders,
             slots: Vec::new(),
             slot_of: HashMap::new(),
@@ -125,6 +139,7 @@ impl<'a> Sorter<'a> {
             last: 0,
             pushed: 0,
             missing: false,
+            too_slow: false,
             too_large: false,
         }
     }
@@ -139,16 +154,20 @@ impl<'a> Sorter<'a> {
         if self.pushed.is_multiple_of(SIZE_CHECK_EVENTS) {
             self.too_large |= self.blocks_bytes() > self.rules.blocks_bytes_max;
         }
-        let Slot { lookup, blocks, .. } = &mut self.slots[at];
+        let Slot { lookup, schema, blocks, .. } = &mut self.slots[at];
         let table = match lookup {
             Lookup::Known(table) => table,
             Lookup::Refused(error) => return Err(reject(index, error)),
             Lookup::Missing => return Ok(()),
         };
         self.checker.check(event, index, &TimeLimits::of(&table.settings, self.rules.received))?;
-        if self.missing || self.too_large {
+        if self.missing || self.too_slow || self.too_large {
             return Ok(());
         }
+        if let Some(schema) = schema {
+            schema.check(&event_schema::json_of(event)).map_err(|fault| Reject::invalid(index, fault))?;
+        }
+        // Last, since it notes the event's columns.
         if self.rules.strict {
             blocks.check_columns(event).map_err(|error| reject(index, &error))?;
         }
@@ -164,11 +183,11 @@ impl<'a> Sorter<'a> {
         self.too_large |= self.blocks_bytes() > rules.blocks_bytes_max;
         let mut sorted = Vec::with_capacity(self.slots.len());
         let mut missing = Vec::new();
-        for Slot { name, lookup, mut blocks } in self.slots.drain(..) {
+        for Slot { name, lookup, mut blocks, .. } in self.slots.drain(..) {
             match lookup {
                 Lookup::Missing => missing.push(name),
                 Lookup::Refused(_) => {}
-                Lookup::Known(table) if self.missing || self.too_large => drop(table),
+                Lookup::Known(table) if self.missing || self.too_slow || self.too_large => drop(table),
                 Lookup::Known(table) => sorted.push(blocks.sorted(table, &rules)),
             }
             for mut builder in blocks.open.drain(..).flatten() {
@@ -180,7 +199,11 @@ impl<'a> Sorter<'a> {
             let message = "the request's events have too few columns in common, send fewer of them at a time";
             return Err(ApiError::new(ErrorCode::TooLarge, message));
         }
-        Ok(if missing.is_empty() { Sorted::Tables(sorted) } else { Sorted::Missing(missing) })
+        Ok(match missing.is_empty() {
+            false => Sorted::Missing(missing),
+            true if self.too_slow => Sorted::TooSlow,
+            true => Sorted::Tables(sorted),
+        })
     }
 
     fn slot_of(&mut self, event: &EventRef<'_>, index: u32) -> Result<usize, Reject> {
@@ -199,14 +222,29 @@ impl<'a> Sorter<'a> {
                 for (field, part) in [("namespace", event.namespace), ("table", event.table)] {
                     check_table_name(part).map_err(|error| Reject::invalid(index, format!("{field} {error}")))?;
                 }
-                let lookup = (self.lookup)(&name);
-                self.missing |= matches!(lookup, Lookup::Missing);
-                self.slots.push(Slot { name: name.clone(), blocks: Blocks::of(&lookup, self.rules.strict), lookup });
+                let slot = self.new_slot(name.clone());
+                self.slots.push(slot);
                 self.slot_of.insert(name, self.slots.len() - 1);
                 self.slots.len() - 1
             }
         };
         Ok(self.last)
+    }
+
+    fn new_slot(&mut self, name: TableName) -> Slot {
+        let mut lookup = (self.known.tables)(&name);
+        self.missing |= matches!(lookup, Lookup::Missing);
+        let mut schema = None;
+        if let Lookup::Known(table) = &lookup
+            && table.settings.json_schema.is_some()
+        {
+            match self.known.schemas.map(|schemas| schemas.of(table)) {
+                Some(Ok(compiled)) => schema = compiled,
+                Some(Err(error)) => lookup = Lookup::Refused(error),
+                None => self.too_slow = true,
+            }
+        }
+        Slot { blocks: Blocks::of(&lookup, self.rules.strict), name, lookup, schema }
     }
 
     fn blocks_bytes(&self) -> usize {

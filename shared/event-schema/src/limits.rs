@@ -15,7 +15,7 @@ pub(crate) const PATTERN_CACHE_BYTES_MAX: usize = 256 << 10;
 /// Bytes of a value that a message shows.
 pub(crate) const SHOWN_VALUE_BYTES_MAX: usize = 64;
 /// Bytes of any one part of a message.
-pub(crate) const SHOWN_BYTES_MAX: usize = 400;
+pub(crate) const SHOWN_BYTES_MAX: usize = 200;
 
 // A chain of references as long as the text allows would otherwise be walked by recursion.
 const _: () = assert!(SCHEMA_DEPTH_MAX <= 128);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use placement::PlacementMap;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de};
 use types::{ColumnKind, Interval, NodeId, PartitionId, Rollup, TableSettings, limits};
 
 use crate::MetadataError;
@@ -18,6 +18,7 @@ struct StoredSettings {
     dedup_window_us: i64,
     lateness_us: i64,
     rollups: Vec<StoredRollup>,
+    json_schema: Option<String>,
 }
 
 impl Default for StoredSettings {
@@ -29,6 +30,7 @@ impl Default for StoredSettings {
             dedup_window_us: limits::DEDUP_WINDOW_US_DEFAULT,
             lateness_us: 0,
             rollups: Vec::new(),
+            json_schema: None,
         }
     }
 }
@@ -64,12 +66,17 @@ pub(crate) fn settings_to_json(settings: &TableSettings) -> String {
         dedup_window_us: settings.dedup_window_us,
         lateness_us: settings.lateness_us,
         rollups: rollups.collect(),
+        json_schema: settings.json_schema.as_deref().map(str::to_owned),
     })
 }
 
 pub(crate) fn settings_from_json(json: &str) -> Result<TableSettings, MetadataError> {
     const WHAT: &str = "table settings";
     let stored: StoredSettings = from_json(json, WHAT)?;
+    // Whoever shows a table may rely on it.
+    if stored.json_schema.as_deref().is_some_and(|text| serde_json::from_str::<de::IgnoredAny>(text).is_err()) {
+        return Err(MetadataError::Damaged { what: WHAT });
+    }
     let rollups = stored.rollups.into_iter().map(|rollup| {
         Some(Rollup {
             interval: Interval::from_micros(rollup.interval_us)?,
@@ -87,6 +94,7 @@ pub(crate) fn settings_from_json(json: &str) -> Result<TableSettings, MetadataEr
         dedup_window_us: stored.dedup_window_us,
         lateness_us: stored.lateness_us,
         rollups: rollups.collect::<Option<_>>().ok_or(MetadataError::Damaged { what: WHAT })?,
+        json_schema: stored.json_schema.map(Into::into),
     })
 }
 

@@ -46,6 +46,8 @@ pub struct TablePatch {
     pub lateness_us: Option<i64>,
     /// The whole list of rollups.
     pub rollups: Option<Vec<Rollup>>,
+    /// See [`TableSettings::json_schema`].
+    pub json_schema: Option<Option<Arc<str>>>,
 }
 
 /// Tables, schemas and placement. Every method speaks for one tenant and shows nothing of another's.

@@ -1,5 +1,7 @@
 //! A table as the control plane describes it to every other service.
 
+use std::sync::Arc;
+
 use crate::{Interval, PartitionId, Schema, TableKey, TableName, limits};
 
 /// A rollup that a table declares: rows aggregated by time bucket and group.
@@ -34,6 +36,9 @@ pub struct TableSettings {
     pub lateness_us: i64,
     /// Rollups, in the order declared.
     pub rollups: Vec<Rollup>,
+    /// The JSON Schema that its events must satisfy, as its text. The gateway holds events against it and partitions know
+    /// nothing of it: what is in the log has been taken, whatever the schema is by now.
+    pub json_schema: Option<Arc<str>>,
 }
 
 impl Default for TableSettings {
@@ -45,6 +50,7 @@ impl Default for TableSettings {
             dedup_window_us: limits::DEDUP_WINDOW_US_DEFAULT,
             lateness_us: 0,
             rollups: Vec::new(),
+            json_schema: None,
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use proto::catalog::{NewTable, TablePatch};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use types::{ApiError, ColumnDef, ColumnKind, ErrorCode, Interval, Rollup, Table, TableName, TableSettings};
 
 use super::json::Fields;
 
-const CREATE_FIELDS: [&str; 12] = [
+const CREATE_FIELDS: [&str; 13] = [
     "namespace",
     "table",
     "partitions",
@@ -19,8 +20,9 @@ const CREATE_FIELDS: [&str; 12] = [
     "dedup_window_us",
     "lateness_us",
     "rollups",
+    "json_schema",
 ];
-const PATCH_FIELDS: [&str; 8] = [
+const PATCH_FIELDS: [&str; 9] = [
     "dimensions",
     "metrics",
     "hot_window_us",
@@ -29,6 +31,7 @@ const PATCH_FIELDS: [&str; 8] = [
     "dedup_window_us",
     "lateness_us",
     "rollups",
+    "json_schema",
 ];
 const ROLLUP_FIELDS: [&str; 6] = ["interval_us", "group_by", "distinct", "percentiles", "top", "keep_us"];
 
@@ -54,6 +57,7 @@ pub(super) struct TableView<'a> {
     dedup_window_us: i64,
     lateness_us: i64,
     rollups: Vec<RollupView<'a>>,
+    json_schema: Option<&'a RawValue>,
 }
 
 #[derive(Serialize)]
@@ -95,8 +99,14 @@ impl<'a> From<&'a Table> for TableView<'a> {
             dedup_window_us: settings.dedup_window_us,
             lateness_us: settings.lateness_us,
             rollups: rollups.collect(),
+            json_schema: json_schema_view(settings),
         }
     }
+}
+
+fn json_schema_view(settings: &TableSettings) -> Option<&RawValue> {
+    let text = settings.json_schema.as_deref()?;
+    Some(serde_json::from_str(text).expect("only JSON becomes a table's schema"))
 }
 
 /// Reads the body of a creation.
@@ -119,6 +129,7 @@ pub(super) fn new_table(body: &[u8]) -> Result<NewTable, ApiError> {
         dedup_window_us: fields.integer("dedup_window_us")?.unwrap_or(defaults.dedup_window_us),
         lateness_us: fields.integer("lateness_us")?.unwrap_or(defaults.lateness_us),
         rollups: rollups(&mut fields)?.unwrap_or_default(),
+        json_schema: fields.nullable_object("json_schema")?.flatten().map(Into::into),
     };
     fields.finish(&CREATE_FIELDS)?;
     Ok(NewTable { name, partitions, partition_by, columns, settings })
@@ -157,6 +168,7 @@ pub(super) fn patch(body: &[u8], table: &Table) -> Result<TablePatch, ApiError> 
         dedup_window_us: fields.integer("dedup_window_us")?,
         lateness_us: fields.integer("lateness_us")?,
         rollups: rollups(&mut fields)?,
+        json_schema: fields.nullable_object("json_schema")?.map(|text| text.map(Into::into)),
     };
     fields.finish(&PATCH_FIELDS)?;
     Ok(patch)

@@ -16,6 +16,24 @@ impl Json {
         matches!(self, Self::Scalar(Value::Null))
     }
 
+    /// The value, which is part of `field`.
+    fn into_value(self, field: &str) -> Result<Value, ApiError> {
+        match self {
+            Self::Scalar(value) => Ok(value),
+            Self::List(items) => items.into_iter().map(|item| item.into_value(field)).collect(),
+            Self::Object(entries) => {
+                let mut object = serde_json::Map::new();
+                for (name, json) in entries {
+                    let value = json.into_value(field)?;
+                    if object.insert(name.clone(), value).is_some() {
+                        return Err(ApiError::invalid(field, format!("{name} stands twice in an object of {field}")));
+                    }
+                }
+                Ok(Value::Object(object))
+            }
+        }
+    }
+
     fn equals(&self, other: &Value) -> bool {
         match (self, other) {
             (Self::Scalar(mine), other) => mine == other,
@@ -162,6 +180,16 @@ impl Fields {
         let Json::List(items) = json else { return Err(wrong(name, "a list of objects")) };
         let objects = items.into_iter().map(|item| Self::of(what, item).map_err(|error| at_field(error, name)));
         objects.collect::<Result<_, _>>().map(Some)
+    }
+
+    /// An object of whatever fields, or null, as its text; `Some(None)` is null.
+    pub(super) fn nullable_object(&mut self, name: &str) -> Result<Option<Option<String>>, ApiError> {
+        let Some(json) = self.take(name) else { return Ok(None) };
+        match json {
+            Json::Scalar(Value::Null) => Ok(Some(None)),
+            object @ Json::Object(_) => object.into_value(name).map(|value| Some(Some(value.to_string()))),
+            _ => Err(wrong(name, "an object or null")),
+        }
     }
 
     /// Whether the field, if it is there, has exactly this value.

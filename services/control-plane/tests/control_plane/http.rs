@@ -117,6 +117,10 @@ async fn wrong_bodies_are_refused_by_name() {
         (json!({"namespace":"n","table":"t","rollups":[{"group_by":[]}]}), "interval_us"),
         (json!({"namespace":"n","table":"t","rollups":[{"interval_us":1,"by":[]}]}), "by"),
         (json!({"namespace":"n","table":"t","rollups":[7]}), "rollups"),
+        (json!({"namespace":"n","table":"t","json_schema":"{}"}), "json_schema"),
+        (json!({"namespace":"n","table":"t","json_schema":true}), "json_schema"),
+        (json!({"namespace":"n","table":"t","json_schema":{"type":"text"}}), "json_schema"),
+        (json!({"namespace":"n","table":"t","json_schema":{"description":"x".repeat(65_536)}}), "json_schema"),
     ];
     for (body, field) in cases {
         assert_eq!(server.refused(&body).await, (400, "INVALID_ARGUMENT".into(), json!(field)), "{body}");
@@ -162,6 +166,39 @@ async fn patches() {
         assert_eq!((status, &answer["error"]["field"]), (400, &json!(field)));
     }
     assert_eq!(server.ask("PATCH", "/v1/tables/n/u", &json!({})).await.0, 404);
+}
+
+/// Goal: a table's JSON Schema is shown as it was given, changed and taken away by a patch, and one that cannot be is refused
+/// with the reason and leaves the table as it was.
+#[tokio::test]
+async fn json_schemas() {
+    let server = Server::start().await;
+    let path = "/v1/tables/n/t";
+    let schema = json!({"required":["event_id"],"properties":{"metrics":{"properties":{"m":{"minimum":0.5}}}}});
+    let create = json!({"namespace":"n","table":"t","json_schema":schema});
+    let (status, created) = server.ask("POST", "/v1/tables", &create).await;
+    assert_eq!((status, &created["json_schema"]), (201, &schema), "{created}");
+    assert_eq!(server.ask("PATCH", path, &created).await, (200, created.clone()), "sent back as it is");
+    for (wrong, why) in [
+        (json!({"type":"text"}), "json_schema at /type: "),
+        (json!({"$ref":"https://example.com/x"}), "references are JSON pointers"),
+        (json!({"properties":{"a":{"$ref":"#"}}}), "refers to itself"),
+    ] {
+        let (status, answer) = server.ask("PATCH", path, &json!({ "json_schema": wrong })).await;
+        let error = &answer["error"];
+        assert_eq!((status, &error["field"]), (400, &json!("json_schema")), "{answer}");
+        assert!(error["message"].as_str().unwrap().contains(why), "{answer}");
+    }
+    let twice = r#"{"json_schema":{"properties":{"a":{"type":"string","type":"number"}}}}"#;
+    let (status, answer) = request(server.running.http_address(), "PATCH", path, twice).await;
+    assert_eq!((status, &answer["error"]["field"]), (400, &json!("json_schema")), "{answer}");
+    assert_eq!(server.ask("GET", path, &Value::Null).await.1, created);
+    let (_, changed) = server.ask("PATCH", path, &json!({"lateness_us":1})).await;
+    assert_eq!((&changed["json_schema"], &changed["schema_version"]), (&schema, &json!(2)));
+    let (_, changed) = server.ask("PATCH", path, &json!({"json_schema":{}})).await;
+    assert_eq!((&changed["json_schema"], &changed["schema_version"]), (&json!({}), &json!(3)));
+    let (_, changed) = server.ask("PATCH", path, &json!({"json_schema":null})).await;
+    assert_eq!((&changed["json_schema"], &changed["schema_version"]), (&Value::Null, &json!(4)));
 }
 
 /// Goal: a deleted table is gone, and comes back under its name as a new life.

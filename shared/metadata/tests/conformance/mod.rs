@@ -46,6 +46,7 @@ pub(crate) async fn new_table(store: &Store, table: &str) -> Table {
                 top: vec!["d".into()],
                 keep_us: Some(11),
             }],
+            json_schema: Some(r#"{"title":"größe"}"#.into()),
         },
     }
 }
