@@ -215,6 +215,7 @@ async fn report(node: Node, budget: Arc<MemoryBudget>, health: Health) {
         ticks.tick().await;
         gauge!("truenow_hot_tier_memory_bytes").set(budget.used() as f64);
         gauge!("truenow_hot_tier_memory_limit_bytes").set(budget.limit() as f64);
+        gauge!("truenow_hot_tier_rollup_history_bytes").set(budget.history() as f64);
         let unwritten = node.unwritten_runs();
         gauge!("truenow_hot_tier_unwritten_id_runs").set(unwritten as f64);
         if unwritten > 0 {
@@ -255,9 +256,10 @@ fn describe() {
     checkpoint::describe();
     describe_gauge!(
         "truenow_hot_tier_memory_bytes",
-        "Accounted bytes of rows, dictionaries, ids and retired segments."
+        "Accounted bytes of rows, dictionaries, rollups, ids and retired segments."
     );
     describe_gauge!("truenow_hot_tier_memory_limit_bytes", "The memory budget.");
+    describe_gauge!("truenow_hot_tier_rollup_history_bytes", "What rollups keep of rows that have left, bytes.");
     describe_gauge!("truenow_hot_tier_unwritten_id_runs", "Runs of event ids that the disk did not take.");
     describe_gauge!("truenow_hot_tier_missing_records", "Records of the log that a partition had to go on without.");
     describe_gauge!("truenow_hot_tier_rows", "Rows resident in a partition.");

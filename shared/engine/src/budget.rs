@@ -1,7 +1,7 @@
 //! One memory budget for all partitions of a node.
 //!
 //! 1. Whoever allocates adds to `used` and whoever frees subtracts, whatever the thread: rows, dictionaries, runs, pools, what is
-//!    remembered of identities.
+//!    remembered of identities, rollups.
 //! 2. What has left the tables but is still pinned by readers counts in `used` and in `retired`. It is already paid for:
 //!    evicting more would free none of it, so eviction looks at `used - retired`.
 //! 3. A small share of the limit is for buffers that wait to be used again (`pooled`), so that the steady state frees and
@@ -12,7 +12,7 @@
 use crossbeam_utils::CachePadded;
 use types::{PartitionId, Timestamp};
 
-use crate::sync::{Arc, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 /// Partitions that one budget can serve.
 const PARTITIONS_MAX: usize = if cfg!(loom) { 2 } else { types::limits::PARTITIONS_MAX as usize };
@@ -27,6 +27,8 @@ const RESERVE_SHARE: u64 = 32;
 const RECENT_IDS_SHARE: u64 = 8;
 /// This share of the limit is for all that is remembered of identities: tables, filters, what is needed to find runs.
 const IDENTITIES_SHARE: u64 = 2;
+/// This share of the limit is for what rollups keep of rows that have left.
+const HISTORY_SHARE: u64 = 4;
 /// Times that lie this close count as equally old.
 const OLDEST_TOLERANCE_US: i64 = 60_000_000;
 
@@ -41,6 +43,8 @@ pub struct MemoryBudget {
     recent_ids: CachePadded<AtomicU64>,
     /// The part of `used` that is remembered of identities, tables of newest ids included.
     identities: CachePadded<AtomicU64>,
+    /// The part of `used` in histories of rollups.
+    history: CachePadded<AtomicU64>,
     /// Source of ids that are unique among all that the budget covers.
     ids: AtomicU64,
     /// By partition: event time of its oldest evictable rows, `i64::MAX` where there are none.
@@ -60,6 +64,7 @@ impl MemoryBudget {
             pooled: CachePadded::new(AtomicU64::new(0)),
             recent_ids: CachePadded::new(AtomicU64::new(0)),
             identities: CachePadded::new(AtomicU64::new(0)),
+            history: CachePadded::new(AtomicU64::new(0)),
             ids: AtomicU64::new(1),
             oldest: (0..PARTITIONS_MAX).map(|_| CachePadded::new(AtomicI64::new(i64::MAX))).collect(),
             partitions: AtomicUsize::new(0),
@@ -72,7 +77,7 @@ impl MemoryBudget {
         self.limit
     }
 
-    /// Bytes allocated: rows, runs, dictionaries and their indexes, pooled buffers, and what readers still pin.
+    /// Bytes allocated: rows, rollups, runs, dictionaries and their indexes, pooled buffers, and what readers still pin.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
@@ -152,6 +157,20 @@ impl MemoryBudget {
         self.recent_ids.load(Ordering::Relaxed) + bytes <= self.limit / RECENT_IDS_SHARE
     }
 
+    /// The part of [`MemoryBudget::used`] that rollups keep of rows that have left, bytes.
+    #[must_use]
+    pub fn history(&self) -> u64 {
+        self.history.load(Ordering::Relaxed)
+    }
+
+    /// Whether histories of rollups take more than their share of the limit, and a partition that has so many bytes of them
+    /// is one of those to give way: at least one is.
+    pub(crate) fn history_is_over(&self, of_partition: u64) -> bool {
+        let share = self.limit / HISTORY_SHARE;
+        let partitions = self.partitions.load(Ordering::Relaxed).max(1) as u64;
+        self.history() > share && of_partition >= share / partitions
+    }
+
     /// An id that nothing else under this budget has.
     pub(crate) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
@@ -205,6 +224,39 @@ impl Charge {
     }
 }
 
+/// Bytes that are used for as long as this lives, and may be retired before that: readers hold on to what has left.
+#[derive(Debug)]
+pub(crate) struct RetiringCharge {
+    charge: Charge,
+    retired: AtomicBool,
+}
+
+impl RetiringCharge {
+    pub(crate) fn new(budget: &Arc<MemoryBudget>, bytes: u64) -> Self {
+        Self { charge: Charge::new(budget, bytes), retired: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.charge.bytes
+    }
+
+    /// The writer has no more use for it.
+    pub(crate) fn retire(&self) {
+        // Relaxed: the writer alone retires, and whoever drops the last of it sees that by the count of owners.
+        if !self.retired.swap(true, Ordering::Relaxed) {
+            self.charge.budget.retire(self.charge.bytes);
+        }
+    }
+}
+
+impl Drop for RetiringCharge {
+    fn drop(&mut self) {
+        if self.retired.load(Ordering::Relaxed) {
+            self.charge.budget.reclaim(self.charge.bytes);
+        }
+    }
+}
+
 /// Bytes that a table remembers of identities, for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct IdentityCharge {
@@ -231,6 +283,36 @@ impl IdentityCharge {
             self.recent = recent;
         }
         self.all.set(all);
+    }
+}
+
+/// Bytes of a rollup's history, for as long as this lives. Its parts are charged by themselves: this says whose they are.
+#[derive(Debug)]
+pub(crate) struct HistoryCharge {
+    budget: Arc<MemoryBudget>,
+    bytes: u64,
+}
+
+impl HistoryCharge {
+    pub(crate) fn new(budget: &Arc<MemoryBudget>) -> Self {
+        Self { budget: Arc::clone(budget), bytes: 0 }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Makes it so many bytes.
+    pub(crate) fn set(&mut self, bytes: u64) {
+        self.budget.history.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.history.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for HistoryCharge {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

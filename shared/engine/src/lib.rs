@@ -24,6 +24,7 @@ mod limits;
 mod loom_models;
 mod pool;
 mod reader;
+mod rollup;
 mod seal;
 mod segment;
 mod slab;
@@ -42,6 +43,7 @@ pub use dedup::{FrozenIds, HeapRuns, IdRuns, PinnedRun, RunFault, RunId, RunSet,
 pub use dictionary::DictionaryView;
 pub use limits::Limits;
 pub use reader::{PartitionStatus, Reader, TableStatus};
+pub use rollup::{DISTINCT_EXACT_MAX, DistinctCell, MetricCell, RollupPart};
 pub use segment::{CHUNK_ROWS, Zone};
-pub use snapshot::{SegmentId, SegmentView, TableSnapshot};
+pub use snapshot::{RollupSnapshot, RollupVersion, SegmentId, SegmentView, TableSnapshot};
 pub use writer::{Applied, ApplyError, Writer, gap_of, partition, partition_with_runs};

@@ -82,22 +82,31 @@ impl Reader {
     #[must_use]
     pub fn snapshot(&self, key: TableKey) -> Option<TableSnapshot> {
         // First the offset, then what it covers: whatever is loaded later holds at least all rows before it.
-        let mut next_offset = self.shared.applied();
-        let table = self.table(key)?;
-        let view = table.view.load();
-        if weakened("offset-first") {
-            next_offset = self.shared.applied();
+        loop {
+            let mut next_offset = self.shared.applied();
+            let table = self.table(key)?;
+            let view = table.view.load();
+            if weakened("offset-first") {
+                next_offset = self.shared.applied();
+            }
+            let snapshot = TableSnapshot::cut(key, next_offset, &view);
+            if !self.is_outrun(next_offset, [&snapshot]) {
+                return Some(snapshot);
+            }
         }
-        Some(TableSnapshot::cut(key, next_offset, &view))
     }
 
     /// Several tables at one offset, in the order of `keys`: together they are the state there. As [`Reader::snapshot`].
     #[must_use]
     pub fn snapshots(&self, keys: &[TableKey]) -> (Offset, Vec<Option<TableSnapshot>>) {
-        let next_offset = self.shared.applied();
-        let tables = keys.iter().map(|&key| Some((key, self.table(key)?)));
-        let cut = |(key, table): (TableKey, Arc<TableShared>)| TableSnapshot::cut(key, next_offset, &table.view.load());
-        (next_offset, tables.map(|table| table.map(cut)).collect())
+        loop {
+            let next_offset = self.shared.applied();
+            let cut = |key: TableKey| Some(TableSnapshot::cut(key, next_offset, &self.table(key)?.view.load()));
+            let snapshots: Vec<_> = keys.iter().map(|&key| cut(key)).collect();
+            if !self.is_outrun(next_offset, snapshots.iter().flatten()) {
+                return (next_offset, snapshots);
+            }
+        }
     }
 
     /// As [`Reader::snapshots`], but at an earlier offset: without the rows of the records from `next_offset` on. Rows that
@@ -172,6 +181,12 @@ impl Reader {
             conflict: table.conflict.load(Ordering::Relaxed),
             late: table.late.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether the writer has gone so far since `next_offset` was loaded that the past of a rollup at that offset is not kept
+    /// any more. Then a further try succeeds unless the writer does that again: each time it has applied a record.
+    fn is_outrun<'a>(&self, next_offset: Offset, snapshots: impl IntoIterator<Item = &'a TableSnapshot>) -> bool {
+        snapshots.into_iter().any(TableSnapshot::is_behind) && self.shared.applied() > next_offset
     }
 
     fn table(&self, key: TableKey) -> Option<Arc<TableShared>> {

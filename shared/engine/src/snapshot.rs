@@ -5,13 +5,14 @@
 //! 2. Segments stand in canonical order: slots by start, then stragglers, then as they were created.
 //! 3. A snapshot pins the memory of its segments and dictionaries.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
-use types::{ColumnDef, ColumnKind, Offset, TableKey, Timestamp};
+use types::{ColumnDef, ColumnKind, Offset, Rollup, TableKey, Timestamp};
 
 use crate::{
     columns::{self, Codes, ColumnIndex, Width},
     dictionary::DictionaryView,
+    rollup::{Folds, PartBuilder, Resolved, RollupPart, RollupView, Version},
     segment::{CHUNK_ROWS, Segment, Stored, Zone},
     sync::Arc,
     view::{Sealed, SegmentEntry, TableView},
@@ -25,14 +26,21 @@ pub struct TableSnapshot {
     columns: Arc<Vec<ColumnDef>>,
     evicted_before: Option<Timestamp>,
     segments: Vec<SegmentView>,
+    rollups: Vec<RollupSnapshot>,
 }
 
 impl TableSnapshot {
     /// Cuts a view, which was loaded after `next_offset`, at that offset.
     pub(crate) fn cut(key: TableKey, next_offset: Offset, view: &TableView) -> Self {
         let segments = view.segments.iter().filter_map(|entry| SegmentView::cut(entry, next_offset)).collect();
+        let rollups = view.rollups.iter().map(|rollup| RollupSnapshot::cut(rollup, next_offset)).collect();
         let (columns, evicted_before) = (Arc::clone(&view.columns), view.evicted_before);
-        Self { key, next_offset, columns, evicted_before, segments }
+        Self { key, next_offset, columns, evicted_before, segments, rollups }
+    }
+
+    /// Whether the past of a rollup is of a later offset, so that this snapshot lacks it.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.rollups.iter().any(|rollup| rollup.version.is_none())
     }
 
     /// The table.
@@ -76,10 +84,89 @@ impl TableSnapshot {
         &self.segments
     }
 
+    /// The table's rollups, in the order declared.
+    #[must_use]
+    pub fn rollups(&self) -> &[RollupSnapshot] {
+        &self.rollups
+    }
+
     /// Rows of all segments.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.segments.iter().map(SegmentView::rows).sum()
+    }
+}
+
+/// Names what a rollup keeps of rows that have left, among all under one budget: the same name, the same content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RollupVersion {
+    /// Of which rollup.
+    pub rollup: u64,
+    /// Rises with every change of what it keeps, or of how far back that goes.
+    pub revision: u64,
+}
+
+/// A rollup at the offset of a snapshot.
+#[derive(Debug, Clone)]
+pub struct RollupSnapshot {
+    id: u64,
+    rollup: Arc<Rollup>,
+    version: Option<Version>,
+}
+
+impl RollupSnapshot {
+    fn cut(view: &RollupView, next_offset: Offset) -> Self {
+        Self { id: view.id, rollup: Arc::clone(&view.rollup), version: view.at(next_offset).cloned() }
+    }
+
+    /// What was declared.
+    #[must_use]
+    pub fn rollup(&self) -> &Rollup {
+        &self.rollup
+    }
+
+    /// All rows with times from here on are in the history or resident; `None` where its past at the snapshot's offset is
+    /// not kept any more, so that only rows can answer.
+    #[must_use]
+    pub fn covered_from(&self) -> Option<Timestamp> {
+        self.version.as_ref().map(|version| version.covered_from)
+    }
+
+    /// Which past it has; `None` where that is not kept any more.
+    #[must_use]
+    pub fn version(&self) -> Option<RollupVersion> {
+        self.version.as_ref().map(|version| RollupVersion { rollup: self.id, revision: version.revision })
+    }
+
+    /// Rows that came when the rows of their bucket had left, and changed what was said of it.
+    #[must_use]
+    pub fn revised(&self) -> u64 {
+        self.version.as_ref().map_or(0, |version| version.revised)
+    }
+
+    /// What it keeps of rows that have left: the parts that may have buckets with numbers in a range.
+    pub fn history(&self, buckets: Range<i64>) -> impl Iterator<Item = &Arc<RollupPart>> {
+        self.version.iter().flat_map(move |version| version.history.parts_in(buckets.clone()))
+    }
+
+    /// What it has of a segment of the same snapshot: parts, and how many of the segment's first rows these hold.
+    #[must_use]
+    pub fn of_segment<'a>(&self, segment: &'a SegmentView) -> (&'a [Arc<RollupPart>], usize) {
+        // Parts of rows that the snapshot does not have are of no use to it.
+        let folded = segment.folds.of(self.id).filter(|folded| folded.rows <= segment.rows);
+        folded.map_or((&[], 0), |folded| (&folded.parts, folded.rows))
+    }
+
+    /// What it would have of some rows of a segment of `table` whose times lie in a range; `None` where there is none.
+    #[must_use]
+    pub fn of_rows(
+        &self,
+        table: &TableSnapshot,
+        segment: &SegmentView,
+        rows: Range<usize>,
+        times: &Range<Timestamp>,
+    ) -> Option<RollupPart> {
+        PartBuilder::of_rows(&Resolved::new(&self.rollup, table.columns()), segment, rows, Some(times)).finish(None)
     }
 }
 
@@ -93,6 +180,7 @@ pub struct SegmentView {
     segment: Arc<Segment>,
     sealed: Option<Arc<Sealed>>,
     rows: usize,
+    folds: Folds,
 }
 
 impl fmt::Debug for SegmentView {
@@ -110,8 +198,13 @@ impl SegmentView {
             }
             _ => entry.segment.rows_before(entry.segment.observe(), next_offset),
         };
-        let view = Self { segment: Arc::clone(&entry.segment), sealed: entry.sealed.clone(), rows };
-        (rows > 0).then_some(view)
+        (rows > 0).then(|| Self::whole(entry, rows))
+    }
+
+    /// The first `rows` rows of a segment, which were observed.
+    pub(crate) fn whole(entry: &SegmentEntry, rows: usize) -> Self {
+        let (segment, sealed) = (Arc::clone(&entry.segment), entry.sealed.clone());
+        Self { segment, sealed, rows, folds: entry.folds.clone() }
     }
 
     /// Its name.

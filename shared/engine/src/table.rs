@@ -7,6 +7,9 @@
 
 mod checkpoint;
 mod evict;
+mod rollups;
+
+use std::collections::VecDeque;
 
 use codec::{BlockHeader, BodyView};
 use types::{Offset, Table, Timestamp};
@@ -18,6 +21,7 @@ use crate::{
     dedup::{Counts, Dedup, DedupScratch, IdentityKey},
     event_times::EventTimes,
     pool::Pool,
+    rollup::{Folds, RollupState},
     seal::{SealedSegment, seal},
     segment::{Rows, Segment, SegmentLayout, SegmentWriter, Stored, Zone},
     slots::{Place, Slots},
@@ -67,6 +71,9 @@ struct OpenSegment {
     order: SegmentOrder,
     writer: SegmentWriter,
     opened_at: Timestamp,
+    /// Its rows when housekeeping saw it last, and those of them that rollups were sent for.
+    rows_seen: usize,
+    rows_folded: usize,
 }
 
 impl OpenSlot {
@@ -89,6 +96,10 @@ pub(crate) struct TableWriter {
     segments: Vec<SegmentEntry>,
     sequence: u64,
     evicted_before: Option<Timestamp>,
+    /// In the order declared.
+    rollups: Vec<RollupState>,
+    /// Segments with rows that rollups do not have yet, but for open ones with few.
+    unfolded: VecDeque<SegmentOrder>,
     times: EventTimes,
     /// Whether the list, the columns or the horizon differ from what is published.
     changed: bool,
@@ -115,6 +126,8 @@ impl TableWriter {
             segments: Vec::new(),
             sequence: 0,
             evicted_before: None,
+            rollups: Vec::new(),
+            unfolded: VecDeque::new(),
             times: EventTimes::new(),
             changed: false,
             removed: Vec::new(),
@@ -130,11 +143,13 @@ impl TableWriter {
     }
 
     /// Takes over the settings that concern rows.
-    pub(crate) fn configure(&mut self, table: &Table, append_time: Timestamp) {
+    pub(crate) fn configure(&mut self, table: &Table, append_time: Timestamp, means: &mut Means) {
         self.hot_window_us = table.settings.hot_window_us;
         self.times.configure(&table.settings);
         let key = IdentityKey { seed: table.identity_seed, partition_by: table.partition_by.clone() };
         self.dedup.configure(key, table.settings.dedup_window_us, append_time);
+        self.declare(&table.settings.rollups, &means.budget);
+        self.publish(&mut means.pool);
     }
 
     /// Judges which rows of a block were applied before; what [`TableWriter::apply`] of the same block goes by. Changes
@@ -316,6 +331,7 @@ impl TableWriter {
             if slot.gone {
                 slot.rows += rows.len();
                 self.refused += rows.len() as u64;
+                self.keep_late(block, rows, means);
                 break;
             }
             let fits = slot
@@ -364,7 +380,7 @@ impl TableWriter {
         })
     }
 
-    /// A new segment with the block's columns and those that are usual, entered into the list.
+    /// A new segment, entered into the list.
     fn open_segment(
         &mut self,
         slot: &OpenSlot,
@@ -373,6 +389,18 @@ impl TableWriter {
         rows: usize,
         means: &mut Means,
     ) -> OpenSegment {
+        let writer = SegmentWriter::new(self.new_segment(slot.rows, sources, rows, means));
+        let order = SegmentOrder { slot_start: slot.start, sequence: self.sequence };
+        self.sequence += 1;
+        let at = self.segments.partition_point(|entry| entry.order < order);
+        let (segment, folds) = (Arc::clone(writer.shared()), Folds::default());
+        self.segments.insert(at, SegmentEntry { order, segment, sealed: None, folds });
+        self.changed = true;
+        OpenSegment { order, writer, opened_at: append_time, rows_seen: 0, rows_folded: 0 }
+    }
+
+    /// An empty segment with the block's columns and those that are usual, for `more` rows behind the `rows` of its slot.
+    fn new_segment(&mut self, rows: usize, sources: &[Source], more: usize, means: &mut Means) -> Segment {
         self.usual.resize(sources.len(), false);
         sources.iter().zip(&mut self.usual).for_each(|(source, usual)| *usual |= *source != Source::Absent);
         let columns = (0..sources.len() as u32).map(ColumnIndex).map(|column| {
@@ -386,15 +414,9 @@ impl TableWriter {
                 },
             }
         });
-        let layout = SegmentLayout::new(means.limits.segment_rows(slot.rows, rows), columns.collect());
+        let layout = SegmentLayout::new(means.limits.segment_rows(rows, more), columns.collect());
         let slab = means.pool.slab(layout.words);
-        let writer = SegmentWriter::new(Segment::new(means.budget.next_id(), layout, slab, &means.budget));
-        let order = SegmentOrder { slot_start: slot.start, sequence: self.sequence };
-        self.sequence += 1;
-        let at = self.segments.partition_point(|entry| entry.order < order);
-        self.segments.insert(at, SegmentEntry { order, segment: Arc::clone(writer.shared()), sealed: None });
-        self.changed = true;
-        OpenSegment { order, writer, opened_at: append_time }
+        Segment::new(means.budget.next_id(), layout, slab, &means.budget)
     }
 
     /// Closes the slot of a number: its segment is sealed.
@@ -424,6 +446,9 @@ impl TableWriter {
             self.usual = used;
         }
         self.removed.extend(replaced);
+        if self.has_rollups() {
+            self.unfolded.push_back(open.order);
+        }
         self.changed = true;
     }
 
@@ -448,14 +473,16 @@ impl TableWriter {
             columns: Arc::clone(self.columns.defs()),
             segments: self.segments.clone(),
             evicted_before: self.evicted_before,
+            rollups: self.rollups.iter().map(|state| state.view.clone()).collect(),
         });
         self.shared.left.store(self.left, Ordering::Relaxed);
         self.removed.drain(..).map(|segment| pool.retire(segment)).sum()
     }
 
-    /// Bytes of segments, dictionaries and identities.
+    /// Bytes of segments, dictionaries, identities and rollups.
     pub(crate) fn bytes(&self) -> u64 {
         let segments = self.segments.iter().map(|entry| entry.segment.bytes()).sum::<u64>();
-        segments + self.columns.bytes() + self.dedup.bytes()
+        let rollups = self.segments.iter().map(|entry| entry.folds.bytes()).sum::<u64>() + self.history_bytes();
+        segments + rollups + self.columns.bytes() + self.dedup.bytes()
     }
 }

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use types::{ColumnDef, LogGap, Offset, PartitionId, TableKey, Timestamp};
 
 use crate::{
+    rollup::{Folds, RollupView},
     segment::Segment,
     sync::{APPLIED_OBSERVE, APPLIED_PUBLISH, Arc, AtomicI64, AtomicU64, Ordering, Published},
 };
@@ -39,6 +40,8 @@ pub(crate) struct SegmentEntry {
     pub(crate) order: SegmentOrder,
     pub(crate) segment: Arc<Segment>,
     pub(crate) sealed: Option<Arc<Sealed>>,
+    /// What rollups have of it.
+    pub(crate) folds: Folds,
 }
 
 /// A table in one partition, as of one moment.
@@ -49,6 +52,8 @@ pub(crate) struct TableView {
     pub(crate) segments: Vec<SegmentEntry>,
     /// Rows with event times before this may have left.
     pub(crate) evicted_before: Option<Timestamp>,
+    /// In the order declared.
+    pub(crate) rollups: Vec<RollupView>,
 }
 
 /// A table in one partition, shared by its writer and its readers.
@@ -76,7 +81,12 @@ pub(crate) struct TableShared {
 impl TableShared {
     pub(crate) fn new(columns: Arc<Vec<ColumnDef>>) -> Self {
         Self {
-            view: Published::new(TableView { columns, segments: Vec::new(), evicted_before: None }),
+            view: Published::new(TableView {
+                columns,
+                segments: Vec::new(),
+                evicted_before: None,
+                rollups: Vec::new(),
+            }),
             stored: AtomicU64::new(0),
             left: AtomicU64::new(0),
             refused: AtomicU64::new(0),

@@ -2,7 +2,10 @@
 
 mod checkpoint;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+};
 
 use codec::{BlockHeader, BlockKind, BodyView};
 use types::{GapReason, Generation, LogGap, Offset, PartitionId, Table, TableId, TableKey, TenantId, Timestamp};
@@ -16,6 +19,9 @@ use crate::{
     table::{Means, Scratch, TableWriter},
     view::{PartitionShared, Tables},
 };
+
+/// Rows that rollups take at one housekeeping, at most: some 5 ms of work.
+const FOLDED_ROWS_MAX: usize = 262_144;
 
 /// What a block became.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +82,8 @@ pub struct Writer {
     dropped: HashMap<(TenantId, TableId), Generation>,
     /// What the state lacks.
     gaps: Gaps,
+    /// The table at which rollups had to stop taking rows: the next one is first.
+    folded_last: Option<TableKey>,
     means: Means,
 }
 
@@ -111,6 +119,7 @@ pub fn partition_with_runs(
         tables: BTreeMap::new(),
         dropped: HashMap::new(),
         gaps: Gaps::default(),
+        folded_last: None,
         means: Means { limits, budget, pool, scratch: Scratch::default(), runs, dedup: DedupScratch::default() },
     };
     (writer, Reader::new(shared))
@@ -192,7 +201,7 @@ impl Writer {
             if !self.tables.contains_key(&table.key) {
                 self.create(table.key);
             }
-            self.tables.get_mut(&table.key).expect("created above").configure(table, self.append_time);
+            self.tables.get_mut(&table.key).expect("created above").configure(table, self.append_time, &mut self.means);
         }
         self.end(offset.next());
         Ok(())
@@ -252,10 +261,13 @@ impl Writer {
             table.look_after_ids(self.append_time, &mut self.means);
             let due = table.hot_window_start().zip(table.oldest_evictable(self.append_time));
             if let Some((start, _)) = due.filter(|(start, oldest)| oldest < start) {
-                table.evict_through(start.saturating_add(-1), self.append_time, &mut self.means.pool);
+                table.evict_through(start.saturating_add(-1), self.append_time, &mut self.means);
             }
+            table.tidy_rollups(self.next, self.append_time, &mut self.means);
         }
+        self.fold_waiting();
         self.make_room();
+        self.give_up_history();
         self.means.pool.reclaim();
         self.means.budget.publish_oldest(self.shared.partition, self.oldest().map(|(oldest, _)| oldest));
         let bytes = self.tables.values().map(TableWriter::bytes).sum();
@@ -288,11 +300,42 @@ impl Writer {
                 return;
             }
             let table = self.tables.get_mut(&key).expect("it was just found");
-            if table.evict_through(oldest, self.append_time, &mut self.means.pool) == 0 {
+            if table.evict_through(oldest, self.append_time, &mut self.means) == 0 {
                 // Trying again would find the same: rather over the budget than here for ever.
                 return;
             }
             excess = self.means.budget.excess();
+        }
+    }
+
+    /// Lets rollups take rows that wait: so many at once that no record waits long, and tables in turn.
+    fn fold_waiting(&mut self) {
+        let behind = |last: TableKey| self.tables.range((Bound::Excluded(last), Bound::Unbounded));
+        let first = self.folded_last.map(behind).into_iter().flatten();
+        let all = first.chain(self.tables.iter()).filter(|(_, table)| table.has_rollups());
+        let keys: Vec<TableKey> = all.map(|(key, _)| *key).collect();
+        let mut left = FOLDED_ROWS_MAX;
+        for key in keys {
+            let table = self.tables.get_mut(&key).expect("it was just listed");
+            left = table.fold_waiting(left, &mut self.means);
+            if left == 0 {
+                self.folded_last = Some(key);
+                return;
+            }
+        }
+        self.folded_last = None;
+    }
+
+    /// Lets go of the oldest that rollups keep, while all of them keep more than their share.
+    fn give_up_history(&mut self) {
+        loop {
+            let bytes = self.tables.values().map(TableWriter::history_bytes).sum();
+            if !self.means.budget.history_is_over(bytes) {
+                return;
+            }
+            let tables = self.tables.iter().filter_map(|(key, table)| Some((table.oldest_history()?, *key)));
+            let Some((end, key)) = tables.min() else { return };
+            self.tables.get_mut(&key).expect("it was just found").drop_history(end, &mut self.means);
         }
     }
 

@@ -2,19 +2,21 @@
 #![cfg(not(loom))]
 
 mod disk_runs;
+mod kept;
+mod plain_rollup;
 mod rows;
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::sync::Arc;
 
-use codec::{BlockHeader, BodyBuilder, BodyView, EventRef};
+use codec::{BlockHeader, BodyView};
 use disk_runs::{Disk, Runs};
-use engine::{
-    Limits, MemoryBudget, PieceKind, PieceName, Pieces, Reader, RestoreError, Writer, partition_with_runs, restore,
-};
+use engine::{Limits, MemoryBudget, Reader, TableSnapshot, Writer, partition_with_runs, restore};
+use kept::Kept;
 use proptest::prelude::*;
-use rows::{PARTITION, Row, decode, table_key};
+use rows::{PARTITION, Row, block_with_ids, decode, table_key};
 use types::{
-    GapReason, LogGap, Offset, PartitionId, Schema, SchemaVersion, Table, TableKey, TableName, TableSettings, Timestamp,
+    GapReason, Interval, LogGap, Offset, PartitionId, Rollup, Schema, Table, TableKey, TableName, TableSettings,
+    Timestamp,
 };
 
 /// Sizes so small that every case comes up within a few rows.
@@ -31,76 +33,6 @@ fn tiny() -> Limits {
         dictionary_bytes_max: u64::MAX,
         recent_ids_max: 6,
         hash_seed: 3,
-    }
-}
-
-/// Parts of a piece: the items that each has, and its bytes.
-type Parts = Vec<(Range<u64>, Vec<u8>)>;
-
-/// Pieces in memory, each with its parts.
-#[derive(Clone, Default)]
-struct Kept {
-    kinds: Vec<PieceKind>,
-    parts: Vec<Vec<Vec<u8>>>,
-    /// What the parts of a piece of some name are good for.
-    known: HashMap<PieceName, Parts>,
-}
-
-impl Kept {
-    /// A checkpoint of `writer`. What an earlier one has is taken from it; the rest is cut into parts of `step` items.
-    fn of(writer: &Writer, before: &Self, step: u64) -> Self {
-        let capture = writer.capture();
-        assert_eq!((capture.partition(), capture.next_offset()), (writer.partition(), writer.next_offset()));
-        let mut kept = Self::default();
-        for piece in capture.pieces() {
-            let mut parts = piece.name().and_then(|name| before.known.get(&name).cloned()).unwrap_or_default();
-            let mut from = parts.last().map_or(0, |(range, _)| range.end);
-            while from < piece.items() {
-                let range = from..(from + step).min(piece.items());
-                let mut bytes = Vec::new();
-                piece.encode(range.clone(), &mut bytes);
-                from = range.end;
-                parts.push((range, bytes));
-            }
-            kept.kinds.push(piece.kind());
-            kept.parts.push(parts.iter().map(|(_, bytes)| bytes.clone()).collect());
-            if let Some(name) = piece.name() {
-                assert!(kept.known.insert(name, parts).is_none(), "a piece comes once");
-            }
-        }
-        kept
-    }
-
-    /// What is known of the pieces stays known by their new names.
-    fn rename(&mut self, names: &[(u32, PieceName)]) {
-        self.known.clear();
-        for (piece, name) in names {
-            let mut from = 0;
-            let parts = self.parts[*piece as usize].iter().map(|bytes| {
-                let items = match self.kinds[*piece as usize] {
-                    PieceKind::Segment => u32::from_le_bytes(*bytes[4..].first_chunk().unwrap()) - from as u32,
-                    _ => u32::from_le_bytes(*bytes[4..].first_chunk().unwrap()),
-                };
-                let range = from..from + u64::from(items);
-                from = range.end;
-                (range, bytes.clone())
-            });
-            self.known.insert(*name, parts.collect());
-        }
-    }
-}
-
-impl Pieces for Kept {
-    fn kinds(&self) -> &[PieceKind] {
-        &self.kinds
-    }
-
-    fn read(
-        &mut self,
-        piece: u32,
-        take: &mut dyn FnMut(&[u8]) -> Result<(), RestoreError>,
-    ) -> Result<(), RestoreError> {
-        self.parts[piece as usize].iter().try_for_each(|part| take(part))
     }
 }
 
@@ -124,6 +56,7 @@ enum Op {
         hot_window_us: Option<i64>,
         dedup_window_us: i64,
         lateness_us: i64,
+        rollups: Vec<Rollup>,
     },
     Drop {
         table: u64,
@@ -139,14 +72,29 @@ fn row() -> impl Strategy<Value = (Row, Option<u8>)> {
         .prop_map(|(time, dimensions, metrics, id)| (Row { time, dimensions, metrics }, id))
 }
 
+/// Some are kept longer than rows, some are not, some for ever.
+fn rollup() -> impl Strategy<Value = Rollup> {
+    let keep_us = prop::sample::select(vec![None, Some(100), Some(1_000_000_000_000)]);
+    (prop::sample::select(vec![1, 10]), prop::bool::ANY, keep_us).prop_map(|(interval, is_grouped, keep_us)| Rollup {
+        interval: Interval::from_micros(interval).unwrap(),
+        group_by: if is_grouped { vec!["a".to_owned()] } else { Vec::new() },
+        distinct: vec!["b".to_owned()],
+        percentiles: vec!["m".to_owned()],
+        top: vec!["c".to_owned()],
+        keep_us,
+    })
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let after_us = prop_oneof![3 => 0_i64..10, 1 => 0_i64..300, 1 => 0_i64..700_000_000];
     prop_oneof![
         16 => (0_u64..3, prop::collection::vec(row(), 1..12), after_us)
             .prop_map(|(table, rows, after_us)| Op::Block { table, rows, after_us }),
         1 => (0_u64..3).prop_map(|table| Op::Bad { table }),
-        1 => (0_u64..3, prop::option::of(5_i64..100), 1_i64..400, 0_i64..20).prop_map(
-            |(table, hot_window_us, dedup_window_us, lateness_us)| Op::Configure { table, hot_window_us, dedup_window_us, lateness_us }
+        2 => (0_u64..3, prop::option::of(5_i64..100), 1_i64..400, 0_i64..20, prop::collection::vec(rollup(), 0..3)).prop_map(
+            |(table, hot_window_us, dedup_window_us, lateness_us, rollups)| {
+                Op::Configure { table, hot_window_us, dedup_window_us, lateness_us, rollups }
+            }
         ),
         1 => (0_u64..3).prop_map(|table| Op::Drop { table }),
         1 => (1_u64..4).prop_map(|records| Op::Gone { records }),
@@ -157,28 +105,6 @@ fn op() -> impl Strategy<Value = Op> {
 /// Where a life ends: the first checkpoint, the one that it is restored from, and the crash, as shares of what is left.
 fn crashes() -> impl Strategy<Value = Vec<(f64, f64, f64)>> {
     prop::collection::vec((0.0..1.0, 0.0..1.0, 0.0..1.0), 1..4)
-}
-
-fn block(key: TableKey, rows: &[(Row, Option<u8>)]) -> (BlockHeader, Vec<u8>) {
-    let (namespace, table) = ("n", "t");
-    let mut builder = BodyBuilder::default();
-    for (index, (row, id)) in rows.iter().enumerate() {
-        let id = id.map(|id| [id]);
-        let event_id = id.as_ref().map(<[u8; 1]>::as_slice);
-        let dimensions: Vec<_> = row.dimensions.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let metrics: Vec<_> = row.metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-        let event = EventRef {
-            namespace,
-            table,
-            event_time: Some(row.time),
-            event_id,
-            dimensions: &dimensions,
-            metrics: &metrics,
-        };
-        builder.push(&event, Timestamp(0), index as u32).expect("a small block");
-    }
-    let body = builder.finish(false).expect("not empty");
-    (body.header(key, SchemaVersion(1), PARTITION, None), body.bytes.to_vec())
 }
 
 fn described(key: TableKey, settings: TableSettings) -> Table {
@@ -228,21 +154,22 @@ impl World {
         match op {
             Op::Block { table, rows, after_us } => {
                 sender.clock += after_us;
-                let (header, body) = block(key(*table, sender), rows);
+                let (header, body) = block_with_ids(key(*table, sender), rows);
                 let view = BodyView::parse(&body).expect("a good body");
                 self.writer.apply(offset, Timestamp(sender.clock), &header, &view).expect("a good block");
             }
             Op::Bad { table } => {
-                let (header, body) = block(key(*table, sender), &[(plain(sender.clock), None)]);
+                let (header, body) = block_with_ids(key(*table, sender), &[(plain(sender.clock), None)]);
                 let view = BodyView::parse(&body).expect("a good body");
                 let header = BlockHeader { partition: PartitionId(9), ..header };
                 self.writer.apply(offset, Timestamp(sender.clock), &header, &view).expect_err("another partition's");
             }
-            Op::Configure { table, hot_window_us, dedup_window_us, lateness_us } => {
+            Op::Configure { table, hot_window_us, dedup_window_us, lateness_us, rollups } => {
                 let settings = TableSettings {
                     hot_window_us: *hot_window_us,
                     dedup_window_us: *dedup_window_us,
                     lateness_us: *lateness_us,
+                    rollups: rollups.clone(),
                     ..TableSettings::default()
                 };
                 let table = described(key(*table, sender), settings);
@@ -266,6 +193,16 @@ fn plain(time: i64) -> Row {
     Row { time, dimensions: [("a".to_owned(), "x".to_owned())].into(), metrics: [("m".to_owned(), 1.0)].into() }
 }
 
+/// All that rollups say, as text.
+fn rollups(snapshot: &TableSnapshot) -> Vec<String> {
+    let rollups = snapshot.rollups().iter();
+    let all = rollups.map(|rollup| {
+        let said = plain_rollup::actual(snapshot, rollup).into_iter().map(|(key, cell)| (key, cell.said()));
+        format!("{:?}", (rollup.rollup(), rollup.covered_from(), rollup.revised(), said.collect::<Vec<_>>()))
+    });
+    all.collect()
+}
+
 /// All that can be asked of two partitions.
 fn check_alike(left: &Reader, right: &Reader) -> Result<(), TestCaseError> {
     let status = |reader: &Reader| {
@@ -285,6 +222,7 @@ fn check_alike(left: &Reader, right: &Reader) -> Result<(), TestCaseError> {
         for (left, right) in left.segments().iter().zip(right.segments()) {
             prop_assert_eq!((left.rows(), left.sealed(), left.zone()), (right.rows(), right.sealed(), right.zone()));
         }
+        prop_assert_eq!(rollups(&left), rollups(&right));
     }
     Ok(())
 }
@@ -388,6 +326,53 @@ fn a_smaller_budget_evicts_the_oldest() {
     }
 }
 
+/// A table with a rollup that is kept for ever.
+fn with_rollup(table: u64, hot_window_us: i64, interval: i64, with_sketches: bool) -> Op {
+    let rollup = Rollup {
+        interval: Interval::from_micros(interval).unwrap(),
+        group_by: vec!["d".to_owned()],
+        distinct: vec!["d".to_owned()],
+        percentiles: if with_sketches { vec!["m".to_owned()] } else { Vec::new() },
+        top: vec!["d".to_owned()],
+        keep_us: Some(i64::MAX / 4),
+    };
+    let rollups = vec![rollup];
+    Op::Configure { table, hot_window_us: Some(hot_window_us), dedup_window_us: 1_000, lateness_us: 0, rollups }
+}
+
+/// Goal: rows that a smaller budget has no room for leave for the rollups that outlive them, as in any eviction: these say
+/// what they said, of all that ever came.
+#[test]
+fn a_smaller_budget_takes_nothing_from_rollups() {
+    let large = || Arc::new(MemoryBudget::new(u64::MAX));
+    let blocks = history(1_500);
+    let of_rows = {
+        let (budget, mut sender) = (large(), Sender::default());
+        let mut world = World::new(tiny(), &budget, &Disk::default());
+        blocks.iter().for_each(|op| world.run(op, &mut sender));
+        budget.used()
+    };
+    let (disk, mut sender) = (Disk::default(), Sender::default());
+    let mut world = World::new(tiny(), &large(), &disk);
+    let coarse = [0, 1].map(|table| with_rollup(table, 24_000, 1_000_000, false));
+    coarse.iter().chain(&blocks).chain(&[Op::Housekeep]).for_each(|op| world.run(op, &mut sender));
+    let kept = Kept::of(&world.writer, &Kept::default(), 3);
+    for share in [2, 4] {
+        let small = Arc::new(MemoryBudget::new(of_rows / share));
+        let mut restored = World::restored(&mut kept.clone(), tiny(), &small, &disk);
+        let rows = [&restored, &world].map(|world| world.reader.status().rows);
+        assert!(rows[0] < rows[1], "{rows:?} with {} of {of_rows} bytes", small.limit());
+        for _ in 0..2 {
+            for key in world.reader.tables() {
+                let (all, some) = (world.reader.snapshot(key).unwrap(), restored.reader.snapshot(key).unwrap());
+                assert!(all.evicted_before().is_some(), "there is a history");
+                assert_eq!(rollups(&all), rollups(&some));
+            }
+            restored.writer.housekeep();
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
@@ -399,7 +384,11 @@ proptest! {
         let (disk, mut sender) = (Disk::default(), Sender::default());
         let budget = Arc::new(MemoryBudget::new(u64::MAX));
         let mut world = World::new(tiny(), &budget, &disk);
-        history(6).iter().for_each(|op| world.run(op, &mut sender));
+        let rollups = [(0, 30, 5), (1, 1_000, 1_000)].map(|(table, hot_window_us, interval)| with_rollup(table, hot_window_us, interval, true));
+        let housekeeping = [Op::Housekeep, Op::Housekeep, Op::Housekeep];
+        rollups.iter().chain(&history(6)).chain(&housekeeping).for_each(|op| world.run(op, &mut sender));
+        let has_left = |key| world.reader.snapshot(key).is_some_and(|snapshot| snapshot.evicted_before().is_some());
+        prop_assert!(world.reader.tables().into_iter().any(has_left), "a rollup has a history");
         let mut kept = Kept::of(&world.writer, &Kept::default(), 5);
         drop(world);
         let piece = piece.index(kept.parts.len());

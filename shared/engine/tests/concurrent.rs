@@ -1,6 +1,7 @@
 //! A writer and readers at once, on real threads.
 #![cfg(not(loom))]
 
+mod plain_rollup;
 mod rows;
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 
 use engine::{Limits, MemoryBudget, Reader, partition};
 use rows::{PARTITION, Row, apply, table_key};
-use types::{ColumnKind, Offset, TableKey};
+use types::{ColumnKind, Interval, Offset, Rollup, Schema, Table, TableKey, TableName, TableSettings, Timestamp};
 
 const ROWS_PER_BLOCK: usize = 7;
 const BLOCKS: u64 = 6_000;
@@ -100,4 +101,68 @@ fn snapshots_are_exact_while_writing() {
 #[test]
 fn snapshots_are_whole_while_evicting() {
     run(small(), 1_500_000, false);
+}
+
+/// Goal: while a writer folds, evicts and revises, a rollup that keeps all has each row of each snapshot once: in a segment
+/// or in what it keeps of those that have left.
+#[test]
+fn rollups_have_each_row_once_while_evicting() {
+    let budget = Arc::new(MemoryBudget::new(u64::MAX));
+    let (mut writer, reader) = partition(PARTITION, Offset::ZERO, small(), budget);
+    let (key, done) = (table_key(0, 1), AtomicBool::new(false));
+    let rollup = Rollup {
+        interval: Interval::from_micros(100).unwrap(),
+        group_by: Vec::new(),
+        distinct: Vec::new(),
+        percentiles: Vec::new(),
+        top: Vec::new(),
+        keep_us: Some(i64::MAX / 4),
+    };
+    let table = Table {
+        key,
+        name: TableName::new("n", "t"),
+        partitions: vec![PARTITION],
+        partition_by: None,
+        partition_seed: 0,
+        identity_seed: 0,
+        schema: Schema::default(),
+        settings: TableSettings { hot_window_us: Some(60), rollups: vec![rollup], ..TableSettings::default() },
+    };
+    writer.configure(Offset::ZERO, Timestamp(0), &table).unwrap();
+    let read = || {
+        let (mut snapshots, mut revised) = (0_u64, 0);
+        while !done.load(Ordering::Relaxed) {
+            let snapshot = reader.snapshot(key).expect("it was declared");
+            let rollup = &snapshot.rollups()[0];
+            assert_eq!(rollup.covered_from(), Some(Timestamp::MIN));
+            let cells = plain_rollup::actual(&snapshot, rollup);
+            let rows = (snapshot.next_offset().0 - 1) * ROWS_PER_BLOCK as u64;
+            assert_eq!(cells.values().map(|cell| cell.rows).sum::<u64>(), rows, "each row once");
+            // Values are the numbers of the rows, behind those of the first block.
+            let first = ROWS_PER_BLOCK as u64;
+            let sum =
+                cells.values().filter_map(|cell| cell.metrics.get("value")).map(engine::MetricCell::sum).sum::<f64>();
+            assert_eq!(sum as u64, (first..first + rows).sum::<u64>());
+            revised = rollup.revised();
+            snapshots += 1;
+        }
+        (snapshots, revised)
+    };
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..2).map(|_| scope.spawn(read)).collect();
+        for offset in 1..=BLOCKS {
+            let late = |index: usize| if index == 3 { 500 } else { 0 };
+            let rows = (0..ROWS_PER_BLOCK)
+                .map(|index| Row { time: row(offset, index).time - late(index), ..row(offset, index) });
+            apply(&mut writer, offset as i64, key, &rows.collect::<Vec<_>>());
+            if offset % 16 == 0 {
+                writer.housekeep();
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        for reader in readers {
+            let (snapshots, revised) = reader.join().expect("every snapshot was whole");
+            assert!(snapshots > 0 && revised > 0, "{snapshots} snapshots, the last with {revised} revisions");
+        }
+    });
 }

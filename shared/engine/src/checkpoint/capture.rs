@@ -2,11 +2,12 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use types::{ColumnDef, Generation, LogGap, Offset, PartitionId, TableId, TableKey, TenantId, Timestamp};
+use types::{ColumnDef, Generation, LogGap, Offset, PartitionId, Rollup, TableId, TableKey, TenantId, Timestamp};
 
 use super::{
     OpenState, PieceKind, PieceName, Put, SegmentState, TableState,
     dictionary::encode_strings,
+    rollup::{RollupState, encode_part},
     segment::{encode_rows, row_bytes},
     table::ColumnState,
 };
@@ -16,6 +17,7 @@ use crate::{
     dictionary::{Dictionary, DictionaryView, DictionaryWriter},
     event_times::EventTimes,
     gaps::Gaps,
+    rollup::{RollupPart, Version},
     segment::{Segment, Stored},
     slots::Slots,
     sync::Arc,
@@ -49,6 +51,7 @@ pub(crate) struct CapturedTable {
     pub(crate) segments: Vec<CapturedSegment>,
     pub(crate) sequence: u64,
     pub(crate) evicted_before: Option<Timestamp>,
+    pub(crate) rollups: Vec<CapturedRollup>,
     pub(crate) stored: u64,
     pub(crate) left: u64,
     pub(crate) refused: u64,
@@ -60,6 +63,12 @@ pub(crate) struct CapturedTable {
 pub(crate) struct CapturedSegment {
     pub(crate) entry: SegmentEntry,
     pub(crate) rows: usize,
+}
+
+/// A rollup with what it keeps of rows that have left. What it has of segments is made of their rows again.
+pub(crate) struct CapturedRollup {
+    pub(crate) rollup: Arc<Rollup>,
+    pub(crate) version: Version,
 }
 
 /// A dictionary with so many strings.
@@ -85,12 +94,14 @@ enum Content<'a> {
     Table(&'a CapturedTable, Numbers),
     Dictionary(DictionaryAt),
     Segment(&'a CapturedSegment),
+    Rollup(&'a RollupPart),
 }
 
 /// The numbers of the pieces that a table's state names.
 struct Numbers {
     dictionaries: HashMap<u64, u32>,
     first_segment: u32,
+    first_rollup: u32,
 }
 
 impl Capture {
@@ -123,8 +134,12 @@ impl Capture {
                     pieces.len() as u32 - 1
                 });
             }
-            let numbers = Numbers { dictionaries, first_segment: pieces.len() as u32 };
+            let first_segment = pieces.len() as u32;
             pieces.extend(table.segments.iter().map(|segment| Piece { content: Content::Segment(segment) }));
+            let first_rollup = pieces.len() as u32;
+            let parts = table.rollups.iter().flat_map(|rollup| rollup.version.history.parts());
+            pieces.extend(parts.map(|part| Piece { content: Content::Rollup(part) }));
+            let numbers = Numbers { dictionaries, first_segment, first_rollup };
             pieces.push(Piece { content: Content::Table(table, numbers) });
         }
         pieces
@@ -153,6 +168,7 @@ impl Piece<'_> {
             Content::Table(..) => PieceKind::Table,
             Content::Dictionary(_) => PieceKind::Dictionary,
             Content::Segment(_) => PieceKind::Segment,
+            Content::Rollup(_) => PieceKind::Rollup,
         }
     }
 
@@ -163,6 +179,7 @@ impl Piece<'_> {
             Content::Partition(_) | Content::Table(..) => None,
             Content::Dictionary(at) => Some(PieceName(at.dictionary.id())),
             Content::Segment(segment) => Some(PieceName(segment.entry.segment.id())),
+            Content::Rollup(part) => Some(PieceName(part.id())),
         }
     }
 
@@ -170,7 +187,7 @@ impl Piece<'_> {
     #[must_use]
     pub fn items(&self) -> u64 {
         match &self.content {
-            Content::Partition(_) | Content::Table(..) => 1,
+            Content::Partition(_) | Content::Table(..) | Content::Rollup(_) => 1,
             Content::Dictionary(at) => u64::from(at.strings),
             Content::Segment(segment) => segment.rows as u64,
         }
@@ -183,6 +200,7 @@ impl Piece<'_> {
             Content::Partition(_) | Content::Table(..) => 1,
             Content::Dictionary(at) => at.dictionary.string_bytes() / u64::from(at.strings).max(1) + 4,
             Content::Segment(segment) => row_bytes(&segment.entry.segment) as u64,
+            Content::Rollup(part) => part.bytes(),
         }
     }
 
@@ -205,6 +223,7 @@ impl Piece<'_> {
                 encode_strings(view, range, out);
             }
             Content::Segment(segment) => encode_rows(&segment.entry.segment, range, out),
+            Content::Rollup(part) => encode_part(part, out),
         }
     }
 }
@@ -231,7 +250,20 @@ impl CapturedTable {
             columns: column_states(&captured.entry.segment, number),
             sealed: captured.entry.sealed.as_deref().cloned(),
         };
+        let mut next_rollup = numbers.first_rollup;
+        let rollup = |CapturedRollup { rollup, version }: &CapturedRollup| {
+            let first = next_rollup;
+            next_rollup += version.history.parts().count() as u32;
+            RollupState {
+                rollup: Rollup::clone(rollup),
+                from: version.from,
+                covered_from: version.covered_from,
+                revised: version.revised,
+                parts: (first..next_rollup).collect(),
+            }
+        };
         TableState {
+            rollups: self.rollups.iter().map(rollup).collect(),
             key: self.key,
             hot_window_us: self.hot_window_us,
             times: self.times.clone(),

@@ -3,8 +3,9 @@
 //! 1. [`Capture`] is taken by the writer between two records. It copies little: what only grows (rows of segments, strings
 //!    of dictionaries) is shared, with how much of it there was.
 //! 2. A capture is a list of [`Piece`]s. Rows and strings are pieces of their own, which a later checkpoint need not write
-//!    again: a piece is named by its [`PieceName`], and bytes of a range of it are good for ever. All that changes in place
-//!    is in the pieces of the partition and of its tables, which name the others by their number in the list.
+//!    again, and so are the parts of rollups: a piece is named by its [`PieceName`], and bytes of a range of it are good for
+//!    ever. All that changes in place is in the pieces of the partition and of its tables, which name the others by their
+//!    number in the list.
 //! 3. [`restore`] makes a writer of the pieces that goes on exactly as the captured one would have: where later rows go, how
 //!    they are coded, and what is a duplicate depends on nothing that a checkpoint leaves out.
 //! 4. The bytes are not trusted: whatever they are, the outcome is a partition or a [`RestoreError`], and memory is asked
@@ -17,6 +18,7 @@ mod bytes;
 mod capture;
 mod dictionary;
 mod restore;
+mod rollup;
 mod segment;
 mod table;
 
@@ -26,14 +28,14 @@ use crate::{RunFault, dedup};
 
 pub(crate) use bytes::{Put, Take};
 pub use capture::{Capture, Piece};
-pub(crate) use capture::{CapturedSegment, CapturedTable, DictionaryAt};
+pub(crate) use capture::{CapturedRollup, CapturedSegment, CapturedTable, DictionaryAt};
 pub(crate) use restore::RestoredTable;
 pub use restore::{Pieces, Restored, restore};
 pub(crate) use segment::{Number, RowsPart};
 pub(crate) use table::{OpenState, SegmentState, TableState, put_key, take_key};
 
 /// The version of the bytes of all pieces. Whoever keeps them keeps it beside them.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What a piece is. The numbers are for keeping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,13 +49,16 @@ pub enum PieceKind {
     Dictionary = 3,
     /// Rows of a segment.
     Segment = 4,
+    /// What a rollup keeps of some rows that have left.
+    Rollup = 5,
 }
 
 impl PieceKind {
     /// The kind of a number.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Partition, Self::Table, Self::Dictionary, Self::Segment].into_iter().find(|kind| *kind as u8 == number)
+        let kinds = [Self::Partition, Self::Table, Self::Dictionary, Self::Segment, Self::Rollup];
+        kinds.into_iter().find(|kind| *kind as u8 == number)
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use types::{Generation, Offset, PartitionId, TableId, TableKey, TenantId, Timestamp};
 
 use super::{
-    PieceKind, PieceName, RestoreError, RowsPart, SegmentState, TableState, Take, dictionary::decode_strings,
+    PieceKind, PieceName, RestoreError, RowsPart, SegmentState, TableState, Take, dictionary::decode_strings, rollup,
     table::ColumnState,
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     dictionary::{Dictionary, DictionaryWriter},
     gaps::Gaps,
     pool::Pool,
+    rollup::{Folds, History, RollupState, Version, fold},
     segment::{Segment, SegmentLayout, SegmentWriter, Stored},
     sync::Arc,
     table::TableWriter,
@@ -69,6 +70,7 @@ pub(crate) struct RestoredTable {
     dictionaries: BTreeMap<u32, Arc<Dictionary>>,
     pub(crate) segments: Vec<SegmentEntry>,
     pub(crate) open: BTreeMap<SegmentOrder, SegmentWriter>,
+    pub(crate) rollups: Vec<RollupState>,
     pub(crate) dedup: Dedup,
 }
 
@@ -216,7 +218,26 @@ impl Restorer<'_> {
         let in_use = state.dictionaries.iter().map(|piece| piece.map(&mut take).transpose());
         let in_use = in_use.collect::<Result<_, _>>()?;
         let columns = TableColumns::restore(std::mem::take(&mut state.columns), in_use)?;
-        Ok(RestoredTable { state, columns, dictionaries, segments: Vec::new(), open: BTreeMap::new(), dedup })
+        let rollups = std::mem::take(&mut state.rollups).into_iter();
+        let rollups = rollups.map(|state| self.rollup(state, columns.defs().len())).collect::<Result<_, _>>()?;
+        Ok(RestoredTable { state, columns, dictionaries, segments: Vec::new(), open: BTreeMap::new(), rollups, dedup })
+    }
+
+    fn rollup(&mut self, state: rollup::RollupState, columns: usize) -> Result<RollupState, RestoreError> {
+        let mut parts = Vec::with_capacity(state.parts.len());
+        for &piece in &state.parts {
+            let budget = self.budget;
+            let part = self.read_whole(piece, PieceKind::Rollup, |bytes| {
+                rollup::decode_part(bytes, &state.rollup, columns, budget)
+            })?;
+            self.names.push((piece, PieceName(part.id())));
+            parts.push(Arc::new(part));
+        }
+        let history = History::of_parts(state.rollup.interval, parts)
+            .ok_or(RestoreError::Malformed("parts of a rollup are out of place"))?;
+        let rollup::RollupState { rollup, from, covered_from, revised, .. } = state;
+        let version = Version { from, covered_from, history: Arc::new(history), revised, revision: 0 };
+        Ok(RollupState::restored(rollup, version, self.budget))
     }
 
     fn dictionary(&mut self, piece: u32) -> Result<DictionaryWriter, RestoreError> {
@@ -241,7 +262,16 @@ impl Restorer<'_> {
             // What is left out once is the end: the rest is older.
             full |= segment.sealed.is_some() && self.budget.excess() > 0;
             match &segment.sealed {
-                Some(sealed) if full => table.state.leave_out(sealed),
+                Some(sealed) if full => {
+                    table.state.leave_out(sealed);
+                    // Rollups that outlive rows have to see them leave.
+                    if table.rollups.iter().any(RollupState::keeps) {
+                        self.segment(segment, table, end)?;
+                        self.names.pop();
+                        table.keep_of_last(self.budget);
+                    }
+                    table.uncover();
+                }
                 _ => self.segment(segment, table, end)?,
             }
         }
@@ -270,12 +300,35 @@ impl Restorer<'_> {
         if state.sealed.is_none() {
             table.open.insert(order, writer);
         }
-        table.segments.push(SegmentEntry { order, segment, sealed: state.sealed.map(Arc::new) });
+        table.segments.push(SegmentEntry {
+            order,
+            segment,
+            sealed: state.sealed.map(Arc::new),
+            folds: Folds::default(),
+        });
         Ok(())
     }
 }
 
 impl RestoredTable {
+    /// Takes the segment that was restored last out again, and gives the rollups what they keep of it.
+    fn keep_of_last(&mut self, budget: &Arc<MemoryBudget>) {
+        let Some(mut entry) = self.segments.pop() else { return };
+        let end = entry.segment.origin(entry.segment.observe() - 1).0.next();
+        for state in self.rollups.iter_mut().filter(|state| state.keeps()) {
+            fold(state, self.columns.defs(), &mut entry, usize::MAX, budget);
+            if let Some(folded) = entry.folds.of(state.view.id) {
+                state.absorb(&folded.parts, end, false, budget);
+            }
+        }
+    }
+
+    /// Says that the other rollups lack the rows that were left out.
+    fn uncover(&mut self) {
+        let horizon = self.state.evicted_before;
+        self.rollups.iter_mut().filter(|state| !state.keeps()).for_each(|state| state.uncover(horizon));
+    }
+
     /// How a segment holds a column; its place follows from the layout.
     fn stored(&self, column: ColumnState) -> Stored {
         match column {

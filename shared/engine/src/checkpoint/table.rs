@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use types::{ColumnDef, ColumnKind, Generation, Offset, TableId, TableKey, TenantId, Timestamp};
 
-use super::{Put, RestoreError, Take};
+use super::{Put, RestoreError, Take, rollup::RollupState};
 use crate::{
     Limits,
     columns::Width,
@@ -32,6 +32,8 @@ pub(crate) struct TableState {
     pub(crate) segments: Vec<SegmentState>,
     pub(crate) sequence: u64,
     pub(crate) evicted_before: Option<Timestamp>,
+    /// In the order declared.
+    pub(crate) rollups: Vec<RollupState>,
     pub(crate) stored: u64,
     pub(crate) left: u64,
     pub(crate) refused: u64,
@@ -84,6 +86,7 @@ impl TableState {
         self.stragglers.encode(out);
         out.list(self.segments.iter(), |out, segment| segment.encode(out));
         out.optional(self.evicted_before, Put::time);
+        out.list(self.rollups.iter(), |out, rollup| rollup.encode(out));
         let Counts { duplicate, conflict } = self.counts;
         let counters = [self.sequence, self.stored, self.left, self.refused, duplicate, conflict];
         counters.into_iter().for_each(|counter| out.u64(counter));
@@ -104,6 +107,7 @@ impl TableState {
         let stragglers = OpenState::decode(take)?;
         let segments = take.list(SegmentState::decode)?;
         let evicted_before = take.optional(Take::time)?;
+        let rollups = take.list(RollupState::decode)?;
         let [sequence, stored, left, refused] = [take.u64()?, take.u64()?, take.u64()?, take.u64()?];
         let counts = Counts { duplicate: take.u64()?, conflict: take.u64()? };
         let state = Self {
@@ -119,6 +123,7 @@ impl TableState {
             segments,
             sequence,
             evicted_before,
+            rollups,
             stored,
             left,
             refused,

@@ -1,11 +1,13 @@
 //! A table's state for a checkpoint, and a table of such a state.
 
+use std::collections::VecDeque;
+
 use types::TableKey;
 
 use super::{OpenSegment, OpenSlot, TableWriter};
 use crate::{
     IdRuns,
-    checkpoint::{CapturedSegment, CapturedTable, DictionaryAt, OpenState, RestoredTable},
+    checkpoint::{CapturedRollup, CapturedSegment, CapturedTable, DictionaryAt, OpenState, RestoredTable},
     pool::Pool,
     sync::Arc,
     view::TableShared,
@@ -26,6 +28,10 @@ impl TableWriter {
             // The writer's own count: nothing is appended meanwhile.
             rows: entry.segment.observe(),
         });
+        let rollups = self
+            .rollups
+            .iter()
+            .map(|state| CapturedRollup { rollup: Arc::clone(&state.view.rollup), version: state.view.newest.clone() });
         CapturedTable {
             key,
             hot_window_us: self.hot_window_us,
@@ -39,6 +45,7 @@ impl TableWriter {
             segments: segments.collect(),
             sequence: self.sequence,
             evicted_before: self.evicted_before,
+            rollups: rollups.collect(),
             stored: self.stored,
             left: self.left,
             refused: self.refused,
@@ -49,11 +56,11 @@ impl TableWriter {
 
     /// A table as it was captured, less the segments that the memory budget has no room for any more. Published.
     pub(crate) fn restore(table: RestoredTable, pool: &mut Pool) -> Self {
-        let RestoredTable { state, columns, segments, open: mut writers, dedup, .. } = table;
+        let RestoredTable { state, columns, segments, open: mut writers, dedup, rollups, .. } = table;
         let mut open_slot = |state: OpenState| {
             let segment = state.order().zip(state.segment).map(|(order, (_, opened_at))| {
                 let writer = writers.remove(&order).expect("each open segment of the state was restored");
-                OpenSegment { order, writer, opened_at }
+                OpenSegment { order, writer, opened_at, rows_seen: 0, rows_folded: 0 }
             });
             OpenSlot { start: state.start, end: state.end, rows: state.rows, gone: state.gone, segment }
         };
@@ -71,6 +78,8 @@ impl TableWriter {
             segments,
             sequence: state.sequence,
             evicted_before: state.evicted_before,
+            rollups,
+            unfolded: VecDeque::new(),
             times: state.times,
             changed: true,
             removed: Vec::new(),
@@ -79,6 +88,7 @@ impl TableWriter {
             refused: state.refused,
             counts: state.counts,
         };
+        table.fold_all_anew();
         table.publish(pool);
         table
     }

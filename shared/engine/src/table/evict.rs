@@ -3,7 +3,6 @@
 use types::Timestamp;
 
 use super::{Means, OpenSlot, TableWriter};
-use crate::{pool::Pool, sync::Arc};
 
 impl TableWriter {
     /// What has to leave as the table keeps only so much event time: everything before this.
@@ -26,8 +25,9 @@ impl TableWriter {
     }
 
     /// Evicts what holds no time after `last`: sealed segments, and open slots whose time is over. Publishes, and returns
-    /// the bytes that left. `last` itself leaves too, so that there is a way out for the greatest time as well.
-    pub(crate) fn evict_through(&mut self, last: Timestamp, append_time: Timestamp, pool: &mut Pool) -> u64 {
+    /// the bytes of rows that left; rollups take over what they keep of them. `last` itself leaves too, so that there is a
+    /// way out for the greatest time as well.
+    pub(crate) fn evict_through(&mut self, last: Timestamp, append_time: Timestamp, means: &mut Means) -> u64 {
         let mut horizon = self.evicted_before;
         let mut leaving = Vec::new();
         for slot in
@@ -40,27 +40,29 @@ impl TableWriter {
                 leaving.push(open.order);
             }
         }
-        let (left, removed) = (&mut self.left, &mut self.removed);
-        self.segments.retain(|entry| {
+        let left = &mut self.left;
+        let gone = self.segments.extract_if(.., |entry| {
             let old = entry.sealed.as_ref().filter(|sealed| sealed.time_max <= last);
             if let Some(sealed) = old {
                 *left += sealed.rows as u64;
                 horizon = horizon.max(Some(sealed.time_max.saturating_add(1)));
             }
-            let leaves = old.is_some() || leaving.contains(&entry.order);
-            if leaves {
-                removed.push(Arc::clone(&entry.segment));
-            }
-            !leaves
+            old.is_some() || leaving.contains(&entry.order)
         });
+        for mut entry in gone.collect::<Vec<_>>() {
+            self.keep_of(&mut entry, &means.budget);
+            self.removed.push(entry.segment);
+        }
         self.changed |= !self.removed.is_empty();
         self.evicted_before = horizon;
-        self.publish(pool)
+        self.uncover();
+        self.publish(&mut means.pool)
     }
 
     /// Takes all segments out of the list, as the table is gone for readers.
     pub(crate) fn retire_all(mut self, means: &mut Means) {
         self.dedup.forget_all(means.runs.as_mut());
+        self.retire_rollups();
         self.removed.extend(self.segments.drain(..).map(|entry| entry.segment));
         (self.open, self.stragglers) = (Vec::new(), OpenSlot::stragglers());
         self.changed = true;

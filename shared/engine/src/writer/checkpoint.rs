@@ -41,6 +41,7 @@ impl Writer {
             tables: tables.into_iter().collect(),
             dropped: partition.dropped.into_iter().collect(),
             gaps: partition.gaps,
+            folded_last: None,
             means: Means { limits, budget, pool, scratch: Scratch::default(), runs, dedup: DedupScratch::default() },
         };
         writer.publish_tables();

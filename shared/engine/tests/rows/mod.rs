@@ -28,15 +28,25 @@ pub(crate) fn table_key(table: u64, generation: u32) -> TableKey {
 
 /// A block's header and body; there is at least one row.
 pub(crate) fn block(key: TableKey, rows: &[Row]) -> (BlockHeader, Vec<u8>) {
+    block_of(key, rows.iter().map(|row| (row, None)))
+}
+
+/// As [`block`], of events with ids.
+pub(crate) fn block_with_ids(key: TableKey, rows: &[(Row, Option<u8>)]) -> (BlockHeader, Vec<u8>) {
+    block_of(key, rows.iter().map(|(row, id)| (row, *id)))
+}
+
+fn block_of<'a>(key: TableKey, rows: impl Iterator<Item = (&'a Row, Option<u8>)>) -> (BlockHeader, Vec<u8>) {
     let mut builder = BodyBuilder::default();
-    for (index, row) in rows.iter().enumerate() {
+    for (index, (row, id)) in rows.enumerate() {
+        let id = id.map(|id| [id]);
         let dimensions: Vec<_> = row.dimensions.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let metrics: Vec<_> = row.metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let event = EventRef {
             namespace: "n",
             table: "t",
             event_time: Some(row.time),
-            event_id: None,
+            event_id: id.as_ref().map(<[u8; 1]>::as_slice),
             dimensions: &dimensions,
             metrics: &metrics,
         };
