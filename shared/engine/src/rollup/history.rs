@@ -26,12 +26,13 @@ struct Page {
 pub(crate) struct History {
     interval: Interval,
     pages: Vec<Page>,
+    bytes: u64,
 }
 
 impl History {
     /// A history of no rows.
     pub(crate) fn new(interval: Interval) -> Self {
-        Self { interval, pages: Vec::new() }
+        Self { interval, pages: Vec::new(), bytes: 0 }
     }
 
     /// A history of these parts, each of which lies in one page; `None` where one does not.
@@ -44,6 +45,7 @@ impl History {
             if first != last || at + 1 < history.pages.len() {
                 return None;
             }
+            history.bytes += part.bytes();
             match history.pages.get_mut(at) {
                 Some(page) => Arc::get_mut(&mut page.parts).expect("nobody else has it yet").push(part),
                 None => history.pages.push(Page { number: first, parts: Arc::new(vec![part]) }),
@@ -66,7 +68,7 @@ impl History {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.parts().map(|part| part.bytes()).sum()
+        self.bytes
     }
 
     /// The end of the first page, µs; `None` where there is none.
@@ -96,7 +98,10 @@ impl History {
     pub(crate) fn drop_before(&mut self, horizon: Timestamp) -> Option<Timestamp> {
         let count = self.pages.partition_point(|page| self.page_end(page.number) <= horizon);
         let gone: Vec<Page> = self.pages.drain(..count).collect();
-        gone.iter().flat_map(|page| page.parts.iter()).for_each(|part| part.retire());
+        for part in gone.iter().flat_map(|page| page.parts.iter()) {
+            self.bytes -= part.bytes();
+            part.retire();
+        }
         gone.last().map(|last| self.page_end(last.number))
     }
 
@@ -116,10 +121,16 @@ impl History {
     fn push(&mut self, number: i64, part: Option<Arc<RollupPart>>, budget: &Arc<MemoryBudget>) {
         let Some(part) = part else { return };
         match self.pages.binary_search_by_key(&number, |page| page.number) {
-            Err(at) => self.pages.insert(at, Page { number, parts: Arc::new(vec![part]) }),
+            Err(at) => {
+                self.bytes += part.bytes();
+                self.pages.insert(at, Page { number, parts: Arc::new(vec![part]) });
+            }
             Ok(at) => {
+                let bytes = |parts: &[Arc<RollupPart>]| parts.iter().map(|part| part.bytes()).sum::<u64>();
                 let mut parts = Vec::clone(&self.pages[at].parts);
+                self.bytes -= bytes(&parts);
                 push_part(&mut parts, part, budget);
+                self.bytes += bytes(&parts);
                 self.pages[at].parts = Arc::new(parts);
             }
         }
