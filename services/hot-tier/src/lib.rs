@@ -8,6 +8,7 @@ mod checkpoint;
 mod each;
 mod events;
 mod explain;
+mod kept;
 mod node;
 mod pool;
 mod scan;
@@ -27,6 +28,7 @@ pub use checkpoint::{
 use config::{HotTierConfig, ServiceAddresses};
 use engine::{Limits, MemoryBudget, RestoreError};
 use id_store::{CheckpointError, OpenError};
+use kept::KeptResults;
 use metrics::{describe_gauge, gauge};
 pub use node::Node;
 use node::Partition;
@@ -133,7 +135,7 @@ pub async fn start(
 ) -> Result<Started, HotTierError> {
     describe();
     let health = Health::starting(SERVICE, env!("CARGO_PKG_VERSION"));
-    let budget = Arc::new(MemoryBudget::new(config.memory_bytes));
+    let budget = Arc::new(MemoryBudget::new(config.memory_bytes - config.cache_bytes));
     let limits = limits(config.memory_bytes, hash_seed);
     let running = host
         .start(Parts {
@@ -166,7 +168,7 @@ pub async fn start(
     let start =
         |schedule| CheckpointThread::start(checkpointed, schedule, health.clone()).map_err(HotTierError::Thread);
     let checkpoints = schedule.map(start).transpose()?;
-    let node = Node::new(held, Arc::clone(&budget), pool);
+    let node = Node::new(held, Arc::clone(&budget), pool, KeptResults::new(config.cache_bytes));
     health.set_serving();
     let reporting = tokio::spawn(report(node.clone(), budget, health));
     let running = running.on_stopped(async move {
@@ -253,12 +255,13 @@ fn gaps(gaps: &[(PartitionId, Arc<Vec<LogGap>>)]) -> Option<String> {
 }
 
 fn describe() {
+    cache::describe();
     checkpoint::describe();
     describe_gauge!(
         "truenow_hot_tier_memory_bytes",
         "Accounted bytes of rows, dictionaries, rollups, ids and retired segments."
     );
-    describe_gauge!("truenow_hot_tier_memory_limit_bytes", "The memory budget.");
+    describe_gauge!("truenow_hot_tier_memory_limit_bytes", "The memory budget, less the cache.");
     describe_gauge!("truenow_hot_tier_rollup_history_bytes", "What rollups keep of rows that have left, bytes.");
     describe_gauge!("truenow_hot_tier_unwritten_id_runs", "Runs of event ids that the disk did not take.");
     describe_gauge!("truenow_hot_tier_missing_records", "Records of the log that a partition had to go on without.");

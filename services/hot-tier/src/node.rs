@@ -13,6 +13,7 @@ use types::{ApiError, ErrorCode, LogGap, Offset, PartitionId, TableKey};
 
 use crate::{
     events, explain,
+    kept::KeptResults,
     pool::ScanPool,
     scan::{Prepare, Stop},
 };
@@ -36,11 +37,17 @@ struct Inner {
     partitions: BTreeMap<PartitionId, Partition>,
     budget: Arc<MemoryBudget>,
     pool: ScanPool,
+    kept: Arc<KeptResults>,
 }
 
 impl Node {
-    pub(crate) fn new(partitions: BTreeMap<PartitionId, Partition>, budget: Arc<MemoryBudget>, pool: ScanPool) -> Self {
-        Self { inner: Arc::new(Inner { partitions, budget, pool }) }
+    pub(crate) fn new(
+        partitions: BTreeMap<PartitionId, Partition>,
+        budget: Arc<MemoryBudget>,
+        pool: ScanPool,
+        kept: KeptResults,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { partitions, budget, pool, kept: Arc::new(kept) }) }
     }
 
     /// Runs of ids that could not be written and stay in memory until they can.
@@ -114,7 +121,8 @@ impl HotTier for Node {
         let at = |partition| request.at.iter().find(|(of, _)| *of == partition).map(|(_, offset)| *offset);
         let readers = ready.iter().map(|held| (held.reader.clone(), at(held.reader.partition()))).collect();
         let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
-        let outcome = Prepare::submit(self.inner.pool.queue(), request.plan, readers, Arc::clone(&stop.0));
+        let kept = Arc::clone(&self.inner.kept);
+        let outcome = Prepare::submit(self.inner.pool.queue(), request.plan, readers, kept, Arc::clone(&stop.0));
         // The reply is dropped unsent only by a panic, which the pool has logged.
         let lost = |_| Err(ApiError::internal("the scan failed; the server's log says why"));
         Ok(NodeScan { scans: outcome.await.unwrap_or_else(lost)?, unavailable })

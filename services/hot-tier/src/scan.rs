@@ -24,7 +24,10 @@ use query::{Partial, PartitionMerge, Plan, Source, Task, TaskPartial};
 use tokio::sync::oneshot;
 use types::{ApiError, LogGap, Offset, PartitionId, TableKey, Timestamp};
 
-use crate::pool::{Job, Queue};
+use crate::{
+    kept::KeptResults,
+    pool::{Job, Queue},
+};
 
 /// What a scan gives: partitions in the order asked, or the first error.
 type Outcome = Result<Vec<PartitionScan>, ApiError>;
@@ -60,6 +63,7 @@ pub(crate) struct Prepare {
     plan: Arc<Plan>,
     /// What to read, and at which earlier offset.
     readers: Vec<(Reader, Option<Offset>)>,
+    kept: Arc<KeptResults>,
     stop: Arc<Stop>,
     reply: Mutex<Option<oneshot::Sender<Outcome>>>,
 }
@@ -91,6 +95,9 @@ enum MergeState {
 /// A scan under way.
 struct Scan {
     plan: Arc<Plan>,
+    kept: Arc<KeptResults>,
+    /// What the keys of its tasks have in common; `None`: none of its results is kept.
+    form: Option<Arc<[u8]>>,
     stop: Arc<Stop>,
     covered: Vec<Covered>,
     tasks: Vec<Task>,
@@ -113,10 +120,11 @@ impl Prepare {
         queue: &Queue,
         plan: Arc<Plan>,
         readers: Vec<(Reader, Option<Offset>)>,
+        kept: Arc<KeptResults>,
         stop: Arc<Stop>,
     ) -> oneshot::Receiver<Outcome> {
         let (reply, outcome) = oneshot::channel();
-        let prepare = Self { queue: queue.clone(), plan, readers, stop, reply: Mutex::new(Some(reply)) };
+        let prepare = Self { queue: queue.clone(), plan, readers, kept, stop, reply: Mutex::new(Some(reply)) };
         queue.submit(&(Arc::new(prepare) as Arc<dyn Job>), 1);
         outcome
     }
@@ -140,6 +148,8 @@ impl Prepare {
         let tasks = query::tasks(&self.plan, sources);
         let merging = covered.iter().map(|covered| Mutex::new(Merging::new(covered.partition, &tasks)));
         Ok(Scan {
+            form: self.kept.form(&self.plan),
+            kept: Arc::clone(&self.kept),
             plan: Arc::clone(&self.plan),
             stop: Arc::clone(&self.stop),
             merging: merging.collect(),
@@ -222,7 +232,7 @@ impl Merging {
 impl Scan {
     /// Runs a task and merges what is in order then.
     fn run(&self, at: usize, task: &Task) -> Result<(), ApiError> {
-        let result = self.stop.watch(|cancel| query::run(&self.plan, task, cancel))?;
+        let result = self.stop.watch(|cancel| self.kept.run(&self.plan, self.form.as_ref(), task, cancel))?;
         self.grow(0, result.bytes())?;
         let place = self.covered.iter().position(|covered| covered.partition == task.partition());
         let merging = &self.merging[place.expect("tasks are of the partitions that are covered")];

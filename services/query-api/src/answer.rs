@@ -67,6 +67,7 @@ pub(crate) struct Stats {
     rows_scanned: u64,
     segments: u64,
     segments_skipped: u64,
+    segments_cached: u64,
     rollup_buckets: u64,
     cached: bool,
 }
@@ -257,6 +258,7 @@ fn stats(answer: &Answer, began: Instant) -> Stats {
         rows_scanned: answer.stats.rows_scanned,
         segments: answer.stats.segments_scanned,
         segments_skipped: answer.stats.segments_skipped,
+        segments_cached: answer.stats.segments_cached,
         rollup_buckets: 0,
         cached: false,
     }

@@ -51,7 +51,7 @@ async fn the_stream_is_the_answer() {
         let (receipt, stats) = (json(&tail.receipt), json(&tail.stats));
         assert_eq!((&receipt["offsets"], &receipt["complete"]), (&whole["receipt"]["offsets"], &json!(true)));
         assert_eq!(stats["rows_scanned"], whole["stats"]["rows_scanned"]);
-        assert!(whole.as_object().unwrap().len() == 4 && stats.as_object().unwrap().len() == 6);
+        assert!(whole.as_object().unwrap().len() == 4 && stats.as_object().unwrap().len() == 7);
     }
     let request = QueryRequest { query: with(&query, "table", "nowhere").to_string() };
     let (one, other) =

@@ -24,7 +24,7 @@ enum Layer {
 use Layer::{Adapter, Composition, Contract, Pure, Service, Testing};
 
 /// Every crate of the workspace. One that is missing here fails the test: a new crate needs a layer.
-const LAYERS: [(&str, Layer); 28] = [
+const LAYERS: [(&str, Layer); 29] = [
     ("types", Pure),
     ("codec", Pure),
     ("admission", Pure),
@@ -39,6 +39,7 @@ const LAYERS: [(&str, Layer); 28] = [
     ("event-log", Adapter),
     ("id-store", Adapter),
     ("metadata", Adapter),
+    ("cache", Adapter),
     ("config", Adapter),
     ("service", Adapter),
     ("control-plane", Service),

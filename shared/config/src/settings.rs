@@ -183,6 +183,7 @@ section!(RawHotTier "hot_tier" {
     grpc_port: u16,
     memory_gb: f64,
     scan_threads: u32,
+    cache_bytes: u64,
     checkpoint_interval_ms: u64,
     checkpoint_log_bytes: u64,
     checkpoint_bytes_per_second: u64,

@@ -28,6 +28,11 @@ impl LaidOut {
         self.rows.iter().filter(|&&rows| rows > 0).count()
     }
 
+    /// The group columns that have a dictionary, each with the numbers that it can have.
+    pub(crate) fn columns(&self) -> &[(usize, u32)] {
+        &self.columns
+    }
+
     /// Whether most places are groups, so that it is worth to stay like this.
     pub(crate) fn is_dense(&self) -> bool {
         let groups = self.len();
@@ -48,8 +53,33 @@ impl LaidOut {
         }
     }
 
+    /// The same groups where the columns can have as many numbers, or more: dictionaries grow. `None` where too few places would
+    /// be groups.
+    pub(crate) fn spread(&self, plan: &Plan, columns: Vec<(usize, u32)>) -> Option<Self> {
+        let places = columns.iter().try_fold(1_usize, |places, &(_, radix)| places.checked_mul(radix as usize))?;
+        if self.len() * 2 < places {
+            return None;
+        }
+        let mut map: Vec<u32> = vec![0; self.rows.len()];
+        for (place, target) in (0_u32..).zip(&mut map) {
+            let (mut rest, mut step) = (place, 1);
+            for (&(_, radix), &(_, wider)) in self.columns.iter().zip(&columns).rev() {
+                *target += rest % radix * step;
+                (rest, step) = (rest / radix, step * wider);
+            }
+        }
+        let mut rows = vec![0; places];
+        self.rows.iter().zip(&map).for_each(|(count, &place)| rows[place as usize] = *count);
+        let states = plan.cells.iter().zip(&self.states).map(|(cell, state)| {
+            let mut into = State::new(cell, places, Level::Codes);
+            into.absorb(state, &map);
+            into
+        });
+        Some(Self { states: states.collect(), columns, rows })
+    }
+
     /// The groups with their keys.
-    pub(crate) fn into_groups(self, plan: &Plan) -> Groups {
+    pub(crate) fn groups(&self, plan: &Plan) -> Groups {
         let groups = (0..).zip(&self.rows).filter(|(_, rows)| **rows > 0).map(|(place, _)| place).collect();
         self.pick(plan, groups)
     }
@@ -79,5 +109,79 @@ impl LaidOut {
             rest.iter_mut().for_each(|place| *place /= radix);
         }
         groups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use types::{
+        ColumnDef, ColumnKind, Generation, Schema, SchemaVersion, Table, TableId, TableKey, TableName, TableSettings,
+        TenantId,
+    };
+
+    use super::*;
+
+    fn plan() -> Plan {
+        let dimension = |name: &str| ColumnDef { name: name.into(), kind: ColumnKind::Dimension };
+        let metric = ColumnDef { name: "m".into(), kind: ColumnKind::Metric };
+        let table = Table {
+            key: TableKey { tenant: TenantId(1), table: TableId(1), generation: Generation(1) },
+            name: TableName::new("shop", "events"),
+            partitions: Vec::new(),
+            partition_by: None,
+            partition_seed: 0,
+            identity_seed: 0,
+            schema: Schema::from_parts(SchemaVersion(1), vec![dimension("a"), dimension("b"), metric]),
+            settings: TableSettings::default(),
+        };
+        let json = r#"{"namespace":"shop","table":"events","start_time":0,"end_time":9,"group_by":["a","b"],
+            "aggregates":[{"fn":"sum","metric":"m"},{"fn":"min","metric":"m"},{"fn":"stddev","metric":"m"}]}"#;
+        let query = crate::parse(json.as_bytes(), &crate::QueryLimits::default()).expect("a good query");
+        crate::plan(&query, &[Arc::new(table)]).expect("a good plan")
+    }
+
+    /// By key: rows, and the bits of all states.
+    fn by_key(plan: &Plan, groups: &LaidOut) -> BTreeMap<(u32, u32), (u64, String)> {
+        let groups = groups.groups(plan);
+        let all = 0..groups.len();
+        let group = |at: usize| {
+            let states: Vec<_> = groups.states.iter().map(|state| state.pick(&[at as u32])).collect();
+            ((groups.keys[0][at], groups.keys[1][at]), (groups.rows[at], format!("{states:?}")))
+        };
+        all.map(group).collect()
+    }
+
+    /// Goal: groups laid out for larger dictionaries are the same, with all that they have; where too few places would be
+    /// groups, they are not.
+    #[test]
+    fn spread_groups_are_the_same() {
+        let plan = plan();
+        let rows = vec![3, 0, 1, 7, 2, 5];
+        let values = [1.5, 0.0, -2.0, f64::MAX, 1e-300, 0.1];
+        let states = plan.cells.iter().map(|cell| {
+            let mut state = State::new(cell, rows.len(), Level::Codes);
+            match &mut state {
+                State::Sum { sums, counts } => (sums.copy_from_slice(&values), counts.copy_from_slice(&rows)).1,
+                State::Min(least) => least.copy_from_slice(&values),
+                State::Moments { counts, means, deviations } => {
+                    counts.copy_from_slice(&rows);
+                    means.copy_from_slice(&values);
+                    deviations.copy_from_slice(&values);
+                }
+                other => unreachable!("{other:?}"),
+            }
+            state
+        });
+        let groups = LaidOut::new(vec![(0, 2), (1, 3)], rows.clone(), states.collect());
+        let expected = by_key(&plan, &groups);
+        assert_eq!(expected.keys().copied().collect::<Vec<_>>(), [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2)]);
+        for (a, b) in [(2, 3), (2, 5), (3, 3)] {
+            let spread = groups.spread(&plan, vec![(0, a), (1, b)]).expect("half of the places are groups");
+            assert_eq!((by_key(&plan, &spread), spread.len()), (expected.clone(), 5), "{a} {b}");
+            assert_eq!(spread.columns(), [(0, a), (1, b)]);
+        }
+        assert!(groups.spread(&plan, vec![(0, 4), (1, 3)]).is_none());
     }
 }

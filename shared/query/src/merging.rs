@@ -4,6 +4,8 @@
 //! merged so far becomes strings. A scan can hand over each result as soon as those before it are in, so that it never holds
 //! more of them than it has threads.
 
+use std::sync::Arc;
+
 use types::{ApiError, PartitionId};
 
 use crate::{
@@ -57,17 +59,17 @@ impl Merged {
         })
     }
 
-    fn absorb(&mut self, plan: &Plan, numbers: &[usize], groups: TaskGroups) -> Result<(), ApiError> {
+    fn absorb(&mut self, plan: &Plan, numbers: &[usize], groups: &TaskGroups) -> Result<(), ApiError> {
         match (&mut *self, groups) {
-            (Self::LaidOut(into), TaskGroups::LaidOut(from)) => into.absorb(&from),
+            (Self::LaidOut(into), TaskGroups::LaidOut(from)) => into.absorb(from),
             (Self::LaidOut(into), TaskGroups::Listed(from)) => {
                 let mut merger = Merger::new(plan, numbers);
-                merger.absorb(&into.clone().into_groups(plan), &[])?;
-                merger.absorb(&from, &[])?;
+                merger.absorb(&into.groups(plan), &[])?;
+                merger.absorb(from, &[])?;
                 *self = Self::Listed(merger);
             }
-            (Self::Listed(into), TaskGroups::LaidOut(from)) => into.absorb(&from.into_groups(plan), &[])?,
-            (Self::Listed(into), TaskGroups::Listed(from)) => into.absorb(&from, &[])?,
+            (Self::Listed(into), TaskGroups::LaidOut(from)) => into.absorb(&from.groups(plan), &[])?,
+            (Self::Listed(into), TaskGroups::Listed(from)) => into.absorb(from, &[])?,
         }
         Ok(())
     }
@@ -82,7 +84,7 @@ impl Merged {
             }
             Self::LaidOut(groups) => Ok(match leading {
                 Some(leading) => groups.into_leading(plan, leading),
-                None => (groups.into_groups(plan), None),
+                None => (groups.groups(plan), None),
             }),
             Self::Listed(merger) => Ok(cut(merger.into_groups(), leading)),
         }
@@ -140,14 +142,14 @@ impl PartitionMerge {
             && table == Some(place.0)
             && alike.meaning == meaning
         {
-            alike.merged.absorb(plan, &alike.numbers, task.groups)?;
+            alike.merged.absorb(plan, &alike.numbers, &task.groups)?;
         } else {
             self.flush(plan, false)?;
             // Dictionaries were looked at after the snapshot was taken, so no later result has further codes.
             let numbers: Vec<usize> = (0..plan.groups.len()).map(|column| task.numbers(plan, column)).collect();
-            let none = TaskGroups::Listed(Groups::new(plan, Level::Codes));
+            let none = Arc::new(TaskGroups::Listed(Groups::new(plan, Level::Codes)));
             let (groups, first) = (task.groups, TaskPartial { groups: none, ..task });
-            let merged = Merged::new(plan, &numbers, groups)?;
+            let merged = Merged::new(plan, &numbers, Arc::unwrap_or_clone(groups))?;
             self.alike = Some(Alike { first, meaning, numbers, merged });
         }
         plan.allow_bytes(self.bytes())

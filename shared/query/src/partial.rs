@@ -23,6 +23,8 @@ pub struct ScanStats {
     pub segments_scanned: u64,
     /// Segments that need not be looked at.
     pub segments_skipped: u64,
+    /// Segments whose part was known from an earlier query.
+    pub segments_cached: u64,
 }
 
 impl ScanStats {
@@ -30,6 +32,7 @@ impl ScanStats {
         self.rows_scanned += other.rows_scanned;
         self.segments_scanned += other.segments_scanned;
         self.segments_skipped += other.segments_skipped;
+        self.segments_cached += other.segments_cached;
     }
 }
 
@@ -42,7 +45,7 @@ pub(crate) enum TaskGroups {
 
 impl TaskGroups {
     /// Memory that they take.
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Listed(groups) => groups.bytes(),
             Self::LaidOut(groups) => groups.bytes(),
@@ -67,7 +70,8 @@ pub struct TaskPartial {
     pub(crate) cell_dictionaries: Vec<Option<usize>>,
     /// Rows of the whole partition in the plan's range.
     pub(crate) partition_rows: u64,
-    pub(crate) groups: TaskGroups,
+    /// Shared with whoever keeps it for another query.
+    pub(crate) groups: Arc<TaskGroups>,
     pub(crate) stats: ScanStats,
 }
 

@@ -187,19 +187,23 @@ impl Plan {
         self.interval.is_some() || !self.groups.is_empty()
     }
 
-    /// The plan as bytes that no other plan has: every string and list goes with its length.
-    fn canonical(&self) -> Vec<u8> {
+    /// What the results of its tasks depend on, whatever the range, the table and the end of the query; `None` for a plan whose
+    /// tasks are worth no second use: a further round of a selection.
+    #[must_use]
+    pub fn task_form(&self) -> Option<Arc<[u8]>> {
+        if self.round.is_some() {
+            return None;
+        }
         let mut out = Canonical(vec![CANONICAL_VERSION]);
-        out.list(&self.tables, |out, table| {
-            out.number(table.key.tenant.0);
-            out.number(table.key.table.0);
-            out.number(u64::from(table.key.generation.0));
-            out.text(&table.name.namespace);
-            out.text(&table.name.table);
-            out.list(&table.partitions, |out, partition| out.number(u64::from(partition.0)));
-        });
-        out.number(self.range.start().0.cast_unsigned());
-        out.number(self.range.end().0.cast_unsigned());
+        self.write_cells(&mut out);
+        // Beyond these a task is an error.
+        out.number(self.groups_max as u64);
+        out.number(self.bytes_max as u64);
+        Some(out.0.into())
+    }
+
+    /// Groups and cells, and which rows go into them: what makes the result of a task, apart from the range.
+    fn write_cells(&self, out: &mut Canonical) {
         out.number(self.interval.map_or(0, Interval::micros).cast_unsigned());
         out.list(&self.filters, |out, filter| {
             out.text(&filter.column);
@@ -215,6 +219,22 @@ impl Plan {
             out.text(column);
             out.text(value);
         });
+    }
+
+    /// The plan as bytes that no other plan has: every string and list goes with its length.
+    fn canonical(&self) -> Vec<u8> {
+        let mut out = Canonical(vec![CANONICAL_VERSION]);
+        out.list(&self.tables, |out, table| {
+            out.number(table.key.tenant.0);
+            out.number(table.key.table.0);
+            out.number(u64::from(table.key.generation.0));
+            out.text(&table.name.namespace);
+            out.text(&table.name.table);
+            out.list(&table.partitions, |out, partition| out.number(u64::from(partition.0)));
+        });
+        out.number(self.range.start().0.cast_unsigned());
+        out.number(self.range.end().0.cast_unsigned());
+        self.write_cells(&mut out);
         out.list(&self.outputs, |out, output| {
             out.text(&output.name);
             out.value(output.value);

@@ -1,5 +1,7 @@
 //! Running one task: chunk by chunk, filter, then aggregate.
 
+use std::sync::Arc;
+
 use engine::{CHUNK_ROWS, Codes, SegmentView};
 use kernels::{Rows, Selection};
 use types::ApiError;
@@ -52,7 +54,7 @@ pub fn run(plan: &Plan, task: &Task, cancel: &Cancel<'_>) -> Result<TaskPartial,
         dictionaries: task.dictionaries.clone(),
         cell_dictionaries: task.cell_dictionaries.clone(),
         partition_rows: task.partition_rows,
-        groups,
+        groups: Arc::new(groups),
         stats: scan.stats,
     })
 }
@@ -278,7 +280,7 @@ impl<'a> Slots<'a> {
         }
         Ok(match groups.is_dense() {
             true => TaskGroups::LaidOut(groups),
-            false => TaskGroups::Listed(groups.into_groups(self.plan)),
+            false => TaskGroups::Listed(groups.groups(self.plan)),
         })
     }
 

@@ -1,6 +1,9 @@
-//! Queries over resident rows on one thread: nanoseconds per row of plan, tasks, run, merge and finish together.
+//! Queries over resident rows on one thread: nanoseconds per row of plan, tasks, run, merge and finish together; the same with
+//! the results of all tasks kept from before (`query_again`).
 
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     hint::black_box,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -8,7 +11,7 @@ use std::{
 use codec::{BodyBuilder, BodyView, EventRef};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::{Limits, MemoryBudget, Reader};
-use query::{Answer, Cancel, Finishing, Plan, QueryLimits, Source};
+use query::{Answer, Cancel, Finishing, KeptTask, Plan, QueryLimits, Source, Task, TaskKey};
 use types::{
     ColumnDef, ColumnKind, Generation, Offset, PartitionId, Schema, SchemaVersion, Table, TableId, TableKey, TableName,
     TableSettings, TenantId, Timestamp,
@@ -80,7 +83,10 @@ fn filled(table: &Table) -> Reader {
     reader
 }
 
-fn answer(table: &Arc<Table>, reader: &Reader, json: &str) -> Answer {
+/// Results of tasks, as a node keeps them.
+type Kept = RefCell<HashMap<TaskKey, KeptTask>>;
+
+fn answer(table: &Arc<Table>, reader: &Reader, json: &str, kept: Option<&Kept>) -> Answer {
     let query = query::parse(json.as_bytes(), &QueryLimits::default()).expect("a good query");
     let plan = query::plan(&query, std::slice::from_ref(table)).expect("a good plan");
     let left = AtomicBool::new(false);
@@ -88,7 +94,18 @@ fn answer(table: &Arc<Table>, reader: &Reader, json: &str) -> Answer {
     let scan = |plan: &Plan| {
         let snapshot = reader.snapshot(table.key).expect("the table has rows");
         let tasks = query::tasks(plan, vec![Source { table: 0, partition: PartitionId(0), snapshot }]);
-        let results = tasks.iter().map(|task| query::run(plan, task, &cancel)).collect::<Result<_, _>>();
+        let known = kept.zip(plan.task_form());
+        let result = |task: &Task| {
+            let Some((kept, form)) = &known else { return query::run(plan, task, &cancel) };
+            let key = task.key(plan, form);
+            if let Some(kept) = kept.borrow().get(&key) {
+                return Ok(task.reuse(plan, kept));
+            }
+            let result = query::run(plan, task, &cancel)?;
+            kept.borrow_mut().insert(key, result.keep());
+            Ok(result)
+        };
+        let results = tasks.iter().map(result).collect::<Result<_, _>>();
         query::merge(plan, PartitionId(0), results.expect("nobody cancels"), &cancel).expect("few groups")
     };
     let mut finishing = Finishing::new(&plan, vec![scan(&plan)], &cancel).expect("few groups");
@@ -144,7 +161,14 @@ fn queries(criterion: &mut Criterion) {
         ("72k_groups", format!(r#"{{{whole},{sum},"group_by":["region","event_type","product"],"limit":1000000}}"#)),
     ];
     for (name, json) in &cases {
-        group.bench_function(*name, |bencher| bencher.iter(|| black_box(answer(&table, &reader, json))));
+        group.bench_function(*name, |bencher| bencher.iter(|| black_box(answer(&table, &reader, json, None))));
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("query_again");
+    group.throughput(Throughput::Elements(ROWS)).sample_size(20);
+    for (name, json) in &cases {
+        let kept = Kept::default();
+        group.bench_function(*name, |bencher| bencher.iter(|| black_box(answer(&table, &reader, json, Some(&kept)))));
     }
     group.finish();
 }

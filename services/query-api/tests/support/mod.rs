@@ -79,6 +79,7 @@ impl World {
         let config = HotTierConfig {
             memory_bytes,
             scan_threads: 2,
+            cache_bytes: memory_bytes / 64,
             checkpoint_interval: Duration::ZERO,
             checkpoint_log_bytes: 1 << 20,
             checkpoint_bytes_per_second: 1 << 20,

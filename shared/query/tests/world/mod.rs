@@ -94,7 +94,7 @@ pub(crate) fn tiny() -> Limits {
     }
 }
 
-fn random_row(random: &mut Random, shape: &Shape, at: usize) -> Row {
+pub(crate) fn random_row(random: &mut Random, shape: &Shape, at: usize) -> Row {
     let time = if shape.in_order {
         let jitter = random.below(20) as i64;
         (at as i64 * shape.span_us / shape.rows as i64 + jitter).min(shape.span_us)
@@ -137,17 +137,34 @@ impl World {
             .unzip();
         let mut world = Self { rows: Vec::new(), tables, readers, limits: QueryLimits::default(), writers };
         let rows: Vec<Row> = (0..shape.rows).map(|at| random_row(&mut random, &shape, at)).collect();
-        let mut rest = &rows[..];
+        world.ingest(&mut random, &rows);
+        world.rows = rows;
+        world
+    }
+
+    /// Takes rows in, in blocks of random size, into random partitions.
+    pub(crate) fn ingest(&mut self, random: &mut Random, rows: &[Row]) {
+        let mut rest = rows;
         while !rest.is_empty() {
             let (block, more) = rest.split_at(rest.len().min(1 + random.below(200)));
             for table in 0..2 {
                 let partition = random.below(PARTITIONS as usize);
-                world.apply(partition, table, block);
+                self.apply(partition, table, block);
             }
             rest = more;
         }
-        world.rows = rows;
-        world
+    }
+
+    /// The tables keep only so much event time from now on, and what is older leaves.
+    pub(crate) fn keep_only(&mut self, hot_window_us: Option<i64>) {
+        for writer in &mut self.writers {
+            for table in &self.tables {
+                let settings = TableSettings { hot_window_us, ..TableSettings::default() };
+                let table = Table { settings, ..Table::clone(table) };
+                writer.configure(writer.next_offset(), Timestamp(0), &table).expect("in order");
+            }
+            writer.housekeep();
+        }
     }
 
     /// Applies those of `rows` that are of `table`.

@@ -73,6 +73,7 @@ impl Server {
             .env("GATEWAY_RATE_LIMIT", "1000000000")
             .env("TRUENOW_GATEWAY_TENANT_RATE_LIMIT", "1000000000")
             .env("QUERY_CACHE_TTL", "0")
+            .env("TRUENOW_HOT_TIER_CACHE_BYTES", "0")
             .envs(args.set.iter().map(|(name, value)| (name, value)))
             .current_dir(home.path())
             .stdin(Stdio::null())

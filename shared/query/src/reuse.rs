@@ -1,0 +1,131 @@
+//! Results of tasks that are used again, by what they depend on.
+//!
+//! 1. Rows of a segment never change, they only become more: (segment, rows) names a content for ever, sealed or not. So the
+//!    result of a task is a function of its [`TaskKey`], and a kept one is the same state that running it would give.
+//! 2. A kept result holds codes. They mean what the dictionaries of its segments say, and the task at hand has the same
+//!    segments: it brings the dictionaries, so that a kept result pins no rows.
+//! 3. A range takes part only where it cuts a row off: a task that lies in it as a whole has one result for all such ranges.
+
+use std::sync::Arc;
+
+use engine::SegmentId;
+use types::{TableKey, Timestamp};
+
+use crate::{
+    cells::Cell,
+    laid_out::LaidOut,
+    partial::{ScanStats, TaskGroups, TaskPartial},
+    plan::Plan,
+    task::Task,
+};
+
+/// All that the result of a task depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TaskKey {
+    /// Which life of which table of which tenant.
+    table: TableKey,
+    /// The plan's part in it, without the range.
+    form: Arc<[u8]>,
+    /// The range's part in it: the first and last event time that it lets through, where it lets not all through.
+    times: Option<(Timestamp, Timestamp)>,
+    segments: Box<[(SegmentId, usize)]>,
+    /// Whether all codes of its group columns are one byte, which decides about lanes of sums.
+    narrow: bool,
+    /// Per cell: whether values are kept, which the rows of the whole partition decide.
+    keeps: Box<[bool]>,
+}
+
+impl TaskKey {
+    /// Memory that it takes, with the plan's part, although the keys of one query share that: whichever of them is left last
+    /// holds it.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.form.len() + size_of_val(&*self.segments) + size_of_val(&*self.keeps)
+    }
+}
+
+/// The result of a task, without the rows and dictionaries that it came from.
+#[derive(Debug, Clone)]
+pub struct KeptTask {
+    groups: Arc<TaskGroups>,
+    segments_scanned: u64,
+}
+
+impl KeptTask {
+    /// Memory that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.groups.bytes()
+    }
+}
+
+impl TaskPartial {
+    /// The result, to be used again by a task of the same key.
+    #[must_use]
+    pub fn keep(&self) -> KeptTask {
+        KeptTask { groups: Arc::clone(&self.groups), segments_scanned: self.stats.segments_scanned }
+    }
+}
+
+impl Task {
+    /// What its result depends on, where `form` is the plan's [`Plan::task_form`].
+    #[must_use]
+    pub fn key(&self, plan: &Plan, form: &Arc<[u8]>) -> TaskKey {
+        let segments = self.segments.iter().map(|&at| &self.source.segments()[at]);
+        let zones = segments.clone().map(|segment| segment.zone());
+        let times =
+            zones.map(|zone| (zone.min, zone.max)).reduce(|(min, max), zone| (min.min(zone.0), max.max(zone.1)));
+        let (start, last) = (plan.range.start(), Timestamp(plan.range.end().0 - 1));
+        let times = times.filter(|&(min, max)| !plan.range.covers_closed(min, max));
+        let keeps = plan.cells.iter().map(|cell| match cell {
+            Cell::Quantiles { method, .. } => self.partition_rows <= method.rows_max(),
+            _ => false,
+        });
+        TaskKey {
+            table: plan.tables[self.source.table()].key,
+            form: Arc::clone(form),
+            times: times.map(|(min, max)| (min.max(start), max.min(last))),
+            segments: segments.map(|segment| (segment.id(), segment.rows())).collect(),
+            narrow: self.narrow,
+            keeps: keeps.collect(),
+        }
+    }
+
+    /// The result of this task, from one that was kept under the same key.
+    #[must_use]
+    pub fn reuse(&self, plan: &Plan, kept: &KeptTask) -> TaskPartial {
+        let groups = match &*kept.groups {
+            TaskGroups::LaidOut(groups) => self.lay_out_anew(plan, groups).map(Arc::new),
+            TaskGroups::Listed(_) => None,
+        };
+        let skipped = self.segments.len() as u64 - kept.segments_scanned;
+        TaskPartial {
+            source: self.source.clone(),
+            sequence: self.sequence,
+            dictionaries: self.dictionaries.clone(),
+            cell_dictionaries: self.cell_dictionaries.clone(),
+            partition_rows: self.partition_rows,
+            groups: groups.unwrap_or_else(|| Arc::clone(&kept.groups)),
+            stats: ScanStats {
+                rows_scanned: 0,
+                segments_scanned: 0,
+                segments_skipped: self.stats.segments_skipped + skipped,
+                segments_cached: kept.segments_scanned,
+            },
+        }
+    }
+
+    /// Groups laid out as they are by this task, whose dictionaries may have grown; `None` where they are.
+    fn lay_out_anew(&self, plan: &Plan, groups: &LaidOut) -> Option<TaskGroups> {
+        let codes = |column: usize| {
+            let segment = self.dictionaries[column].expect("the same segments have the same columns");
+            self.source.group_codes(column, segment).expect("the segment was taken for its dictionary")
+        };
+        let columns: Vec<_> = groups.columns().iter().map(|&(column, _)| (column, codes(column))).collect();
+        if columns == groups.columns() {
+            return None;
+        }
+        let spread = groups.spread(plan, columns);
+        Some(spread.map_or_else(|| TaskGroups::Listed(groups.groups(plan)), TaskGroups::LaidOut))
+    }
+}
