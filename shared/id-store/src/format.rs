@@ -124,18 +124,6 @@ pub(crate) fn is_page_of_ids(page: &Page, run: u64, number: usize) -> bool {
     is_sealed(page, run, number)
 }
 
-/// Where in a page an id stands.
-#[inline]
-pub(crate) fn place_of_id(place: usize) -> usize {
-    place * ID_BYTES
-}
-
-/// Where in a page the content of an id stands.
-#[inline]
-pub(crate) fn place_of_content(place: usize) -> usize {
-    CONTENTS_AT + place * CONTENT_BYTES
-}
-
 /// What a page of ids holds.
 pub(crate) struct Ids<'a> {
     ids: &'a [[u8; ID_BYTES]],

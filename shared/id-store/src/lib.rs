@@ -3,8 +3,8 @@
 //!
 //! 1. A run is one file, written once, in ascending order, and never changed. [`format`] describes its bytes.
 //! 2. Of each run its fence keys (the high half of the first id of each page of 1 KiB) are in memory; looks go
-//!    to the file where it is mapped ([`mapped`]), else each page that may hold a suspect is read once. No page is believed
-//!    before its checksum was checked.
+//!    to the file where it is mapped ([`mapped`]), else each page that may hold a suspect is read once. Either way the page is
+//!    copied, and none is believed before the checksum of the copy was checked, however often it was good before.
 //! 3. Runs belong to sets, one per slice of append time. [`worker`] writes them beside the partition's writer, and merges
 //!    those of a set ([`merge`]): few while the set grows, one when it is sealed. Until a run is written, its ids are
 //!    looked up where they were.

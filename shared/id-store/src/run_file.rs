@@ -73,7 +73,7 @@ impl RunOnDisk {
 
     /// Bytes of memory.
     pub(crate) fn bytes(&self) -> usize {
-        self.fences.capacity() * size_of::<u64>() + self.mapped.as_ref().map_or(0, MappedRun::bytes)
+        self.fences.capacity() * size_of::<u64>()
     }
 
     pub(crate) fn sync(&self) -> Result<(), RunFault> {
@@ -88,7 +88,7 @@ impl RunOnDisk {
         found: &mut [Option<u32>],
     ) -> Result<(), RunFault> {
         if let Some(mapped) = &self.mapped {
-            return mapped.confirm(&self.fences, suspects, found);
+            return mapped.confirm(&self.fences, page, suspects, found);
         }
         let mut in_page = None;
         for (suspect, found) in suspects.iter().zip(found).filter(|(_, found)| found.is_none()) {

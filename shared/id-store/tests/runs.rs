@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
+    os::unix::fs::FileExt,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -124,60 +125,45 @@ proptest! {
     }
 }
 
-/// Goal: where files are read, a damaged byte anywhere in a page is an error whenever the page is needed, and never an
-/// answer; other pages still answer. So are a file cut off, and a page that stands in the place of another.
+/// Goal: a damaged byte anywhere in a page is an error whenever the page is needed, and never an answer, also where the page
+/// was good before, and whether files are mapped or read; other pages still answer. So is a page that stands in the place of
+/// another, and, where files are read, one that is not there.
 #[test]
 fn damage_is_an_error() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut store, _) = faulty(dir.path());
-    let (set, oracle) = (store.new_set(), spread(130, 1));
-    add(&mut store, set, &oracle);
-    let run = runs_of(&store, set)[0];
-    let path = dir.path().join(&files_in(dir.path())[0]);
-    let good = fs::read(&path).unwrap();
-    assert_eq!(good.len(), PAGE * 5, "a head, three pages of ids, one of fence keys");
-    let keys: Vec<u128> = oracle.keys().copied().collect();
-    let damaged = Err(RunFault::Damaged(run));
-    for at in (PAGE..PAGE * 2).step_by(61).chain([PAGE * 2 - 1]) {
-        let mut bad = good.clone();
-        bad[at] ^= 0x10;
-        fs::write(&path, &bad).unwrap();
-        assert_eq!(confirm(&mut store, set, &keys[..1]), damaged, "byte {at}");
-        assert_eq!(confirm(&mut store, set, &keys[60..61]), Ok(vec![Some(oracle[&keys[60]])]));
-        assert_eq!(scanned(&mut store, set), Err(RunFault::Damaged(run)));
-    }
-    let swapped = [&good[..PAGE], &good[PAGE * 2..PAGE * 3], &good[PAGE..PAGE * 2], &good[PAGE * 3..]].concat();
-    fs::write(&path, swapped).unwrap();
-    assert_eq!(confirm(&mut store, set, &keys[..1]), damaged);
-    fs::write(&path, &good[..PAGE * 2 + 100]).unwrap();
-    assert_eq!(confirm(&mut store, set, &keys[..1]), Ok(vec![Some(oracle[&keys[0]])]));
-    assert_eq!(confirm(&mut store, set, &keys[60..61]), damaged);
-}
-
-/// Goal: where files are mapped, a damaged byte anywhere in a page is an error when the page is looked into for the first
-/// time, and as often as that is tried; other pages still answer.
-#[test]
-fn damage_in_memory_is_an_error() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = open(dir.path(), &[]);
-    let (set, oracle) = (store.new_set(), spread(130, 1));
-    add(&mut store, set, &oracle);
-    let run = runs_of(&store, set)[0];
-    drop(store);
-    let path = dir.path().join(&files_in(dir.path())[0]);
-    let good = fs::read(&path).unwrap();
-    let keys: Vec<u128> = oracle.keys().copied().collect();
-    for at in (PAGE..PAGE * 2).step_by(61).chain([PAGE * 2 - 1]) {
-        let mut bad = good.clone();
-        bad[at] ^= 0x10;
-        fs::write(&path, &bad).unwrap();
-        let mut store = open(dir.path(), &[run]);
-        let (set, _) = store.restore_set(&[run]).unwrap();
-        for _ in 0..2 {
-            assert_eq!(confirm(&mut store, set, &keys[..1]), Err(RunFault::Damaged(run)), "byte {at}");
-            assert_eq!(confirm(&mut store, set, &keys[60..61]), Ok(vec![Some(oracle[&keys[60]])]));
+    for mapped in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = if mapped { open(dir.path(), &[]) } else { faulty(dir.path()).0 };
+        let (set, oracle) = (store.new_set(), spread(130, 1));
+        add(&mut store, set, &oracle);
+        let run = runs_of(&store, set)[0];
+        let file = fs::File::options().read(true).write(true).open(dir.path().join(&files_in(dir.path())[0])).unwrap();
+        let mut good = vec![0; PAGE * 5];
+        FileExt::read_exact_at(&file, &mut good, 0).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), good.len() as u64, "a head, three pages of ids, one of fence keys");
+        let keys: Vec<u128> = oracle.keys().copied().collect();
+        let (damaged, sound) = (Err(RunFault::Damaged(run)), Ok(vec![Some(oracle[&keys[0]])]));
+        for at in (PAGE..PAGE * 2).step_by(61).chain([PAGE * 2 - 1]) {
+            assert_eq!(confirm(&mut store, set, &keys[..1]), sound);
+            file.write_all_at(&[good[at] ^ 0x10], at as u64).unwrap();
+            for _ in 0..2 {
+                assert_eq!(confirm(&mut store, set, &keys[..1]), damaged, "byte {at}, mapped: {mapped}");
+                assert_eq!(confirm(&mut store, set, &keys[60..61]), Ok(vec![Some(oracle[&keys[60]])]));
+            }
+            assert_eq!(scanned(&mut store, set), Err(RunFault::Damaged(run)));
+            file.write_all_at(&good, 0).unwrap();
         }
-        assert_eq!(scanned(&mut store, set), Err(RunFault::Damaged(run)));
+        let swapped = [&good[PAGE * 2..PAGE * 3], &good[PAGE..PAGE * 2]].concat();
+        file.write_all_at(&swapped, PAGE as u64).unwrap();
+        assert_eq!(confirm(&mut store, set, &keys[..1]), damaged);
+        file.write_all_at(&vec![0; PAGE], PAGE as u64).unwrap();
+        assert_eq!(confirm(&mut store, set, &keys[..1]), damaged, "an extent that was never written");
+        file.write_all_at(&good, 0).unwrap();
+        assert_eq!(confirm(&mut store, set, &keys[..1]), sound);
+        if !mapped {
+            file.set_len(PAGE as u64 * 2 + 100).unwrap();
+            assert_eq!(confirm(&mut store, set, &keys[..1]), sound);
+            assert_eq!(confirm(&mut store, set, &keys[60..61]), damaged);
+        }
     }
 }
 
