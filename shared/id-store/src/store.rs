@@ -113,13 +113,14 @@ impl IdStore {
     /// # Errors
     /// As the system has it.
     pub fn open_on_disk(dir: &Path, kept: Kept<'_>) -> Result<Self, OpenError> {
-        // Numbers never come again, also not those of runs whose files are gone: time goes on while the process is away.
+        // Numbers never come again, also not those of runs whose files are gone and that no checkpoint names: time goes on
+        // while the process is away.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
         Self::open(Arc::new(DiskFiles::open(dir)?), kept, RunId(now), Work::Beside)
     }
 
     /// A store over a directory, with the runs `kept` of an earlier life; the others are removed. New runs are numbered
-    /// from `first` on, or from the greatest number that is there.
+    /// from `first` on, or from behind the greatest number that is there or was to be.
     ///
     /// A kept run that cannot be read is an error when a set is to take it over; its file stays like that of any other, as
     /// what fails now may pass. What no set has taken over when the first run is added stays only where a checkpoint retains
@@ -140,6 +141,8 @@ impl IdStore {
             Kept::All => there.clone().map(|(run, _)| run).collect(),
             Kept::Named(kept) => kept.iter().copied().collect(),
         };
+        // Also one that is lost: a checkpoint that names it must not find another set of ids under its number.
+        kept.iter().for_each(|run| next = next.max(run.0.saturating_add(1)));
         there.filter(|(run, _)| !kept.contains(run)).try_for_each(|(_, name)| files.remove(name))?;
         for run in kept {
             let opened = RunOnDisk::open(files.as_ref(), run);

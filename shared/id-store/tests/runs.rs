@@ -260,6 +260,18 @@ fn runs_of_two_checkpoints_are_kept_once() {
     assert_eq!(keeper.retain(2, vec![run]), Ok(()), "a set has it");
 }
 
+/// Goal: the number of a run that a checkpoint names is not given to another one, though its file is lost and the clock, from
+/// which numbers come, was set back.
+#[test]
+fn numbers_of_lost_runs_do_not_come_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let lost = RunId(1_000);
+    let mut store = open(dir.path(), &[lost]);
+    let set = store.new_set();
+    add(&mut store, set, &spread(10, 1));
+    assert!(set.0 > lost.0 && runs_of(&store, set)[0] > lost);
+}
+
 /// Goal: runs that cannot be read at a start stay while a checkpoint names them, with the others that it names, and are good
 /// at the next; and where it is not known what checkpoints name, all runs stay.
 #[test]
