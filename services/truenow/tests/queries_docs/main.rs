@@ -1,6 +1,7 @@
 //! docs/queries.md against a real server: every question on it gets the answer that stands below it.
 
 mod page;
+#[path = "../server/mod.rs"]
 mod server;
 
 use std::{
