@@ -173,7 +173,10 @@ mod tests {
         FrozenIds, HeapRuns, IdRuns, Limits, MemoryBudget, PinnedRun, RunFault, RunId, RunSet, SetUsage,
         partition_with_runs,
     };
-    use types::{Generation, SchemaVersion, TableId, TableKey, TenantId};
+    use types::{
+        Generation, Interval, Rollup, Schema, SchemaVersion, Table, TableId, TableKey, TableName, TableSettings,
+        TenantId,
+    };
 
     use super::*;
 
@@ -220,9 +223,13 @@ mod tests {
     }
 
     fn block(id: u8) -> (BlockHeader, Vec<u8>) {
+        block_at(id, 1)
+    }
+
+    fn block_at(id: u8, time: i64) -> (BlockHeader, Vec<u8>) {
         let (namespace, table) = ("n", "t");
         let event =
-            EventRef { namespace, table, event_time: Some(1), event_id: Some(&[id]), dimensions: &[], metrics: &[] };
+            EventRef { namespace, table, event_time: Some(time), event_id: Some(&[id]), dimensions: &[], metrics: &[] };
         let mut builder = BodyBuilder::default();
         builder.push(&event, Timestamp(0), 0).unwrap();
         let body = builder.finish(false).unwrap();
@@ -286,6 +293,61 @@ mod tests {
         let of_block = |offset, reason| gap_of(Offset(offset), &header, reason);
         let expected = [of_block(0, GapReason::Inapplicable), lost, of_block(4, GapReason::Damaged)];
         assert_eq!(reader.gaps().as_slice(), expected);
+    }
+
+    /// Goal: rollups that are declared later are a record of the log like any other: replicas that evicted at different times
+    /// have the same rollups from the same record on, and say the same of what both cover.
+    #[test]
+    fn rollups_are_declared_by_the_log() {
+        let (header, body) = block(1);
+        let declared = |rollups: Vec<Rollup>| {
+            let table = Table {
+                key: header.key,
+                name: TableName::new("n", "t"),
+                partitions: vec![PartitionId(0)],
+                partition_by: None,
+                partition_seed: 0,
+                identity_seed: 0,
+                schema: Schema::default(),
+                settings: TableSettings { rollups, hot_window_us: Some(1), ..TableSettings::default() },
+            };
+            let record = ControlRecord::TableConfigured(Arc::new(table));
+            let (header, body) = record.block(SchemaVersion(1), PartitionId(0));
+            (header, body.to_vec())
+        };
+        let rollup = Rollup {
+            interval: Interval::from_micros(10).unwrap(),
+            group_by: Vec::new(),
+            distinct: Vec::new(),
+            percentiles: Vec::new(),
+            top: Vec::new(),
+            keep_us: Some(86_400_000_000),
+        };
+        let minutes = 180_000_000;
+        let records = [(header, body), declared(Vec::new()), declared(vec![rollup.clone()]), block_at(2, minutes)];
+        let of = |evicts: bool| {
+            let (mut writer, reader) = writer();
+            for (offset, (header, body)) in (0..).zip(&records) {
+                writer.apply(Offset(offset), Timestamp(minutes), header, body).unwrap();
+            }
+            if evicts {
+                writer.housekeep();
+            }
+            reader.snapshot(header.key).unwrap()
+        };
+        assert_eq!([false, true].map(|evicts| of(evicts).rows()), [2, 1]);
+        for snapshot in [false, true].map(of) {
+            let [known] = snapshot.rollups() else { panic!("one rollup was declared") };
+            assert_eq!((known.rollup(), known.covered_from()), (&rollup, Some(Timestamp::MIN)));
+            let everything = Timestamp::MIN..Timestamp::MAX;
+            let kept = known.history(i64::MIN..i64::MAX).flat_map(|part| part.rows()).sum::<u64>();
+            let beside = snapshot.segments().iter().map(|segment| {
+                let (parts, rows) = known.of_segment(segment);
+                let rest = known.of_rows(&snapshot, segment, rows..segment.rows(), &everything);
+                parts.iter().map(|part| part.rows()[0]).sum::<u64>() + rest.map_or(0, |part| part.rows()[0])
+            });
+            assert_eq!(kept + beside.sum::<u64>(), 2, "both events");
+        }
     }
 
     /// Goal: a change of a table that cannot be read, as its record is damaged or says what nobody knows, is not consumed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use codec::ControlRecord;
 use types::{Generation, PartitionId, Schema, Table, TableId, TableKey, TableName, TableSettings, TenantId};
 
-use crate::{profile::Profile, random::Random};
+use crate::{profile::Profile, random::Random, rollups};
 
 /// Tables of a run: the first is not partitioned by anything, the second by `key`.
 pub(crate) const TABLES: usize = 2;
@@ -57,9 +57,10 @@ impl Catalog {
             return;
         }
         let settings = &mut known.table.settings;
-        match random.below(3) {
+        match random.below(4) {
             0 => settings.dedup_window_us = random.pick(&[1, 100_000, 2_000_000, 90_000_000]),
             1 => settings.lateness_us = random.pick(&[0, 500_000]),
+            2 => settings.rollups = rollups::some(random),
             _ => settings.hot_window_us = random.pick(&[None, Some(1_500_000), Some(600_000_000)]),
         }
         known.to_say = Some(ControlRecord::TableConfigured(Arc::new(known.table.clone())));

@@ -9,6 +9,7 @@ use types::{ColumnKind, Offset, PartitionId, TableKey};
 use crate::{
     failure::{Wrong, ensure},
     oracle::{Expected, PartitionFold},
+    rollups,
 };
 
 /// A row as a reader sees it: its event's name and key, and its time.
@@ -93,7 +94,7 @@ fn check_table(reader: &Reader, key: TableKey, expected: &Expected<'_>, end: Off
     let times = (status.event_time_max.map(|time| time.0), status.last_events_at.map(|time| time.0));
     let right = (expected.newest, expected.last_events_at);
     ensure!(times == right, "(newest event time, last events at) is {times:?}, must be {right:?}");
-    Ok(())
+    rollups::check(&snapshot, expected)
 }
 
 /// A partition that has nothing of the records before `start` shows nothing of them, and of the others what was sent. It may

@@ -13,6 +13,7 @@ mod plant;
 mod profile;
 mod random;
 mod report;
+mod rollups;
 mod run;
 
 pub use failure::Failure;

@@ -15,6 +15,8 @@ pub struct Report {
     pub counted: u64,
     /// Rows that had left memory at the end.
     pub evicted: u64,
+    /// Rows that had left memory and that rollups kept at the end.
+    pub kept: u64,
     /// Rows of tables that live at the end which were duplicates, and those of them that conflicted.
     pub duplicate: u64,
     /// See `duplicate`.
@@ -80,5 +82,6 @@ impl std::ops::AddAssign for Report {
         self.fell_back += other.fell_back;
         self.released += other.released;
         self.lost += other.lost;
+        self.kept += other.kept;
     }
 }

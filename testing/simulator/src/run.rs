@@ -23,6 +23,7 @@ use crate::{
     profile::Profile,
     random::Random,
     report::Report,
+    rollups,
 };
 
 /// The time at which every run begins.
@@ -424,6 +425,8 @@ impl World {
         }
         for partition in self.life.iter().flat_map(|life| &life.partitions) {
             let tables = partition.reader.tables();
+            let snapshots = tables.iter().filter_map(|key| partition.reader.snapshot(*key));
+            report.kept += snapshots.map(|snapshot| rollups::kept(&snapshot)).sum::<u64>();
             for status in tables.into_iter().filter_map(|key| partition.reader.table_status(key)) {
                 report.evicted += status.evicted;
                 report.duplicate += status.duplicate;

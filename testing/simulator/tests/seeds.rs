@@ -46,9 +46,21 @@ fn seeds_that_failed_once_pass() {
 fn seeds_reach_every_case() {
     let mut total = Report::default();
     (0..60).for_each(|seed| total += passes(seed));
-    let Report { acked, counted, evicted, duplicate, conflict, lives, failed_starts, unknown, refused, waits, .. } =
-        total;
-    let cases = [acked, counted, evicted, duplicate, conflict, lives, failed_starts, unknown, refused, waits];
+    let Report {
+        acked,
+        counted,
+        evicted,
+        kept,
+        duplicate,
+        conflict,
+        lives,
+        failed_starts,
+        unknown,
+        refused,
+        waits,
+        ..
+    } = total;
+    let cases = [acked, counted, evicted, kept, duplicate, conflict, lives, failed_starts, unknown, refused, waits];
     assert!(cases.iter().all(|count| *count > 0), "{total:#?}");
     let Report { runs_added, convicted, innocent, run_faults, .. } = total;
     assert!([runs_added, convicted, innocent, run_faults].iter().all(|count| *count > 0), "{total:#?}");
