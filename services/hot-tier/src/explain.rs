@@ -29,7 +29,7 @@ fn explain(plan: &Plan, reader: &Reader) -> PartitionExplanation {
     PartitionExplanation {
         partition,
         next_offset,
-        sources: sources.map(|source| query::explain(plan, source)).collect(),
+        sources: query::explain(plan, sources.collect()),
         gaps: gaps_before(reader, next_offset, &keys),
     }
 }

@@ -65,9 +65,10 @@ impl KeptResults {
         if met.is_none() {
             self.met.put(key, Met::Once, key_bytes);
         } else if result.bytes() <= RESULT_BYTES_LEAST.max(task.rows() * ROW_BYTES_MAX) {
-            let kept = result.keep();
-            let bytes = key_bytes + kept.bytes() as u64;
-            self.met.put(key, Met::Kept(kept), bytes);
+            if let Some(kept) = result.keep() {
+                let bytes = key_bytes + kept.bytes() as u64;
+                self.met.put(key, Met::Kept(kept), bytes);
+            }
         }
         Ok(result)
     }

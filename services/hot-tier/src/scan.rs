@@ -72,7 +72,7 @@ pub(crate) struct Prepare {
 struct Covered {
     partition: PartitionId,
     next_offset: Offset,
-    evicted_before: Vec<Option<Timestamp>>,
+    lacks_before: Vec<Option<Timestamp>>,
     gaps: Vec<LogGap>,
 }
 
@@ -138,14 +138,18 @@ impl Prepare {
                 None => reader.snapshots(&keys),
                 Some(offset) => (offset, reader.snapshots_at(&keys, offset).ok_or_else(|| behind(partition, offset))?),
             };
-            let evicted_before = snapshots.iter().map(|s| s.as_ref().and_then(|s| s.evicted_before())).collect();
-            let gaps = gaps_before(reader, next_offset, &keys);
-            covered.push(Covered { partition, next_offset, evicted_before, gaps });
+            let (lacks_before, gaps) = (vec![None; keys.len()], gaps_before(reader, next_offset, &keys));
+            covered.push(Covered { partition, next_offset, lacks_before, gaps });
             let found = snapshots.into_iter().enumerate();
             sources
                 .extend(found.filter_map(|(table, snapshot)| Some(Source { table, partition, snapshot: snapshot? })));
         }
         let tasks = query::tasks(&self.plan, sources);
+        for task in &tasks {
+            let place = covered.iter_mut().find(|covered| covered.partition == task.partition());
+            place.expect("tasks are of the partitions that are covered").lacks_before[task.table()] =
+                task.lacks_before(&self.plan);
+        }
         let merging = covered.iter().map(|covered| Mutex::new(Merging::new(covered.partition, &tasks)));
         Ok(Scan {
             form: self.kept.form(&self.plan),
@@ -289,7 +293,7 @@ impl Scan {
                 partition: covered.partition,
                 partial,
                 next_offset: covered.next_offset,
-                evicted_before: covered.evicted_before.clone(),
+                lacks_before: covered.lacks_before.clone(),
                 gaps: covered.gaps.clone(),
             })
         });

@@ -165,7 +165,7 @@ impl Answers {
             let gathered = fan_out.run(&self.nodes, &placement).await?;
             self.still_there(tenant, tables).await?;
             let gaps = gathered.gaps();
-            let missing = receipt::missing(query.range, &gathered.unavailable, &gaps, gathered.evicted_before());
+            let missing = receipt::missing(query.range, &gathered.unavailable, &gaps, gathered.lacks_before());
             if !query.allow_partial {
                 receipt::refuse_partial(&missing)?;
             }
@@ -259,7 +259,7 @@ fn stats(answer: &Answer, began: Instant) -> Stats {
         segments: answer.stats.segments_scanned,
         segments_skipped: answer.stats.segments_skipped,
         segments_cached: answer.stats.segments_cached,
-        rollup_buckets: 0,
+        rollup_buckets: answer.stats.rollup_buckets,
         cached: false,
     }
 }

@@ -41,7 +41,7 @@ impl Scans<'_> {
     /// Those of scans and merges.
     pub(crate) async fn conclude(&self, scans: Vec<PartitionScan>) -> Result<Concluded, ApiError> {
         let start = self.first.plan.range().start();
-        let horizons: Vec<_> = scans.iter().map(|scan| horizon(&scan.evicted_before, start)).collect();
+        let horizons: Vec<_> = scans.iter().map(|scan| horizon(&scan.lacks_before, start)).collect();
         let at = scans.iter().map(|scan| (scan.partition, scan.next_offset)).collect();
         let (plan, deadline) = (Arc::clone(&self.first.plan), self.first.deadline);
         let partials = partials(scans);
@@ -59,7 +59,7 @@ impl Scans<'_> {
             if let Some((partition, _)) = found.unavailable.first() {
                 return Ok(Concluded::Away(*partition));
             }
-            if !found.scans.iter().map(|scan| horizon(&scan.evicted_before, start)).eq(horizons.iter().cloned()) {
+            if !found.scans.iter().map(|scan| horizon(&scan.lacks_before, start)).eq(horizons.iter().cloned()) {
                 return Ok(Concluded::RowsLeft);
             }
             let (plan, partials) = (Arc::clone(&self.first.plan), crate::conclude::partials(found.scans));
@@ -82,8 +82,8 @@ impl Scans<'_> {
 
 /// What a partition no longer has of a range that begins at `start`: by table, before which time. Rows that leave before the
 /// range are none of the query's.
-fn horizon(evicted_before: &[Option<Timestamp>], start: Timestamp) -> Vec<Option<Timestamp>> {
-    evicted_before.iter().map(|horizon| horizon.filter(|&before| before > start)).collect()
+fn horizon(lacks_before: &[Option<Timestamp>], start: Timestamp) -> Vec<Option<Timestamp>> {
+    lacks_before.iter().map(|horizon| horizon.filter(|&before| before > start)).collect()
 }
 
 fn partials(scans: Vec<PartitionScan>) -> Vec<Partial> {

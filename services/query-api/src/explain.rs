@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
 use proto::hot_tier::{NodeExplanation, PartitionExplanation, ScanRequest, Unavailable};
-use query::{Plan, Query, ScanCost, SegmentExplanation, Skip, SourceExplanation};
+use query::{Plan, Query, RollupExplanation, ScanCost, SegmentExplanation, Skip, SourceExplanation};
 use serde::Serialize;
-use types::{ApiError, ErrorCode, LogGap, PartitionId, TenantId, Timestamp};
+use types::{ApiError, ErrorCode, LogGap, PartitionId, Rollup, TenantId, TimeRange, Timestamp};
 
 use crate::{
     answer::{Answers, DEADLINE_GRACE, offsets_of, timed_out},
@@ -20,8 +20,8 @@ struct Reply {
     tables: Vec<String>,
     /// Per output of the query.
     columns: Vec<ColumnView>,
-    /// None is kept yet that could answer instead of rows.
-    rollup: Option<String>,
+    /// The coarsest that answers instead of rows somewhere.
+    rollup: Option<RollupView>,
     cost: CostView,
     partitions: Vec<PartitionView>,
     missing: Vec<Missing>,
@@ -55,11 +55,38 @@ struct PartitionView {
 struct SourceView {
     table: String,
     evicted_before_us: Option<i64>,
+    rollups: Vec<TakenView>,
+    /// What is left to rows.
+    rows: Vec<RangeView>,
     kept: CountView,
     skipped: Vec<SkippedView>,
     rows_to_scan: u64,
     bytes_to_scan: u64,
     segments: Vec<SegmentView>,
+}
+
+/// A rollup by what tells it from the others of its table.
+#[derive(Clone, Serialize)]
+struct RollupView {
+    interval_us: i64,
+    group_by: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct TakenView {
+    #[serde(flatten)]
+    rollup: RollupView,
+    #[serde(flatten)]
+    times: RangeView,
+    groups_to_merge: u64,
+    rows_to_scan: u64,
+    revised: u64,
+}
+
+#[derive(Serialize)]
+struct RangeView {
+    start_time: i64,
+    end_time: i64,
 }
 
 #[derive(Serialize)]
@@ -78,7 +105,7 @@ struct SkippedView {
 
 #[derive(Serialize)]
 struct WhyView {
-    /// `time_range` or `filter`.
+    /// `time_range`, `filter` or `rollup`.
     why: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     column: Option<String>,
@@ -171,7 +198,8 @@ fn total(partitions: &[PartitionExplanation]) -> ScanCost {
 fn reply(plan: &Plan, explained: Explained) -> Reply {
     let cost = total(&explained.partitions);
     let sources = explained.partitions.iter().flat_map(|partition| &partition.sources);
-    let evicted_before: Option<Timestamp> = sources.filter_map(|source| source.evicted_before).max();
+    let lacks_before: Option<Timestamp> = sources.clone().filter_map(|source| source.lacks_before).max();
+    let rollup = coarsest(sources.flat_map(|source| &source.rollups));
     let gaps: Vec<(PartitionId, LogGap)> = (explained.partitions.iter())
         .flat_map(|partition| partition.gaps.iter().map(|gap| (partition.partition, *gap)))
         .collect();
@@ -184,11 +212,35 @@ fn reply(plan: &Plan, explained: Explained) -> Reply {
     Reply {
         tables: plan.tables().iter().map(|table| table.name.to_string()).collect(),
         columns: columns.map(|of| ColumnView { name: of.name, method: of.method, exact_max: of.exact_max }).collect(),
-        rollup: None,
+        rollup,
         cost: CostView { rows: cost.rows, bytes: cost.bytes, cpu_ms: cost.nanoseconds / 1e6, ms: explained.ms },
-        missing: receipt::missing(plan.range(), &explained.unavailable, &gaps, evicted_before),
+        missing: receipt::missing(plan.range(), &explained.unavailable, &gaps, lacks_before),
         partitions: explained.partitions.into_iter().map(view).collect(),
     }
+}
+
+/// The first of the coarsest.
+fn coarsest<'a>(taken: impl Iterator<Item = &'a RollupExplanation>) -> Option<RollupView> {
+    let coarsest = taken.reduce(|a, b| if b.rollup.interval > a.rollup.interval { b } else { a })?;
+    Some(rollup_view(&coarsest.rollup))
+}
+
+fn rollup_view(rollup: &Rollup) -> RollupView {
+    RollupView { interval_us: rollup.interval.micros(), group_by: rollup.group_by.clone() }
+}
+
+fn taken_view(taken: &RollupExplanation) -> TakenView {
+    TakenView {
+        rollup: rollup_view(&taken.rollup),
+        times: range_view(taken.times),
+        groups_to_merge: taken.groups,
+        rows_to_scan: taken.rows,
+        revised: taken.revised,
+    }
+}
+
+fn range_view(range: TimeRange) -> RangeView {
+    RangeView { start_time: range.start().0, end_time: range.end().0 }
 }
 
 fn source_view(plan: &Plan, source: SourceExplanation) -> SourceView {
@@ -196,6 +248,8 @@ fn source_view(plan: &Plan, source: SourceExplanation) -> SourceView {
     SourceView {
         table: plan.tables()[source.table].name.to_string(),
         evicted_before_us: source.evicted_before.map(|time| time.0),
+        rollups: source.rollups.iter().map(taken_view).collect(),
+        rows: source.rows.into_iter().map(range_view).collect(),
         kept: CountView { segments: source.kept.segments, rows: source.kept.rows },
         skipped: skipped
             .map(|(skip, count)| SkippedView { why: why(skip), segments: count.segments, rows: count.rows })
@@ -220,6 +274,7 @@ fn segment_view(segment: SegmentExplanation) -> SegmentView {
 fn why(skip: Skip) -> WhyView {
     match skip {
         Skip::TimeRange => WhyView { why: "time_range", column: None },
+        Skip::Rollup => WhyView { why: "rollup", column: None },
         Skip::Filter(column) => WhyView { why: "filter", column: Some(column) },
     }
 }

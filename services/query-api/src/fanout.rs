@@ -24,8 +24,8 @@ pub(crate) struct Gathered {
 
 impl Gathered {
     /// Before which event time rows have left memory somewhere, of any table.
-    pub(crate) fn evicted_before(&self) -> Option<Timestamp> {
-        self.scans.iter().flat_map(|scan| scan.evicted_before.iter().flatten()).max().copied()
+    pub(crate) fn lacks_before(&self) -> Option<Timestamp> {
+        self.scans.iter().flat_map(|scan| scan.lacks_before.iter().flatten()).max().copied()
     }
 
     /// Records of the log that are missing from the results, if they are of the queried tables.

@@ -44,14 +44,14 @@ pub(crate) fn missing(
     range: TimeRange,
     unavailable: &[(PartitionId, Unavailable)],
     gaps: &[(PartitionId, LogGap)],
-    evicted_before: Option<Timestamp>,
+    lacks_before: Option<Timestamp>,
 ) -> Vec<Missing> {
     let away = unavailable.iter().map(|(p, why)| Missing::Partition { partition: p.0, why: why.name() });
     let gaps = gaps.iter().filter(|(_, gap)| gap.may_reach(&range)).map(|(partition, gap)| {
         let records = gap.end.0 - gap.first.0;
         Missing::Records { partition: partition.0, offset: gap.first.0, records, why: LOG_GAP }
     });
-    let evicted = evicted_before
+    let evicted = lacks_before
         .filter(|&before| range.start() < before)
         .map(|before| Missing::Before { before_us: before.0, why: "evicted" });
     away.chain(gaps).chain(evicted).collect()

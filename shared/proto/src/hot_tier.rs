@@ -135,8 +135,9 @@ pub struct PartitionScan {
     pub partial: Partial,
     /// It covers every record before this offset, and none from it on.
     pub next_offset: Offset,
-    /// Per table of the plan (by its index there): rows with event times before this have left memory.
-    pub evicted_before: Vec<Option<Timestamp>>,
+    /// Per table of the plan (by its index there): rows with event times before this, which the partial result should hold,
+    /// have left memory; `None`: it holds all of the range, by rows and by rollups.
+    pub lacks_before: Vec<Option<Timestamp>>,
     /// Records before that offset which may be of the plan's tables and are missing.
     pub gaps: Vec<LogGap>,
 }

@@ -41,7 +41,16 @@ pub(crate) fn number_of(value: f64) -> u32 {
 pub(crate) fn value_of(number: u32) -> f64 {
     // The nearer end to zero leads, so that the ratio is one of magnitudes.
     let (low, high) = ends_of(number);
-    let (near, far) = if number < ZERO { (high, low) } else { (low, high) };
+    if number < ZERO { middle(high, low) } else { middle(low, high) }
+}
+
+/// The number of the bin of the middle of two values of one sign, or of two zeros; of a bin's ends, its own.
+pub(crate) fn number_between(low: f64, high: f64) -> u32 {
+    number_of(if low < 0.0 { middle(high, low) } else { middle(low, high) })
+}
+
+/// The harmonic mean of two values, the one with the lesser magnitude first.
+fn middle(near: f64, far: f64) -> f64 {
     if near == far { near } else { near * (2.0 / (1.0 + near / far)) }
 }
 
@@ -91,6 +100,8 @@ mod tests {
             sketch.add(a);
             let of_sketch = sketch.quantile(0.5).unwrap();
             prop_assert!((answer - of_sketch).abs() <= bound().value * a.abs());
+            let (low, high, count) = sketch.bins().next().unwrap();
+            prop_assert_eq!((number_between(low, high), count), (number_of(a), 1));
         }
     }
 }

@@ -1,11 +1,13 @@
 //! How many distinct strings each group has: the strings themselves up to [`EXACT_MAX`], then a HyperLogLog.
 //!
-//! A group's state depends on the set of its strings alone, however they were split and in which order they came: up to
-//! [`EXACT_MAX`] of them are kept, and a sketch is a function of the set that it took. So is the answer.
+//! 1. A group's state depends on the set of its strings alone, however they were split and in which order they came: up to
+//!    [`EXACT_MAX`] of them are kept, and a sketch is a function of the set that it took. So is the answer.
+//! 2. Rollups keep hashes of strings, up to the same number. A group that has some of them has hashes instead of strings. Two
+//!    of 1,000 strings have one hash of 64 bits with a probability of 3·10⁻¹⁴.
 
 use std::collections::BTreeMap;
 
-use engine::DictionaryView;
+use engine::{DictionaryView, DistinctCell};
 use sketch::{Bound, Hll, hash_str};
 
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
 
 /// Distinct strings of a group that are counted exactly, at most: the contract's number.
 pub(crate) const EXACT_MAX: usize = 1_000;
+const _: () = assert!(EXACT_MAX == engine::DISTINCT_EXACT_MAX); // so that every plan has one answer
 /// Pairs that wait to be put in order, at least.
 const PENDING_MIN: usize = 1 << 14;
 
@@ -27,6 +30,10 @@ pub(crate) struct Distinct {
     /// a sketch.
     pairs: Vec<u64>,
     settled: usize,
+    /// Group and hash of a string; after settling ascending, each once, and no group has both pairs and hashes, more than
+    /// [`EXACT_MAX`] of them, or a sketch.
+    hashes: Vec<(u32, u64)>,
+    settled_hashes: usize,
     sketches: BTreeMap<u32, Hll>,
 }
 
@@ -70,15 +77,46 @@ impl Distinct {
         let numbers = self.values.absorb(from.numbers(), used, string);
         let moved = |key: u64| pair(map[(key >> 32) as usize], numbers[key as u32 as usize]);
         self.pairs.extend(other.pairs.iter().map(|&key| moved(key)));
+        self.hashes.extend(other.hashes.iter().map(|&(group, hash)| (map[group as usize], hash)));
         for (&group, sketch) in &other.sketches {
-            let into = self.sketches.entry(map[group as usize]).or_insert_with(|| {
-                // Strings that the group has here already belong into its first sketch.
-                self.settled = 0;
-                Hll::default()
-            });
-            into.merge(sketch);
+            self.merge_sketch(map[group as usize], sketch);
         }
-        if self.pairs.len() - self.settled >= self.settled.max(PENDING_MIN) {
+        self.settle_when_long();
+    }
+
+    /// Adds strings, each given by its group and its number among so many strings.
+    pub(crate) fn add_strings<'a>(
+        &mut self,
+        pairs: impl Iterator<Item = (u32, u32)> + Clone,
+        numbers: usize,
+        string: impl Fn(u32) -> &'a str,
+    ) {
+        let numbers = self.values.absorb(numbers, pairs.clone().map(|(_, number)| number), string);
+        self.pairs.extend(pairs.map(|(group, number)| pair(group, numbers[number as usize])));
+        self.settle_when_long();
+    }
+
+    /// Adds what a rollup has of a group.
+    pub(crate) fn add_cell(&mut self, group: u32, cell: &DistinctCell) {
+        match cell {
+            DistinctCell::Hashes(hashes) => self.hashes.extend(hashes.iter().map(|&hash| (group, hash))),
+            DistinctCell::Sketch(sketch) => self.merge_sketch(group, sketch),
+        }
+        self.settle_when_long();
+    }
+
+    fn merge_sketch(&mut self, group: u32, sketch: &Hll) {
+        let into = self.sketches.entry(group).or_insert_with(|| {
+            // What the group has here already belongs into its first sketch.
+            (self.settled, self.settled_hashes) = (0, 0);
+            Hll::default()
+        });
+        into.merge(sketch);
+    }
+
+    fn settle_when_long(&mut self) {
+        let pending = self.pairs.len() - self.settled + self.hashes.len() - self.settled_hashes;
+        if pending >= (self.settled + self.settled_hashes).max(PENDING_MIN) {
             self.settle();
         }
     }
@@ -90,6 +128,9 @@ impl Distinct {
         for run in self.pairs.chunk_by(|a, b| a >> 32 == b >> 32) {
             counts[(run[0] >> 32) as usize] = run.len() as u64;
         }
+        for run in self.hashes.chunk_by(|a, b| a.0 == b.0) {
+            counts[run[0].0 as usize] = run.len() as u64;
+        }
         for (&group, sketch) in &self.sketches {
             // Whoever has a sketch had more strings than are counted exactly.
             counts[group as usize] = sketch.estimate().max(EXACT_MAX as u64 + 1);
@@ -100,14 +141,15 @@ impl Distinct {
     /// Memory that it takes.
     pub(crate) fn bytes(&self) -> usize {
         let sketches: usize = self.sketches.values().map(Hll::bytes).sum();
-        self.values.bytes() + size_of_val(&*self.pairs) + sketches
+        self.values.bytes() + size_of_val(&*self.pairs) + size_of_val(&*self.hashes) + sketches
     }
 
-    /// Puts pairs in order, and strings of groups that have too many into sketches.
+    /// Puts pairs and hashes in order, and those of groups that have too many into sketches.
     fn settle(&mut self) {
-        if self.settled == self.pairs.len() {
+        if self.settled == self.pairs.len() && self.settled_hashes == self.hashes.len() {
             return;
         }
+        self.settle_hashes();
         self.pairs[self.settled..].sort_unstable();
         // A stable sort takes what is in order already as it is.
         self.pairs.sort();
@@ -131,6 +173,41 @@ impl Distinct {
         }
         self.pairs.truncate(kept);
         self.settled = kept;
+    }
+
+    /// The same of hashes, to which the strings of their groups are added.
+    fn settle_hashes(&mut self) {
+        if self.hashes.is_empty() {
+            return;
+        }
+        let by_hash = |hashes: &[(u32, u64)], group: u32| hashes.binary_search_by_key(&group, |&(of, _)| of).is_ok();
+        self.hashes.sort_unstable();
+        let (values, mut more) = (self.values.values(), Vec::new());
+        self.pairs.retain(|&key| {
+            let (group, number) = ((key >> 32) as u32, key as u32);
+            let moves = by_hash(&self.hashes, group);
+            if moves {
+                more.push((group, hash_str(values.get(number).expect("numbers from 1 have strings"))));
+            }
+            !moves
+        });
+        // Which of them were in order is not known any more.
+        self.settled = 0;
+        self.hashes.extend(more);
+        self.hashes.sort_unstable();
+        self.hashes.dedup();
+        let mut kept = Vec::with_capacity(self.hashes.len());
+        for run in self.hashes.chunk_by(|a, b| a.0 == b.0) {
+            let group = run[0].0;
+            if run.len() > EXACT_MAX || self.sketches.contains_key(&group) {
+                let sketch = self.sketches.entry(group).or_default();
+                run.iter().for_each(|&(_, hash)| sketch.insert(hash));
+            } else {
+                kept.extend_from_slice(run);
+            }
+        }
+        self.settled_hashes = kept.len();
+        self.hashes = kept;
     }
 }
 

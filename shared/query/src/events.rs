@@ -12,6 +12,7 @@ use types::{ApiError, ColumnKind, Offset, PartitionId, TimeRange, Timestamp};
 
 use crate::{
     cancel::Cancel,
+    cover::Cover,
     plan::Plan,
     segment_filter::{SegmentFilter, segment_filters},
     source::{PlannedSource, Source},
@@ -71,7 +72,7 @@ pub fn select_events(
     limit: usize,
     cancel: &Cancel<'_>,
 ) -> Result<FoundEvents, ApiError> {
-    let source = PlannedSource::new(plan, source);
+    let source = PlannedSource::new(plan, source, Cover::of_rows(plan));
     let mut first = First { after, limit, found: Vec::new(), last_time: Timestamp::MAX };
     let start = after.map_or(plan.range.start(), |after| after.time.max(plan.range.start()));
     if let Some(range) = TimeRange::new(start, plan.range.end()) {

@@ -1,7 +1,7 @@
 //! What a scan would look at and about what that costs, without looking at any row that the scan would not look at.
 //!
-//! The decisions are those of the scan itself, segment by segment: [`crate::tasks`] passes over what the range spares,
-//! [`crate::run`] over what a filter spares.
+//! The decisions are those of the scan itself, segment by segment: [`crate::tasks`] takes rollups where they answer and
+//! passes over what the range spares, [`crate::run`] over what a filter spares.
 //!
 //! The times are estimates that no clock has checked. Their costs per row are rounded from hand-written loops over 20
 //! million rows of such columns on one core of a machine of two, with AVX-512: a sum by a key of one byte takes 0.9 ns a
@@ -11,16 +11,17 @@
 //! passed), and planning, merging and waiting are left out. So the times say which of two questions is dearer, not what a
 //! clock will show.
 
-use engine::{CHUNK_ROWS, Codes, ColumnIndex, SegmentView};
-use types::{PartitionId, Timestamp};
+use engine::{CHUNK_ROWS, Codes, ColumnIndex, RollupPart, SegmentView};
+use types::{PartitionId, Rollup, TimeRange, Timestamp};
 
 use crate::{
     cells::{Cell, QuantileMethod},
+    cover::Taken,
     distinct::EXACT_MAX,
     plan::{Output, Plan},
     segment_filter::{Passing, passing},
     source::{PlannedSource, Source},
-    task::has_rows_in,
+    task::{has_rows_in, planned},
 };
 
 /// Segments listed one by one for each source.
@@ -35,6 +36,9 @@ const CELL_NS: f64 = 0.4;
 const KEYED_CELL_NS: f64 = 0.3;
 /// Likewise of a cell that keeps more than a number: values by bins, codes by counts.
 const WIDE_CELL_NS: f64 = 1.2;
+/// Nanoseconds to merge a group of a rollup, and one of its cells.
+const MERGED_NS: f64 = 20.0;
+const MERGED_CELL_NS: f64 = 5.0;
 
 /// What a scan does with a table of the plan in one partition.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +49,12 @@ pub struct SourceExplanation {
     pub partition: PartitionId,
     /// Rows before this may have left memory; `None` where none has.
     pub evicted_before: Option<Timestamp>,
+    /// The time before which rows that are needed may have left; `None`: rows and rollups together have all of them.
+    pub lacks_before: Option<Timestamp>,
+    /// Rollups that answer for some buckets, the coarsest first.
+    pub rollups: Vec<RollupExplanation>,
+    /// The times that are left to rows, ascending.
+    pub rows: Vec<TimeRange>,
     /// Segments that are looked at.
     pub kept: SegmentCount,
     /// Segments that need not be looked at, by reason, most rows first.
@@ -53,6 +63,21 @@ pub struct SourceExplanation {
     pub segments: Vec<SegmentExplanation>,
     /// What looking at the kept ones costs.
     pub cost: ScanCost,
+}
+
+/// What a rollup answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RollupExplanation {
+    /// As it was declared.
+    pub rollup: Rollup,
+    /// The times of the buckets that it takes.
+    pub times: TimeRange,
+    /// Groups of these buckets that are merged, each in each part in which it stands.
+    pub groups: u64,
+    /// Rows that no part has yet and are looked at.
+    pub rows: u64,
+    /// Rows that came when the rows of their bucket had left, in all buckets ever: each has revised a closed bucket.
+    pub revised: u64,
 }
 
 /// Some segments.
@@ -86,6 +111,8 @@ pub enum Skip {
     TimeRange,
     /// None of its rows can pass the filter on this column.
     Filter(String),
+    /// A rollup answers for those of its rows that lie in the range.
+    Rollup,
 }
 
 /// An estimate.
@@ -147,25 +174,39 @@ fn method(plan: &Plan, output: &Output) -> OutputMethod {
     OutputMethod { name: output.name.clone(), method, exact_max }
 }
 
-/// Explains the scan of one source.
+/// Explains the scan of all sources of one partition.
 #[must_use]
-pub fn explain(plan: &Plan, source: Source) -> SourceExplanation {
-    let source = PlannedSource::new(plan, source);
+pub fn explain(plan: &Plan, mut sources: Vec<Source>) -> Vec<SourceExplanation> {
+    sources.sort_by_key(|source| (source.partition, source.table));
+    planned(plan, sources).iter().map(|(source, _)| explain_source(plan, source)).collect()
+}
+
+fn explain_source(plan: &Plan, source: &PlannedSource) -> SourceExplanation {
+    let (cover, evicted_before) = (source.cover(), source.snapshot().evicted_before());
     let mut explanation = SourceExplanation {
         table: source.table(),
         partition: source.partition(),
-        evicted_before: source.snapshot().evicted_before(),
+        evicted_before,
+        lacks_before: cover.lacks_before(plan, evicted_before),
+        rollups: cover.rollups.iter().map(|taken| explain_rollup(source, taken)).collect(),
+        rows: cover.rows.clone(),
         kept: SegmentCount::default(),
         skipped: Vec::new(),
         segments: Vec::new(),
         cost: ScanCost::default(),
     };
+    for rollup in &explanation.rollups {
+        let nanoseconds = MERGED_NS + MERGED_CELL_NS * plan.cells.len() as f64;
+        let cost = ScanCost { nanoseconds: rollup.groups as f64 * nanoseconds, ..ScanCost::default() };
+        explanation.cost.add(cost);
+        explanation.cost.rows += rollup.rows;
+    }
     for segment in source.segments() {
-        let skipped = skip(plan, &source, segment);
+        let skipped = skip(plan, source, segment);
         match &skipped {
             None => {
                 explanation.kept.add(segment);
-                explanation.cost.add(cost(plan, &source, segment));
+                explanation.cost.add(cost(plan, source, segment));
             }
             Some(skip) => explanation.skipped_for(skip).add(segment),
         }
@@ -195,12 +236,28 @@ impl SourceExplanation {
 }
 
 fn skip(plan: &Plan, source: &PlannedSource, segment: &SegmentView) -> Option<Skip> {
-    if !has_rows_in(segment, plan.range) {
-        return Some(Skip::TimeRange);
+    if !source.cover().rows.iter().any(|rows| has_rows_in(segment, *rows)) {
+        return Some(if has_rows_in(segment, plan.range) { Skip::Rollup } else { Skip::TimeRange });
     }
     let spares = |at: &usize| matches!(passing(plan, source, segment, *at), Passing::None);
     let filter = (0..plan.filters.len()).find(spares)?;
     Some(Skip::Filter(plan.filters[filter].column.clone()))
+}
+
+fn explain_rollup(source: &PlannedSource, taken: &Taken) -> RollupExplanation {
+    let rollup = &source.snapshot().rollups()[taken.rollup];
+    let merged = |part: &RollupPart| part.groups_in(&taken.buckets).len() as u64;
+    let mut groups = rollup.history(taken.buckets.clone()).map(|part| merged(part)).sum();
+    let mut rows = 0;
+    for segment in source.segments() {
+        let zone = segment.zone();
+        if taken.times.meets_closed(zone.min, zone.max) {
+            let (parts, known) = rollup.of_segment(segment);
+            groups += parts.iter().map(|part| merged(part)).sum::<u64>();
+            rows += (segment.rows() - known) as u64;
+        }
+    }
+    RollupExplanation { rollup: rollup.rollup().clone(), times: taken.times, groups, rows, revised: rollup.revised() }
 }
 
 fn cost(plan: &Plan, source: &PlannedSource, segment: &SegmentView) -> ScanCost {
@@ -228,19 +285,21 @@ fn cost(plan: &Plan, source: &PlannedSource, segment: &SegmentView) -> ScanCost 
         };
     }
     let mut cost = ScanCost::default();
-    for chunk in 0..segment.chunks() {
-        let zone = segment.chunk_zone(chunk);
-        if !plan.range.meets_closed(zone.min, zone.max) {
-            continue;
+    for range in source.cover().rows.iter().filter(|range| has_rows_in(segment, **range)) {
+        for chunk in 0..segment.chunks() {
+            let zone = segment.chunk_zone(chunk);
+            if !range.meets_closed(zone.min, zone.max) {
+                continue;
+            }
+            let rows = CHUNK_ROWS.min(segment.rows() - chunk * CHUNK_ROWS) as u64;
+            let cut = !range.covers_closed(zone.min, zone.max);
+            let (time_bytes, time_ns) = if cut { (size_of::<i64>() as u64, TIME_NS) } else { (0, 0.0) };
+            cost.add(ScanCost {
+                rows,
+                bytes: rows * (bytes + time_bytes),
+                nanoseconds: rows as f64 * (nanoseconds + time_ns),
+            });
         }
-        let rows = CHUNK_ROWS.min(segment.rows() - chunk * CHUNK_ROWS) as u64;
-        let cut = !plan.range.covers_closed(zone.min, zone.max);
-        let (time_bytes, time_ns) = if cut { (size_of::<i64>() as u64, TIME_NS) } else { (0, 0.0) };
-        cost.add(ScanCost {
-            rows,
-            bytes: rows * (bytes + time_bytes),
-            nanoseconds: rows as f64 * (nanoseconds + time_ns),
-        });
     }
     cost
 }

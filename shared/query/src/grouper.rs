@@ -107,7 +107,7 @@ impl Grouper {
         let lanes_log2 = lanes_log2(plan, task);
         let mut parts = Vec::new();
         let mut first_bucket = 0;
-        if let (Some(interval), Some((min, max))) = (plan.interval, times(plan, task)) {
+        if let (Some(interval), Some((min, max))) = (plan.interval, times(task)) {
             first_bucket = interval.bucket_of(min);
             parts.push((Part::Bucket, interval.bucket_of(max).abs_diff(first_bucket).saturating_add(1)));
         }
@@ -274,11 +274,11 @@ impl Grouper {
 }
 
 /// The least and the greatest event time that a selected row of the task may have; `None` for a task without segments.
-fn times(plan: &Plan, task: &Task) -> Option<(Timestamp, Timestamp)> {
+fn times(task: &Task) -> Option<(Timestamp, Timestamp)> {
     let zones = task.segments.iter().map(|&at| task.source.segments()[at].zone());
     let zone = zones.reduce(|a, b| Zone { min: a.min.min(b.min), max: a.max.max(b.max) })?;
-    let last = plan.range.end().saturating_add(-1);
-    Some((zone.min.max(plan.range.start()), zone.max.min(last)))
+    let last = task.range.end().saturating_add(-1);
+    Some((zone.min.max(task.range.start()), zone.max.min(last)))
 }
 
 /// Splits parts into stages whose keys fit 64 bits; a number of the stage before stands first in the next one.

@@ -116,6 +116,17 @@ impl Merger {
 
     /// Merges `other`, whose numbers in column `c` are `numbers[c][n]` here where there is such a list.
     pub(crate) fn absorb(&mut self, other: &Groups, numbers: &[Vec<u32>]) -> Result<(), ApiError> {
+        self.absorb_keys(other, numbers)?;
+        let groups = self.groups.len();
+        for (into, from) in self.groups.states.iter_mut().zip(&other.states) {
+            into.grow(groups);
+            into.absorb(from, &self.map);
+        }
+        Ok(())
+    }
+
+    /// The same without states, which are the caller's. Returns which groups here those of `other` are.
+    pub(crate) fn absorb_keys(&mut self, other: &Groups, numbers: &[Vec<u32>]) -> Result<&[u32], ApiError> {
         self.index.find_or_insert(&mut self.groups, other, numbers, &mut self.map);
         let groups = self.groups.buckets.len();
         if groups > self.groups_max {
@@ -125,11 +136,7 @@ impl Merger {
         for (&rows, &at) in other.rows.iter().zip(&self.map) {
             self.groups.rows[at as usize] += rows;
         }
-        for (into, from) in self.groups.states.iter_mut().zip(&other.states) {
-            into.grow(groups);
-            into.absorb(from, &self.map);
-        }
-        Ok(())
+        Ok(&self.map)
     }
 
     /// Which groups here those that were merged last are.

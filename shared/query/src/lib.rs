@@ -19,11 +19,13 @@ mod cancel;
 mod cells;
 mod code_filter;
 mod codes;
+mod cover;
 mod digests;
 mod distinct;
 mod events;
 mod explain;
 mod finish;
+mod fold;
 mod grouper;
 mod groups;
 mod json;
@@ -59,7 +61,8 @@ pub use ast::{
 pub use cancel::Cancel;
 pub use events::{EventPlace, FoundEvents, RawEvent, first_events, select_events};
 pub use explain::{
-    OutputMethod, ScanCost, SegmentCount, SegmentExplanation, Skip, SourceExplanation, explain, methods,
+    OutputMethod, RollupExplanation, ScanCost, SegmentCount, SegmentExplanation, Skip, SourceExplanation, explain,
+    methods,
 };
 pub use finish::Finishing;
 pub use merging::{PartitionMerge, merge};

@@ -1,8 +1,8 @@
 //! Merging the results of a partition's tasks, one by one in canonical order.
 //!
 //! Results that have the same dictionaries merge by code, in arrays where keys are few. Where dictionaries change, what was
-//! merged so far becomes strings. A scan can hand over each result as soon as those before it are in, so that it never holds
-//! more of them than it has threads.
+//! merged so far becomes strings, as it does before a result that comes with strings. A scan can hand over each result as soon
+//! as those before it are in, so that it never holds more of them than it has threads.
 
 use std::sync::Arc;
 
@@ -13,10 +13,11 @@ use crate::{
     groups::{Groups, Merger},
     laid_out::LaidOut,
     leading::Leading,
-    partial::{Partial, ScanStats, StringMerger, TaskGroups, TaskPartial},
+    partial::{Found, Partial, ScanStats, StringMerger, TaskGroups, TaskPartial},
     plan::{GroupColumn, Plan},
     state::{Level, State},
     top::Cut,
+    values::Values,
 };
 
 /// The merge of one partition under way.
@@ -137,22 +138,46 @@ impl PartitionMerge {
         self.last = Some(place);
         self.rows = task.partition_rows;
         self.stats.add(task.stats);
-        let meaning = task.meaning();
-        if let Some(alike) = &mut self.alike
-            && table == Some(place.0)
-            && alike.meaning == meaning
-        {
-            alike.merged.absorb(plan, &alike.numbers, &task.groups)?;
-        } else {
-            self.flush(plan, false)?;
-            // Dictionaries were looked at after the snapshot was taken, so no later result has further codes.
-            let numbers: Vec<usize> = (0..plan.groups.len()).map(|column| task.numbers(plan, column)).collect();
-            let none = Arc::new(TaskGroups::Listed(Groups::new(plan, Level::Codes)));
-            let (groups, first) = (task.groups, TaskPartial { groups: none, ..task });
-            let merged = Merged::new(plan, &numbers, Arc::unwrap_or_clone(groups))?;
-            self.alike = Some(Alike { first, meaning, numbers, merged });
+        let none = Found::Codes(Arc::new(TaskGroups::Listed(Groups::new(plan, Level::Codes))));
+        let (found, task) = (task.found, TaskPartial { found: none, ..task });
+        match found {
+            Found::Strings(groups, values) => self.absorb_strings(plan, &groups, &values)?,
+            Found::Codes(groups) => self.absorb_codes(plan, groups, task, table)?,
         }
         plan.allow_bytes(self.bytes())
+    }
+
+    /// Merges groups that come with strings.
+    fn absorb_strings(&mut self, plan: &Plan, groups: &Groups, values: &[Values]) -> Result<(), ApiError> {
+        self.flush(plan, false)?;
+        let numbers: Vec<usize> = values.iter().map(Values::numbers).collect();
+        let strings = self.strings.get_or_insert_with(|| StringMerger::new(plan));
+        strings.absorb(groups, &numbers, |column, number| {
+            values[column].get(number).expect("a result has the strings of its keys")
+        })
+    }
+
+    /// Merges groups of `task`, whose numbers are codes; `table`: that of the result before.
+    fn absorb_codes(
+        &mut self,
+        plan: &Plan,
+        groups: Arc<TaskGroups>,
+        task: TaskPartial,
+        table: Option<usize>,
+    ) -> Result<(), ApiError> {
+        let meaning = task.meaning();
+        if let Some(alike) = &mut self.alike
+            && table == Some(task.source.table())
+            && alike.meaning == meaning
+        {
+            return alike.merged.absorb(plan, &alike.numbers, &groups);
+        }
+        self.flush(plan, false)?;
+        // Dictionaries were looked at after the snapshot was taken, so no later result has further codes.
+        let numbers: Vec<usize> = (0..plan.groups.len()).map(|column| task.numbers(plan, column)).collect();
+        let merged = Merged::new(plan, &numbers, Arc::unwrap_or_clone(groups))?;
+        self.alike = Some(Alike { first: task, meaning, numbers, merged });
+        Ok(())
     }
 
     /// Memory that it takes, apart from the snapshot's.

@@ -21,10 +21,12 @@ pub struct ScanStats {
     pub rows_scanned: u64,
     /// Segments of which rows were looked at.
     pub segments_scanned: u64,
-    /// Segments that need not be looked at.
+    /// Segments that need not be looked at, be it that rollups answer for their rows.
     pub segments_skipped: u64,
     /// Segments whose part was known from an earlier query.
     pub segments_cached: u64,
+    /// Buckets of rollups that were taken instead of rows, in each partition and table.
+    pub rollup_buckets: u64,
 }
 
 impl ScanStats {
@@ -33,10 +35,37 @@ impl ScanStats {
         self.segments_scanned += other.segments_scanned;
         self.segments_skipped += other.segments_skipped;
         self.segments_cached += other.segments_cached;
+        self.rollup_buckets += other.rollup_buckets;
     }
 }
 
-/// The groups of a task's result.
+/// What a task found.
+#[derive(Debug, Clone)]
+pub(crate) enum Found {
+    /// Groups whose numbers are codes, shared with whoever keeps them for another query.
+    Codes(Arc<TaskGroups>),
+    /// Groups of a rollup, with their own strings per group column.
+    Strings(Groups, Vec<Values>),
+}
+
+impl Found {
+    /// Memory that it takes.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Codes(groups) => groups.bytes(),
+            Self::Strings(groups, values) => groups.bytes() + values.iter().map(Values::bytes).sum::<usize>(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Codes(groups) => groups.len(),
+            Self::Strings(groups, _) => groups.len(),
+        }
+    }
+}
+
+/// The groups of a task of rows.
 #[derive(Debug, Clone)]
 pub(crate) enum TaskGroups {
     Listed(Groups),
@@ -60,7 +89,8 @@ impl TaskGroups {
     }
 }
 
-/// The result of one task. It holds the memory of its snapshot until it is merged.
+/// The result of one task, with the codes of its dictionaries, or with strings of its own where it is of a rollup. It holds
+/// the memory of its snapshot until it is merged.
 pub struct TaskPartial {
     pub(crate) source: Arc<PlannedSource>,
     pub(crate) sequence: usize,
@@ -70,8 +100,7 @@ pub struct TaskPartial {
     pub(crate) cell_dictionaries: Vec<Option<usize>>,
     /// Rows of the whole partition in the plan's range.
     pub(crate) partition_rows: u64,
-    /// Shared with whoever keeps it for another query.
-    pub(crate) groups: Arc<TaskGroups>,
+    pub(crate) found: Found,
     pub(crate) stats: ScanStats,
 }
 
@@ -81,7 +110,7 @@ impl fmt::Debug for TaskPartial {
             .field("partition", &self.source.partition())
             .field("table", &self.source.table())
             .field("sequence", &self.sequence)
-            .field("groups", &self.groups.len())
+            .field("groups", &self.found.len())
             .field("stats", &self.stats)
             .finish_non_exhaustive()
     }
@@ -97,7 +126,7 @@ impl TaskPartial {
     /// Memory that it takes, apart from its snapshot's.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.groups.bytes()
+        self.found.bytes()
     }
 
     /// What the codes mean: two results of one table whose answers are equal can be merged by code.

@@ -4,11 +4,13 @@
 //!    leave of them: that number depends on the plan and on the offset alone. So does what an answer is made of, since the
 //!    end of a query goes by the rows of all partitions together: values become bins there, but bins never become values.
 //! 2. Both are functions of the multiset of values, so no order has to be kept.
+//! 3. Sketches of rollups have the same bins. Where one had to join some (its values lie more than 264 powers of two apart),
+//!    each counts in the bin of its middle, and the bound says how far off that can be.
 
 use std::ops::Range;
 
 use kernels::{CHUNK_ROWS, Rows, Slots};
-use sketch::{Bound, nearest_rank};
+use sketch::{Bound, QuantileSketch, nearest_rank};
 
 use crate::{bins, cells::QuantileMethod, pair_counts::PairCounts};
 
@@ -22,11 +24,13 @@ pub(crate) struct Quantiles {
     values: Vec<(u32, f64)>,
     sorted: bool,
     bins: PairCounts,
+    /// The relative error of the widest bins that were counted as others.
+    widest: f64,
 }
 
 impl Quantiles {
     pub(crate) fn new(method: QuantileMethod) -> Self {
-        Self { method, rows: 0, values: Vec::new(), sorted: false, bins: PairCounts::default() }
+        Self { method, rows: 0, values: Vec::new(), sorted: false, bins: PairCounts::default(), widest: 0.0 }
     }
 
     /// The bins, where what is asked is exact and only a selection from them can be.
@@ -49,7 +53,8 @@ impl Quantiles {
 
     /// Adds what each group `g` of `other` has to group `map[g]` here; a group that maps to `u32::MAX` has nothing.
     pub(crate) fn absorb(&mut self, other: &Self, map: &[u32]) {
-        self.rows += other.rows;
+        self.rows = self.rows.saturating_add(other.rows);
+        self.widest = self.widest.max(other.widest);
         self.sorted = false;
         let moved = other.values.iter().map(|&(group, value)| (map[group as usize], value));
         self.values.extend(moved.filter(|&(group, _)| group != u32::MAX));
@@ -79,7 +84,20 @@ impl Quantiles {
             });
             answers[group as usize] = bins::value_of(counted[at.expect("a rank is below the count")].0);
         });
-        (answers, Some(bins::bound()))
+        let bound = bins::bound();
+        let off = if self.widest > 0.0 { (1.0 + self.widest) * (1.0 + bound.value) - 1.0 } else { bound.value };
+        (answers, Some(Bound { value: off, ..bound }))
+    }
+
+    /// Adds what a rollup has of a group.
+    pub(crate) fn add_sketch(&mut self, group: u32, sketch: &QuantileSketch) {
+        let off = sketch.bound().value;
+        if off > bins::bound().value {
+            self.widest = self.widest.max(off);
+        }
+        for (low, high, count) in sketch.bins() {
+            self.bins.add(group, bins::number_between(low, high), count);
+        }
     }
 
     /// Memory that it takes.

@@ -14,7 +14,7 @@ use types::{TableKey, Timestamp};
 use crate::{
     cells::Cell,
     laid_out::LaidOut,
-    partial::{ScanStats, TaskGroups, TaskPartial},
+    partial::{Found, ScanStats, TaskGroups, TaskPartial},
     plan::Plan,
     task::Task,
 };
@@ -60,10 +60,11 @@ impl KeptTask {
 }
 
 impl TaskPartial {
-    /// The result, to be used again by a task of the same key.
+    /// The result, to be used again by a task of the same key; `None` for one of a rollup, which hangs on more than its key.
     #[must_use]
-    pub fn keep(&self) -> KeptTask {
-        KeptTask { groups: Arc::clone(&self.groups), segments_scanned: self.stats.segments_scanned }
+    pub fn keep(&self) -> Option<KeptTask> {
+        let Found::Codes(groups) = &self.found else { return None };
+        Some(KeptTask { groups: Arc::clone(groups), segments_scanned: self.stats.segments_scanned })
     }
 }
 
@@ -75,8 +76,8 @@ impl Task {
         let zones = segments.clone().map(|segment| segment.zone());
         let times =
             zones.map(|zone| (zone.min, zone.max)).reduce(|(min, max), zone| (min.min(zone.0), max.max(zone.1)));
-        let (start, last) = (plan.range.start(), Timestamp(plan.range.end().0 - 1));
-        let times = times.filter(|&(min, max)| !plan.range.covers_closed(min, max));
+        let (start, last) = (self.range.start(), Timestamp(self.range.end().0 - 1));
+        let times = times.filter(|&(min, max)| !self.range.covers_closed(min, max));
         let keeps = plan.cells.iter().map(|cell| match cell {
             Cell::Quantiles { method, .. } => self.partition_rows <= method.rows_max(),
             _ => false,
@@ -98,19 +99,22 @@ impl Task {
             TaskGroups::LaidOut(groups) => self.lay_out_anew(plan, groups).map(Arc::new),
             TaskGroups::Listed(_) => None,
         };
-        let skipped = self.segments.len() as u64 - kept.segments_scanned;
+        // The other edge of the range counts those that both have.
+        let counted = (self.segments.len() - self.again.len()) as u64;
+        let cached = kept.segments_scanned.min(counted);
         TaskPartial {
             source: self.source.clone(),
             sequence: self.sequence,
             dictionaries: self.dictionaries.clone(),
             cell_dictionaries: self.cell_dictionaries.clone(),
             partition_rows: self.partition_rows,
-            groups: groups.unwrap_or_else(|| Arc::clone(&kept.groups)),
+            found: Found::Codes(groups.unwrap_or_else(|| Arc::clone(&kept.groups))),
             stats: ScanStats {
                 rows_scanned: 0,
                 segments_scanned: 0,
-                segments_skipped: self.stats.segments_skipped + skipped,
-                segments_cached: kept.segments_scanned,
+                segments_skipped: self.stats.segments_skipped + counted - cached,
+                segments_cached: cached,
+                rollup_buckets: 0,
             },
         }
     }

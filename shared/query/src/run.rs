@@ -10,12 +10,13 @@ use crate::{
     accumulator::{CellColumn, Single, Slotted},
     cancel::Cancel,
     cells::Cell,
+    fold,
     grouper::{Grouper, KeyColumns},
     groups::Groups,
     keyed::Sizes,
     laid_out::LaidOut,
     narrow::Narrow,
-    partial::{ScanStats, TaskGroups, TaskPartial},
+    partial::{Found, ScanStats, TaskGroups, TaskPartial},
     plan::{GroupColumn, Plan},
     segment_filter::{SegmentFilter, segment_filters},
     source::PlannedSource,
@@ -34,6 +35,9 @@ const _: () = assert!(CHUNK_ROWS == kernels::CHUNK_ROWS); // a chunk of a segmen
 /// `CANCELLED`, `DEADLINE_EXCEEDED`; `RESOURCE_EXHAUSTED` where there are more groups than the plan allows.
 pub fn run(plan: &Plan, task: &Task, cancel: &Cancel<'_>) -> Result<TaskPartial, ApiError> {
     cancel.check()?;
+    if let Some(taken) = &task.taken {
+        return fold::run(plan, task, taken, cancel);
+    }
     let mut scan = Scan { plan, cancel, stats: task.stats, chunks: 0, list: Box::new([0; CHUNK_ROWS]) };
     let groups = if let Some(round) = &plan.round {
         let mut sink = Narrow::new(plan, round, task);
@@ -54,7 +58,7 @@ pub fn run(plan: &Plan, task: &Task, cancel: &Cancel<'_>) -> Result<TaskPartial,
         dictionaries: task.dictionaries.clone(),
         cell_dictionaries: task.cell_dictionaries.clone(),
         partition_rows: task.partition_rows,
-        groups: Arc::new(groups),
+        found: Found::Codes(Arc::new(groups)),
         stats: scan.stats,
     })
 }
@@ -121,11 +125,12 @@ impl Scan<'_> {
     fn segments(&mut self, task: &Task, sink: &mut impl Sink) -> Result<(), ApiError> {
         for &at in &task.segments {
             let segment = &task.source.segments()[at];
+            let counts = u64::from(!task.again.contains(&at));
             match segment_filters(self.plan, &task.source, segment) {
-                None => self.stats.segments_skipped += 1,
+                None => self.stats.segments_skipped += counts,
                 Some(filters) => {
-                    self.stats.segments_scanned += 1;
-                    self.segment(&task.source, segment, &filters, sink)?;
+                    self.stats.segments_scanned += counts;
+                    self.segment(task, segment, &filters, sink)?;
                 }
             }
         }
@@ -134,13 +139,13 @@ impl Scan<'_> {
 
     fn segment(
         &mut self,
-        source: &PlannedSource,
+        task: &Task,
         segment: &SegmentView,
         filters: &[SegmentFilter<'_>],
         sink: &mut impl Sink,
     ) -> Result<(), ApiError> {
-        let columns = SegmentColumns::new(self.plan, source, segment);
-        let range = self.plan.range;
+        let columns = SegmentColumns::new(self.plan, &task.source, segment);
+        let range = task.range;
         for chunk in 0..segment.chunks() {
             self.pause(sink)?;
             let zone = segment.chunk_zone(chunk);

@@ -7,6 +7,7 @@ use types::{ColumnKind, PartitionId};
 
 use crate::{
     code_filter::CodeFilter,
+    cover::Cover,
     plan::{ColumnFilter, GroupColumn, Plan, Test},
     predicate::DimensionTest,
 };
@@ -26,6 +27,7 @@ pub struct Source {
 #[derive(Debug)]
 pub(crate) struct PlannedSource {
     source: Source,
+    cover: Cover,
     table_name: String,
     filters: Vec<PlannedFilter>,
     groups: Vec<Option<ColumnIndex>>,
@@ -44,7 +46,7 @@ struct PlannedFilter {
 }
 
 impl PlannedSource {
-    pub(crate) fn new(plan: &Plan, source: Source) -> Self {
+    pub(crate) fn new(plan: &Plan, source: Source, cover: Cover) -> Self {
         let snapshot = &source.snapshot;
         let dimension = |name: &str| snapshot.column(name, ColumnKind::Dimension);
         let groups = plan.groups.iter().map(|group| match group {
@@ -66,6 +68,7 @@ impl PlannedSource {
             snapshot.column(name, kind)
         });
         Self {
+            cover,
             filters: plan.filters.iter().map(|filter| PlannedFilter::new(filter, snapshot)).collect(),
             group_strings: groups.iter().map(strings).collect(),
             groups,
@@ -85,6 +88,11 @@ impl PlannedSource {
 
     pub(crate) fn snapshot(&self) -> &TableSnapshot {
         &self.source.snapshot
+    }
+
+    /// What answers the plan.
+    pub(crate) fn cover(&self) -> &Cover {
+        &self.cover
     }
 
     /// What the pseudo-column `table` shows.

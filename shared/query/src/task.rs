@@ -5,13 +5,16 @@
 //! 2. A task ends after the segment with which it has [`TASK_ROWS_MIN`] rows, or [`LONG_TASK_ROWS_MIN`] where its codes may be
 //!    many, and where a group column's codes change their meaning. So its length depends on rows and the widths of their codes
 //!    alone, which the log decides, never on threads.
+//! 3. Where rollups answer, only the edges of the range are cut so; what a rollup takes of a source is one task.
 
 use std::sync::Arc;
 
 use engine::{CHUNK_ROWS, Codes, SegmentView};
-use types::{PartitionId, TimeRange};
+use types::{PartitionId, TimeRange, Timestamp};
 
 use crate::{
+    cells::Cell,
+    cover::{Cover, Taken},
     partial::ScanStats,
     plan::Plan,
     source::{PlannedSource, Source},
@@ -30,15 +33,21 @@ pub struct Task {
     pub(crate) source: Arc<PlannedSource>,
     /// Its place among the tasks of its source.
     pub(crate) sequence: usize,
+    /// The times of the rows that it takes.
+    pub(crate) range: TimeRange,
+    /// The buckets of a rollup that it takes; then no segment is its own.
+    pub(crate) taken: Option<Taken>,
     /// By index in the source, ascending.
     pub(crate) segments: Vec<usize>,
+    /// Those among them that a task at the other edge of the range has, too, and counts.
+    pub(crate) again: Vec<usize>,
     /// Rows of these segments.
     pub(crate) rows: usize,
     /// Per group column: a segment with its dictionary; all segments of the task that have one have the same.
     pub(crate) dictionaries: Vec<Option<usize>>,
     /// The same per cell, where its codes have to mean the same throughout.
     pub(crate) cell_dictionaries: Vec<Option<usize>>,
-    /// Rows of all tasks of the partition that may lie in the plan's range, by whole segments.
+    /// Rows of the whole partition, as [`planned`] has them.
     pub(crate) partition_rows: u64,
     /// Whether all codes of all group columns are one byte.
     pub(crate) narrow: bool,
@@ -61,11 +70,27 @@ impl Task {
         self.rows
     }
 
-    fn new(plan: &Plan, source: &Arc<PlannedSource>, sequence: usize) -> Self {
+    /// The table's index in the plan.
+    #[must_use]
+    pub fn table(&self) -> usize {
+        self.source.table()
+    }
+
+    /// The time before which rows that its table's part of the partition has to answer with may have left memory; `None`:
+    /// rows and rollups together have all of them.
+    #[must_use]
+    pub fn lacks_before(&self, plan: &Plan) -> Option<Timestamp> {
+        self.source.cover().lacks_before(plan, self.source.snapshot().evicted_before())
+    }
+
+    fn new(plan: &Plan, source: &Arc<PlannedSource>, sequence: usize, range: TimeRange) -> Self {
         Self {
             source: Arc::clone(source),
             sequence,
+            range,
+            taken: None,
             segments: Vec::new(),
+            again: Vec::new(),
             rows: 0,
             dictionaries: vec![None; plan.groups.len()],
             cell_dictionaries: vec![None; plan.cells.len()],
@@ -134,25 +159,63 @@ fn widen(bits: &mut u32, codes: Option<Codes<'_>>) {
 pub fn tasks(plan: &Plan, mut sources: Vec<Source>) -> Vec<Task> {
     sources.sort_by_key(|source| (source.partition, source.table));
     let mut tasks = Vec::new();
-    for source in sources {
-        cut(plan, &Arc::new(PlannedSource::new(plan, source)), &mut tasks);
-    }
-    for of_partition in tasks.chunk_by_mut(|a, b| a.partition() == b.partition()) {
-        let rows = of_partition.iter().map(|task| task.rows as u64).sum();
-        of_partition.iter_mut().for_each(|task| task.partition_rows = rows);
+    for (source, partition_rows) in planned(plan, sources) {
+        cut(plan, &Arc::new(source), partition_rows, &mut tasks);
     }
     tasks
 }
 
-fn cut(plan: &Plan, source: &Arc<PlannedSource>, tasks: &mut Vec<Task>) {
-    let mut task = Task::new(plan, source, 0);
-    for (at, segment) in source.segments().iter().enumerate() {
-        if !has_rows_in(segment, plan.range) {
-            task.stats.segments_skipped += 1;
-            continue;
-        }
+/// The sources, which are in order, with what covers each, and with the rows of all of its partition's that may lie in the
+/// plan's range, by whole segments, where percentiles are asked; more than any number where a rollup holds some of them.
+pub(crate) fn planned(plan: &Plan, sources: Vec<Source>) -> Vec<(PlannedSource, u64)> {
+    let mut planned: Vec<(PlannedSource, u64)> = Vec::with_capacity(sources.len());
+    let mut sources = sources.into_iter().peekable();
+    while let Some(first) = sources.next() {
+        let partition = first.partition;
+        let mut of_partition = vec![first];
+        of_partition.extend(std::iter::from_fn(|| sources.next_if(|source| source.partition == partition)));
+        // Nothing but percentiles goes by it.
+        let counts = plan.cells.iter().any(|cell| matches!(cell, Cell::Quantiles { .. }));
+        let rows = if counts { of_partition.iter().map(|source| rows_in(source, plan.range)).sum() } else { 0 };
+        let covers: Vec<_> = of_partition.iter().map(|source| Cover::new(plan, &source.snapshot, rows)).collect();
+        let rows = if covers.iter().all(|cover| cover.rollups.is_empty()) { rows } else { u64::MAX };
+        let of_partition = of_partition.into_iter().zip(covers);
+        planned.extend(of_partition.map(|(source, cover)| (PlannedSource::new(plan, source, cover), rows)));
+    }
+    planned
+}
+
+fn rows_in(source: &Source, range: TimeRange) -> u64 {
+    let segments = source.snapshot.segments().iter().filter(|segment| has_rows_in(segment, range));
+    segments.map(|segment| segment.rows() as u64).sum()
+}
+
+fn cut(plan: &Plan, source: &Arc<PlannedSource>, partition_rows: u64, tasks: &mut Vec<Task>) {
+    let begin = tasks.len();
+    let cover = source.cover();
+    for &range in &cover.rows {
+        cut_rows(plan, source, range, tasks.len() - begin, tasks);
+    }
+    for taken in &cover.rollups {
+        let task = Task::new(plan, source, tasks.len() - begin, taken.times);
+        tasks.push(Task { taken: Some(taken.clone()), ..task });
+    }
+    let of_source = &mut tasks[begin..];
+    of_source.iter_mut().for_each(|task| task.partition_rows = partition_rows);
+    let mut skipped = vec![true; source.segments().len()];
+    for task in of_source.iter_mut() {
+        task.again = task.segments.iter().copied().filter(|&at| !skipped[at]).collect();
+        task.segments.iter().for_each(|&at| skipped[at] = false);
+    }
+    of_source[0].stats.segments_skipped = skipped.into_iter().filter(|skipped| *skipped).count() as u64;
+}
+
+/// Cuts the rows of a source in a range into tasks, at least one.
+fn cut_rows(plan: &Plan, source: &Arc<PlannedSource>, range: TimeRange, sequence: usize, tasks: &mut Vec<Task>) {
+    let mut task = Task::new(plan, source, sequence, range);
+    for (at, segment) in source.segments().iter().enumerate().filter(|(_, segment)| has_rows_in(segment, range)) {
         if task.is_full() || !task.agrees_with(plan, segment) {
-            let next = Task::new(plan, source, task.sequence + 1);
+            let next = Task::new(plan, source, task.sequence + 1, range);
             tasks.push(std::mem::replace(&mut task, next));
         }
         task.push(plan, at, segment);

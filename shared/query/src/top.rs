@@ -7,11 +7,12 @@
 //! 2. So the sum of a string's counts is too small by at most the floors of the partitions that did not name it, and a group
 //!    is exact where no other string can stand above any that is named: the answer proves itself, and mostly it can.
 //! 3. Where a string stands in one partition only (the table is partitioned by its column) no floor is needed.
+//! 4. A summary of a rollup has a floor of its own, which its strings may have stood more often, too: they get no credit.
 
 use std::cmp::Reverse;
 
 use engine::DictionaryView;
-use sketch::Bound;
+use sketch::{Bound, HeavyHitters};
 use types::ApiError;
 
 use crate::{
@@ -90,15 +91,38 @@ impl Top {
         for (group, &floor) in other.floors.iter().enumerate().filter(|(_, floor)| **floor > 0) {
             self.raise_floor(map[group], floor);
         }
-        if self.entries.len() - self.settled >= self.settled.max(PENDING_MIN) {
-            self.settle();
-        }
+        self.settle_when_long();
     }
 
-    /// Leaves the most frequent strings of each group; for a partition's counts, of which none was left out before.
+    /// Adds counts of strings, each given by its group and its number among so many strings.
+    pub(crate) fn add_counts<'a>(
+        &mut self,
+        counts: impl Iterator<Item = (u32, u32, u64)> + Clone,
+        numbers: usize,
+        string: impl Fn(u32) -> &'a str,
+    ) {
+        let numbers = self.values.absorb(numbers, counts.clone().map(|(_, number, _)| number), string);
+        let entry = |(group, number, count): (u32, u32, u64)| {
+            let key = pair(group, numbers[number as usize]);
+            Entry { key, count, credit: 0 }
+        };
+        self.entries.extend(counts.map(entry));
+        self.settle_when_long();
+    }
+
+    /// Adds what a rollup has of a group.
+    pub(crate) fn add_summary(&mut self, group: u32, summary: &HeavyHitters) {
+        let hitters = summary.top(usize::MAX);
+        let counts = (1..).zip(&hitters).map(|(number, hitter)| (group, number, hitter.count));
+        self.add_counts(counts, hitters.len() + 1, |number| hitters[number as usize - 1].item);
+        self.raise_floor(group, summary.undercount());
+    }
+
+    /// Leaves the most frequent strings of each group; for all counts of a partition.
     pub(crate) fn cut(&mut self, cut: Cut) {
         self.settle();
         let whole = std::mem::take(self);
+        self.floors.clone_from(&whole.floors);
         let values = whole.values.values();
         let string = |number| values.get(number).expect("numbers from 1 have strings");
         let mut chosen: Vec<(u32, u64)> = Vec::new();
@@ -107,12 +131,12 @@ impl Top {
             chosen.clear();
             chosen.extend(run.iter().map(|entry| (entry.key as u32, entry.count)));
             let floor = leave_most_frequent(&mut chosen, cut.kept, string);
-            self.raise_floor(group, cut.floor(floor));
-            let credit = self.floor(group);
-            self.entries.extend(chosen.iter().map(|&(number, count)| Entry {
-                key: pair(group, number),
-                count,
-                credit,
+            let floor = cut.floor(floor);
+            self.raise_floor(group, floor);
+            self.entries.extend(chosen.iter().map(|&(number, count)| {
+                let key = pair(group, number);
+                let known = run.binary_search_by_key(&key, |entry| entry.key).expect("it was chosen of the run");
+                Entry { key, count, credit: run[known].credit + floor }
             }));
         }
         let used = self.entries.iter().map(|entry| entry.key as u32);
@@ -180,6 +204,12 @@ impl Top {
                 self.floors.resize(group as usize + 1, 0);
             }
             self.floors[group as usize] += floor;
+        }
+    }
+
+    fn settle_when_long(&mut self) {
+        if self.entries.len() - self.settled >= self.settled.max(PENDING_MIN) {
+            self.settle();
         }
     }
 
@@ -305,6 +335,43 @@ mod tests {
                 prop_assert!(*count <= truth[value] && truth[value] - count <= off, "{} of {}", count, truth[value]);
                 prop_assert!(truth[value] + off >= want.last().unwrap().1);
             }
+        }
+    }
+
+    /// Goal: what summaries of rollups took off their counters stays within the bound, which is never left out, whatever was
+    /// cut from the partition besides; next to a partition that counted every string.
+    #[test]
+    fn summaries_keep_their_bound() {
+        let (mut all, mut truth) = (Top::default(), BTreeMap::<String, u64>::new());
+        for part in 0..3_u64 {
+            let mut of_partition = Top::default();
+            for bucket in 0..4_u64 {
+                let mut summary = HeavyHitters::default();
+                for item in 0..5_000_u64 {
+                    let value = format!("v{:04}", (item * 7 + bucket * 131) % 5_000);
+                    let count = 1 + 4_000 / (1 + item) + (item + part) % 3;
+                    summary.add(&value, count);
+                    *truth.entry(value).or_default() += count;
+                }
+                assert!(!summary.is_exact());
+                of_partition.add_summary(0, &summary);
+            }
+            of_partition.cut(Cut { kept: 1_000, disjoint: false });
+            all.absorb(&of_partition, &[0]);
+        }
+        let mut counted = Top::default();
+        counted.add_counts([(0, 1, 70_000)].into_iter(), 2, |_| "v0001");
+        *truth.get_mut("v0001").unwrap() += 70_000;
+        all.absorb(&counted, &[0]);
+        let rows = truth.values().sum::<u64>();
+        let (leaders, bound) = all.leaders(&[rows], 20, &[0], |_| Ok(())).unwrap();
+        let off = bound.expect("counters were lowered").value * rows as f64 + 1e-6;
+        let mut want: Vec<u64> = truth.values().copied().collect();
+        want.sort_unstable_by_key(|count| Reverse(*count));
+        assert_eq!(leaders[0][0].0, "v0001");
+        for (value, count) in &leaders[0] {
+            assert!(*count <= truth[value] && (truth[value] - count) as f64 <= off, "{count} of {}", truth[value]);
+            assert!(truth[value] as f64 + off >= want[19] as f64);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 use query::{Cancel, ScanCost, Skip, Source};
+use types::{Interval, Rollup, TableSettings};
 use world::{Random, Shape, World, tiny};
 
 proptest! {
@@ -15,8 +16,18 @@ proptest! {
     /// the scan looks at; what it lists adds up to what it counts.
     #[test]
     fn the_scan_does_what_explain_says(seed: u64, in_order: bool) {
-        let world = World::new(seed, Shape { rows: 900, limits: tiny(), span_us: 3_000, in_order, users: 30 });
+        let mut world = World::new(seed, Shape { rows: 900, limits: tiny(), span_us: 3_000, in_order, users: 30 });
         let mut random = Random(seed);
+        if random.chance(60) {
+            let interval = Interval::from_micros(random.pick(&[10, 100, 400])).unwrap();
+            let group_by = vec!["region".to_owned(), "user".to_owned()];
+            let (distinct, percentiles, top) = (Vec::new(), Vec::new(), Vec::new());
+            let rollups = vec![Rollup { interval, group_by, distinct, percentiles, top, keep_us: None }];
+            world.configure(&TableSettings { rollups, ..TableSettings::default() });
+            if random.chance(70) {
+                world.housekeep();
+            }
+        }
         let start = random.below(2_000) as i64;
         let end = start + 1 + random.below(1_500) as i64;
         let filters = random.pick(&[
@@ -38,7 +49,7 @@ proptest! {
             // A small world may have no event for a partition, which then knows nothing of the table.
             let Some(snapshot) = reader.snapshot(plan.tables()[0].key) else { continue };
             let source = || Source { table: 0, partition, snapshot: snapshot.clone() };
-            let explained = query::explain(&plan, source());
+            let explained = query::explain(&plan, vec![source()]).pop().unwrap();
             let tasks = query::tasks(&plan, vec![source()]);
             let results = tasks.iter().map(|task| query::run(&plan, task, &cancel)).collect::<Result<_, _>>().unwrap();
             let stats = query::merge(&plan, partition, results, &cancel).unwrap().stats();
@@ -46,15 +57,18 @@ proptest! {
             let skipped: u64 = explained.skipped.iter().map(|(_, count)| count.segments).sum();
             prop_assert_eq!(skipped, stats.segments_skipped);
             prop_assert_eq!(explained.cost.rows, stats.rows_scanned);
-            prop_assert_eq!(explained.cost == ScanCost::default(), stats.rows_scanned == 0);
+            let merged = explained.rollups.iter().any(|taken| taken.groups > 0);
+            prop_assert_eq!(explained.cost == ScanCost::default(), stats.rows_scanned == 0 && !merged);
+            prop_assert!(stats.rollup_buckets == 0 || !explained.rollups.is_empty());
             for (why, count) in &explained.skipped {
                 let listed = explained.segments.iter().filter(|segment| segment.skipped.as_ref() == Some(why));
                 prop_assert_eq!(listed.clone().count() as u64, count.segments);
                 prop_assert_eq!(listed.map(|segment| segment.rows).sum::<u64>(), count.rows);
-                if *why == Skip::TimeRange {
-                    continue;
+                match why {
+                    Skip::TimeRange => {}
+                    Skip::Filter(_) => prop_assert!(filters != "{}", "no filter spares a segment where there is none"),
+                    Skip::Rollup => prop_assert!(!explained.rollups.is_empty()),
                 }
-                prop_assert!(filters != "{}", "no filter spares a segment where there is none");
             }
         }
     }

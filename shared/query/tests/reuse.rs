@@ -47,7 +47,7 @@ impl Kept {
                     return Ok(task.reuse(plan, kept));
                 }
                 let result = query::run(plan, task, &cancel)?;
-                self.tasks.borrow_mut().insert(key, result.keep());
+                self.tasks.borrow_mut().insert(key, result.keep().expect("no table has a rollup"));
                 Ok(result)
             };
             world.tasks(plan).iter().map(result).collect()

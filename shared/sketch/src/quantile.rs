@@ -126,7 +126,7 @@ impl QuantileSketch {
     #[must_use]
     pub fn bin(&self, rank: u64) -> Option<Bin> {
         let mut below = 0;
-        for (low, high, count) in self.ascending() {
+        for (low, high, count) in self.bins() {
             if rank - below < count {
                 return Some(Bin { low: low.max(self.min), high: high.min(self.max), below, count });
             }
@@ -257,8 +257,8 @@ impl QuantileSketch {
         self.negative.join_pairs();
     }
 
-    /// Bins that hold values, with their ends, least first.
-    fn ascending(&self) -> impl Iterator<Item = (f64, f64, u64)> {
+    /// The bins that hold values, least first: the least and the greatest value that each may hold, and how many it holds.
+    pub fn bins(&self) -> impl Iterator<Item = (f64, f64, u64)> {
         let ends = |bin| (self.bins.low(bin), self.bins.high(bin));
         let negative = self.negative.descending().map(move |(bin, count)| {
             let (low, high) = ends(bin);
@@ -274,10 +274,10 @@ impl QuantileSketch {
 
     /// Whether the least and the greatest value lie in the outermost bins.
     fn ends_fit(&self) -> bool {
-        let Some((low, high, _)) = self.ascending().next() else {
+        let Some((low, high, _)) = self.bins().next() else {
             return self.min == f64::INFINITY && self.max == f64::NEG_INFINITY;
         };
-        let (last_low, last_high, _) = self.ascending().last().expect("there is a first one");
+        let (last_low, last_high, _) = self.bins().last().expect("there is a first one");
         (low..=high).contains(&self.min) && (last_low..=last_high).contains(&self.max) && self.min <= self.max
     }
 }

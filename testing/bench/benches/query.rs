@@ -102,7 +102,7 @@ fn answer(table: &Arc<Table>, reader: &Reader, json: &str, kept: Option<&Kept>) 
                 return Ok(task.reuse(plan, kept));
             }
             let result = query::run(plan, task, &cancel)?;
-            kept.borrow_mut().insert(key, result.keep());
+            kept.borrow_mut().insert(key, result.keep().expect("the table has no rollup"));
             Ok(result)
         };
         let results = tasks.iter().map(result).collect::<Result<_, _>>();

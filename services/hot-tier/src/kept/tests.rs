@@ -148,7 +148,7 @@ impl World {
         let left = AtomicBool::new(false);
         let cancel = Cancel::new(&left, &|| false);
         let scans = self.scan(&plan).await;
-        let covered = scans.iter().map(|scan| (scan.next_offset, scan.evicted_before.clone())).collect();
+        let covered = scans.iter().map(|scan| (scan.next_offset, scan.lacks_before.clone())).collect();
         let partials = |scans: Vec<PartitionScan>| scans.into_iter().map(|scan| scan.partial).collect();
         let mut finishing = Finishing::new(&plan, partials(scans), &cancel).unwrap();
         while let Some(round) = finishing.next_round(&plan, &cancel).unwrap() {

@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use codec::{BodyBuilder, EventRef, TokenKey};
+use codec::{BodyBuilder, ControlRecord, EventRef, TokenKey};
 use config::{HotTierConfig, QueryApiConfig, ServiceAddresses};
 use event_log::{Append, EmbeddedConfig, EmbeddedLog, EventLog, Record};
 use http_body_util::{BodyExt as _, Full};
@@ -103,6 +103,20 @@ impl World {
     /// Sends events as one block to a partition, and applies it.
     pub async fn ingest(&mut self, partition: u32, events: &[Event]) {
         let block = block(&self.catalog.current(), partition, events);
+        self.apply(partition, block).await;
+    }
+
+    /// Changes the table's settings, in all partitions.
+    pub async fn configure(&mut self, settings: TableSettings) {
+        let table = self.catalog.configure(settings);
+        for partition in 0..PARTITIONS {
+            let record = ControlRecord::TableConfigured(Arc::clone(&table));
+            let (header, body) = record.block(table.schema.version(), PartitionId(partition));
+            self.apply(partition, Append { header, body }).await;
+        }
+    }
+
+    async fn apply(&mut self, partition: u32, block: Append) {
         self.log.append(vec![block]).await.unwrap();
         let writer = &mut self.writers[partition as usize];
         let mut reader = self.log.reader(PartitionId(partition), writer.next_offset()).unwrap();
@@ -200,6 +214,12 @@ impl Default for OneTable {
 impl OneTable {
     pub fn current(&self) -> Arc<Table> {
         self.table.lock().unwrap().clone()
+    }
+
+    fn configure(&self, settings: TableSettings) -> Arc<Table> {
+        let mut held = self.table.lock().unwrap();
+        *held = Arc::new(Table { settings, ..Table::clone(&held) });
+        held.clone()
     }
 
     /// The table is deleted and created again.

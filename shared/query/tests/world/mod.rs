@@ -1,6 +1,7 @@
 //! Random tables in real partitions, and the plainest possible answers about them.
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub(crate) mod asking;
 pub(crate) mod model;
 
 use std::{
@@ -157,14 +158,28 @@ impl World {
 
     /// The tables keep only so much event time from now on, and what is older leaves.
     pub(crate) fn keep_only(&mut self, hot_window_us: Option<i64>) {
+        self.configure(&TableSettings { hot_window_us, ..TableSettings::default() });
+        self.housekeep();
+    }
+
+    /// Gives all tables these settings from now on.
+    pub(crate) fn configure(&mut self, settings: &TableSettings) {
         for writer in &mut self.writers {
             for table in &self.tables {
-                let settings = TableSettings { hot_window_us, ..TableSettings::default() };
-                let table = Table { settings, ..Table::clone(table) };
+                let table = Table { settings: settings.clone(), ..Table::clone(table) };
                 writer.configure(writer.next_offset(), Timestamp(0), &table).expect("in order");
             }
-            writer.housekeep();
         }
+    }
+
+    /// Lets what is over leave, and rollups take more rows.
+    pub(crate) fn housekeep(&mut self) {
+        self.writers.iter_mut().for_each(Writer::housekeep);
+    }
+
+    /// The time before which rows that an answer needs have left.
+    pub(crate) fn lacks_before(&self, plan: &Plan) -> Option<Timestamp> {
+        self.tasks(plan).iter().filter_map(|task| task.lacks_before(plan)).max()
     }
 
     /// Applies those of `rows` that are of `table`.
