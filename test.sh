@@ -17,9 +17,9 @@ case ${1:-} in
 usage: ./test.sh [--full]
 
 Runs format and lint checks, the layer check, unit, property and documentation tests, the loom models, simulated faults
-of 500 seeds, then a real server against real data, kill -9, the black-box queries and, where ../shared/acceptance is, random
-questions against an oracle of their own. At most 25 minutes on two cores. What is missing (a compiler, cargo, curl, jq, zstd)
-is installed where apt-get is.
+of 500 seeds, then a real server against real data, kill -9 with checkpoints intact and damaged, the black-box queries and,
+where ../shared/acceptance is, random questions against an oracle of their own. At most 25 minutes on two cores. What is
+missing (a compiler, cargo, curl, jq, zstd) is installed where apt-get is.
 
   --full   also the long ones: more seeds, more crashes, more events, licences and sources of all dependencies (cargo-deny)
 
@@ -156,6 +156,10 @@ real=(scripts/test_real_data.sh)
 if [ -d ../shared/data ]; then real+=(--data ../shared/data); fi
 step "real data" on_a_server "${real[@]}"
 step "crashes with a planted fault" scripts/test_crash.sh --rounds 5 --plant short-window
+# The log keeps as little as it may, so that nothing but the older checkpoint can stand in for a damaged one.
+step "crashes with damaged checkpoints" scripts/test_crash.sh --rounds 20 --damage-checkpoints \
+  --set TRUENOW_HOT_TIER_CHECKPOINT_INTERVAL_MS=300 --set TRUENOW_EVENT_LOG_RETENTION_BYTES_MIN=0 \
+  --set TRUENOW_EVENT_LOG_SEGMENT_BYTES=1048576
 if $full; then
   step "a hundred million ids" cargo test --locked -p id-store --test millions -- --ignored
   step "crashes" scripts/test_crash.sh --rounds 200

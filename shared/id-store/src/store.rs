@@ -146,8 +146,12 @@ impl IdStore {
         there.filter(|(run, _)| !kept.contains(run)).try_for_each(|(_, name)| files.remove(name))?;
         for run in kept {
             let opened = RunOnDisk::open(files.as_ref(), run);
-            let opened =
-                opened.inspect_err(|fault| tracing::error!(run = run.0, %fault, "a run of ids cannot be read"));
+            match opened.as_ref().err() {
+                Some(fault) if all_named => tracing::error!(run = run.0, %fault, "a run of ids cannot be read"),
+                // Mostly one that the last life had begun to write.
+                Some(fault) => tracing::warn!(run = run.0, %fault, "a run of ids that may be needed cannot be read"),
+                None => {}
+            }
             let entered = registry.enter(run, opened.as_ref().map_or(0, RunOnDisk::ids));
             if opened.is_ok() {
                 entered.set_synced();

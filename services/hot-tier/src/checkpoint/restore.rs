@@ -161,8 +161,15 @@ pub fn open(
                 let stays = |old: &Generation| store.generations().iter().any(|stays| stays.number == old.number);
                 generations.iter().filter(|old| !stays(old)).for_each(|old| keeper.release(old.number));
                 let (writer, reader) = restored.into_partition(ids);
-                let (next_offset, seconds) = (newest.next_offset.0, started.elapsed().as_secs_f64());
-                tracing::info!(partition = partition.0, next_offset, seconds, "restored from a checkpoint");
+                let (generation, next_offset) = (newest.number, newest.next_offset.0);
+                let seconds = started.elapsed().as_secs_f64();
+                tracing::info!(
+                    partition = partition.0,
+                    generation,
+                    next_offset,
+                    seconds,
+                    "restored from a checkpoint"
+                );
                 return Ok(Opened { writer, reader, store, keeper });
             }
             Err(error) => {

@@ -184,7 +184,7 @@ impl Run {
             server.kill()?;
             self.scene.died();
             if self.damages {
-                self.checkpoints.damage_newest(&mut self.random)?;
+                self.checkpoints.damage_newest(&mut self.random, &site.log())?;
             }
             server = site.start()?;
             if !self.random.chance(KILLED_EARLY) {
@@ -194,6 +194,7 @@ impl Run {
             tokio::time::sleep(Duration::from_millis(self.random.within(5..300))).await;
         }
         self.restarts.push(server.healthy(&self.http).await?);
+        self.checkpoints.check_used(&site.log())?;
         Ok(server)
     }
 
@@ -261,7 +262,7 @@ impl Run {
         ));
         if self.damages {
             let Checkpoints { count, .. } = self.checkpoints;
-            say(&format!("damage    to {count} checkpoints, each the newest of its partition"));
+            say(&format!("damage    to {count} checkpoints, each the newest of its partition; the one before was used"));
             if count == 0 {
                 return Err("there was no checkpoint to damage".into());
             }
