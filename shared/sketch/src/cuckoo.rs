@@ -24,6 +24,8 @@ const BUCKET_BYTES: usize = 9;
 const BUCKET_PLACES: usize = 4;
 const FINGERPRINT_BITS: u32 = 18;
 const FINGERPRINT_MAX: u32 = (1 << FINGERPRINT_BITS) - 1;
+/// Items between asking for the memory of one and inserting it.
+const AHEAD: usize = 32;
 /// Moves before an insert gives up. At 75 % it is practically never near.
 const KICKS_MAX: usize = 500;
 /// Each 16-bit lane's lowest bit, and each one's highest.
@@ -153,6 +155,34 @@ impl CuckooFilter {
         }
         self.len += 1;
         Ok(())
+    }
+
+    /// Inserts items, in order, until one is refused as the filter is full; how many were inserted. Memory is asked for before
+    /// it is looked at, so that items in any order do not wait for it one by one.
+    #[must_use]
+    pub fn insert_all(&mut self, items: &[u64]) -> usize {
+        items.iter().take(AHEAD).for_each(|item| self.prefetch(*item));
+        for (at, item) in items.iter().enumerate() {
+            if let Some(next) = items.get(at + AHEAD) {
+                self.prefetch(*next);
+            }
+            if let Some(next) = items.get(at + AHEAD / 2) {
+                self.prefetch_other(*next);
+            }
+            if self.insert(*item).is_err() {
+                return at;
+            }
+        }
+        items.len()
+    }
+
+    /// Starts to load an item's second bucket if its first one is full.
+    #[inline]
+    fn prefetch_other(&self, item: u64) {
+        let place = self.place(item);
+        if self.is_full(place.bucket) {
+            prefetch(&self.bytes, self.other(place).bucket as usize * BUCKET_BYTES);
+        }
     }
 
     /// Moves fingerprints until one finds an empty place, then takes `place` for the one that waits.
@@ -291,6 +321,19 @@ mod tests {
                 prop_assert!(inserted.iter().all(|item| filter.contains(*item)));
             }
             prop_assert_eq!(filter.len(), inserted.len());
+        }
+
+        /// Goal: items that come together lie as if they had come one by one, and as many.
+        #[test]
+        fn together_or_one_by_one(
+            items in prop::collection::vec(prop_oneof![any::<u64>(), (0_u64..40).prop_map(|n| n << 58)], 0..400),
+            capacity in 1_usize..300,
+        ) {
+            let (mut together, mut single) = (CuckooFilter::with_capacity(capacity), CuckooFilter::with_capacity(capacity));
+            let inserted = together.insert_all(&items);
+            prop_assert_eq!(inserted, items.iter().take_while(|item| single.insert(**item).is_ok()).count());
+            prop_assert_eq!(together.len(), inserted);
+            prop_assert_eq!(together.bytes, single.bytes);
         }
 
         /// Goal: the other place of the other place is the place, whatever the number of buckets.

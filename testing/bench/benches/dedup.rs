@@ -3,7 +3,7 @@
 //! `cargo bench -p bench --bench dedup -- 20` measures over 20 million ids within a window of 10 minutes, after as many to
 //! fill it (2 million where nothing is said). Each line is what applying a block costs per event, in processor time of the
 //! writer's thread, which others on the machine move less than the clock; the first line's are events without ids. Time is
-//! simulated, so that the ids fill the window's slices evenly.
+//! simulated, so that the ids fill the window's slices evenly. A capture for a checkpoint is taken every 1,000 blocks.
 #![allow(clippy::print_stdout, reason = "its report")]
 
 use std::{
@@ -16,7 +16,7 @@ use std::{
 
 use codec::{BlockHeader, BodyBuilder, BodyView, EventRef};
 use engine::{
-    FrozenIds, IdRuns, Limits, MemoryBudget, PinnedRun, Reader, RunFault, RunId, RunSet, SetUsage, Writer,
+    Capture, FrozenIds, IdRuns, Limits, MemoryBudget, PinnedRun, Reader, RunFault, RunId, RunSet, SetUsage, Writer,
     partition_with_runs,
 };
 use id_store::{IdStore, Kept};
@@ -26,6 +26,7 @@ use types::{
 };
 
 const ROWS: u64 = 1_000;
+const BLOCKS_PER_CAPTURE: u64 = 1_000;
 const BLOCKS: u64 = 200;
 /// Distinct values of the five dimensions.
 const VALUES: [(&str, u64); 5] =
@@ -199,6 +200,9 @@ impl Bench {
     fn run(&mut self, what: &str, blocks: u64, id_of: impl Fn(u64) -> u64) -> f64 {
         let asked = [&self.asked.runs, &self.asked.suspects, &self.asked.found].map(|count| count.load(Relaxed));
         let mut times = Vec::with_capacity(blocks as usize);
+        let mut longest_capture = Duration::ZERO;
+        // As a checkpoint that is being written, it lives until the next.
+        let mut captured: Option<Capture> = None;
         for number in 0..blocks {
             let (now, rows) = (self.now(), self.rows);
             let template = &mut self.templates[(number % BLOCKS) as usize];
@@ -208,6 +212,12 @@ impl Bench {
             self.writer.apply(self.writer.next_offset(), now, &template.header, &view).expect("a good block");
             times.push(thread_time() - started);
             self.rows += ROWS;
+            if number % BLOCKS_PER_CAPTURE == BLOCKS_PER_CAPTURE / 2 {
+                drop(captured.take());
+                let started = thread_time();
+                captured = Some(self.writer.capture());
+                longest_capture = longest_capture.max(thread_time() - started);
+            }
             if number % 100 == 0 {
                 self.writer.housekeep();
             }
@@ -219,8 +229,8 @@ impl Bench {
         let [runs, suspects, found] = [0, 1, 2].map(|at| after[at] - asked[at]);
         let longest = times[times.len() - 1];
         println!(
-            "{what:<44} {mean:>7.1} ns an event (median block {median:.1}, longest block {longest:.1?}); \
-             {runs} runs written, {suspects} looks into runs, {found} found"
+            "{what:<44} {mean:>7.1} ns an event (median block {median:.1}, longest block {longest:.1?}, \
+             longest capture {longest_capture:.1?}); {runs} runs written, {suspects} looks into runs, {found} found"
         );
         mean
     }

@@ -1,8 +1,8 @@
 //! The state of a dedup at one offset, as bytes: for checkpoints.
 //!
-//! A capture is taken by the writer between two records and costs a copy of the tables of newest ids; encoding it is for
-//! another thread. Ids in runs are named and not copied; their filters are made again when the runs are read. What is
-//! restored gives the same verdicts as what was captured; memory and filters may be cut differently.
+//! A capture is taken by the writer between two records: it shares the newest ids with the writer's table; encoding it is
+//! for another thread. Ids in runs are named; their filters are made again when the runs are read. What is restored gives
+//! the same verdicts as what was captured; memory and filters may be cut differently.
 //!
 //! Version 1, little-endian: the version (u8), the table's seed (u64), whether it has a `partition_by` (u8; then its length
 //! as u32, and its bytes), the width of slices (i64, µs), the number of slices (u32), and for each:
@@ -11,14 +11,14 @@
 //! |---|---|
 //! | 8, 8 | append times: takes no more ids from, is forgotten at |
 //! | 4, then 8 each | runs |
-//! | 8, then 16 + 4 each | newest ids, each with its content |
+//! | 8, then 16 + 4 each | newest ids in any order, each with its content |
 
 use types::{Interval, Timestamp};
 
 use super::{
     identity::{IdentityKey, NONE},
     judge::Dedup,
-    memory_run::MemoryRun,
+    memory_run::{Arrivals, MemoryRun},
     runs::{IdRuns, PinnedRun, RunFault, RunId},
     slice::Slice,
     window::{SliceTimes, Window},
@@ -55,7 +55,7 @@ pub(crate) struct DedupCapture {
 pub(super) struct SliceCapture {
     pub(super) times: SliceTimes,
     pub(super) runs: Vec<PinnedRun>,
-    pub(super) recent: MemoryRun,
+    pub(super) recent: Arrivals,
 }
 
 impl DedupCapture {
@@ -83,7 +83,7 @@ impl DedupCapture {
             slice.runs.iter().for_each(|pinned| out.extend(pinned.run.0.to_le_bytes()));
             out.extend((slice.recent.len() as u64).to_le_bytes());
             out.reserve(slice.recent.len() * RECENT_BYTES);
-            for (id, content) in slice.recent.entries() {
+            for (id, content) in slice.recent.iter() {
                 out.extend(id.to_le_bytes());
                 out.extend(content.to_le_bytes());
             }

@@ -7,6 +7,7 @@ use types::Timestamp;
 use super::{
     content::{ContentScratch, contents, differ},
     identity::{IdentityKey, NONE, identities},
+    memory_run::MemoryRun,
     runs::{IdRuns, RunFault},
     slice::{Slice, Suspect, filter_item},
     window::Window,
@@ -15,6 +16,10 @@ use crate::{Limits, MemoryBudget, budget::IdentityCharge, sync::Arc, table::Mean
 
 /// Rows between asking for memory and looking at it.
 const AHEAD: usize = 48;
+/// For each row so many ids of a run enter filters: all are there long before the next run comes.
+const FILLED_PER_ROW: usize = if cfg!(test) { 1 } else { 8 };
+/// So many where the writer comes by without rows.
+const FILLED_AT_REST: usize = 4_096;
 /// A table with fewer ids in memory than this keeps them there although all tables together have too many.
 const SPILL_MIN: usize = 4_096;
 
@@ -96,7 +101,10 @@ impl Dedup {
     pub(crate) fn look_after(&mut self, append_time: Timestamp, runs: &mut dyn IdRuns, budget: &Arc<MemoryBudget>) {
         self.forget(append_time, runs, budget);
         if self.slices.iter().any(Slice::has_runs) {
-            self.slices.iter_mut().for_each(|slice| slice.look_after_runs(runs));
+            for slice in &mut self.slices {
+                slice.fill(FILLED_AT_REST);
+                slice.look_after_runs(runs);
+            }
             self.account(budget);
         }
     }
@@ -155,14 +163,16 @@ impl Dedup {
         }
         contents(body, header.times_given, &mut scratch.content, &mut scratch.contents);
         scratch.verdicts.resize(body.rows(), Verdict::New);
+        self.slices.iter_mut().for_each(|slice| slice.fill(body.rows() * FILLED_PER_ROW));
         self.begin_slice(append_time, runs);
         self.make_room(body.rows(), limits, budget, runs);
         let (current, older) = self.slices.split_last().expect("begun above");
+        current.filling_table().into_iter().for_each(|table| judge_by_table(table, scratch));
         judge_by_filters(current, scratch);
         // Newest first: what is sent again was mostly sent a moment ago.
         scratch.confirm(current, runs)?;
         for slice in older.iter().rev().filter(|slice| !slice.is_empty()) {
-            judge_by_table(slice, scratch);
+            slice.tables().for_each(|table| judge_by_table(table, scratch));
             judge_by_filters(slice, scratch);
             scratch.confirm(slice, runs)?;
         }
@@ -271,19 +281,19 @@ fn judge_by_filters(slice: &Slice, scratch: &mut DedupScratch) {
     }
 }
 
-/// Rows that are in the table of a slice are convicted.
-fn judge_by_table(slice: &Slice, scratch: &mut DedupScratch) {
-    if slice.recent.len() == 0 {
+/// Rows that are in a table are convicted.
+fn judge_by_table(table: &MemoryRun, scratch: &mut DedupScratch) {
+    if table.len() == 0 {
         return;
     }
-    scratch.ids.iter().take(AHEAD).for_each(|id| slice.recent.prefetch(*id));
+    scratch.ids.iter().take(AHEAD).for_each(|id| table.prefetch(*id));
     for row in 0..scratch.ids.len() {
         if let Some(id) = scratch.ids.get(row + AHEAD) {
-            slice.recent.prefetch(*id);
+            table.prefetch(*id);
         }
         if scratch.verdicts[row] == Verdict::New
             && scratch.ids[row] != NONE
-            && let Some(first) = slice.recent.find(scratch.ids[row])
+            && let Some(first) = table.find(scratch.ids[row])
         {
             scratch.convict(row, first);
         }

@@ -1,36 +1,57 @@
-//! The newest ids of a slice: exact, in a table with linear probing by the top bits of the id.
+//! The newest ids of a slice: exact.
 //!
-//! The order of places is nearly that of ids: a scan gives them sorted up to small clusters, and growing is a scan too.
+//! 1. Ids lie in the order in which they came ([`Arrivals`]), in chunks. A full chunk never changes, so a capture of the table
+//!    shares it, and copies the last chunk alone, however many ids there are.
+//! 2. An index finds them, with linear probing by the top bits of the id. A place has 32 bits of the id, so that growing is
+//!    one pass over the index, and a look for another id hardly ever goes on to the ids.
+//! 3. The order of places is nearly that of ids: a pass over the index gives them sorted up to small clusters.
+
+use std::ops::Range;
 
 use kernels::{advise_huge_pages, prefetch};
 
 use super::identity::NONE;
+use crate::sync::Arc;
 
-/// Places of the smallest table, as a power of two.
+/// Places of the smallest index, as a power of two.
 const BITS_MIN: u32 = 4;
-/// A table is at most three quarters full: probes stay within a cache line or two.
+/// An index is at most three quarters full: probes stay within a cache line or two.
 const LOAD_QUARTERS_MAX: usize = 3;
+/// Ids of a chunk, 80 KiB: what a capture copies at most.
+const CHUNK_IDS: usize = 4_096;
+/// Places between asking for the memory of an id and looking at it.
+const AHEAD: usize = 16;
+/// Places that are gone through in one step. Few in tests, so that runs of a few ids are entered in several steps.
+const STEP_PLACES: usize = if cfg!(test) { 4 } else { 512 };
 /// So many moves per id are a local sort; more of them, and the ids were chosen to lie badly.
 const MOVES_PER_ID_MAX: usize = 16;
 
 /// Ids with the content of the row that brought each.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub(super) struct MemoryRun {
     /// Their number is a power of two, or 0.
     places: Vec<Place>,
-    len: usize,
+    ids: Arrivals,
 }
 
-/// An id and its content side by side, mostly in one cache line; `NONE`: an empty place. Packed, for the content would
-/// else take as much as the id.
+/// In the high half the top bits of an id, in the low half one more than its number among the arrivals; 0: an empty place.
+type Place = u64;
+
+/// Ids in the order in which they came. A clone shares all but the last of them.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Arrivals {
+    /// Of [`CHUNK_IDS`] ids each.
+    full: Vec<Arc<Vec<Arrival>>>,
+    last: Vec<Arrival>,
+}
+
+/// An id and its content side by side, mostly in one cache line. Packed, for the content would else take as much as the id.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, packed(4))]
-struct Place {
+struct Arrival {
     id: u128,
     content: u32,
 }
-
-const _: () = assert!(NONE == 0, "zeroed memory is a table of empty places");
 
 /// Ids in ascending order, each with its content.
 #[derive(Debug, Default)]
@@ -77,9 +98,15 @@ impl FrozenIds {
         self.0.sorted()
     }
 
-    /// All ids, nearly ascending.
-    pub(super) fn ids(&self) -> impl Iterator<Item = u128> {
-        self.0.entries().map(|(id, _)| id)
+    /// Some of the ids; those of step 0 and so on are all of them, nearly ascending.
+    pub(super) fn step(&self, at: usize, mut each: impl FnMut(u128)) {
+        let end = ((at + 1) * STEP_PLACES).min(self.0.places.len());
+        self.0.in_places(at * STEP_PLACES..end, |id, _| each(id));
+    }
+
+    /// The table, to be asked.
+    pub(super) fn table(&self) -> &MemoryRun {
+        &self.0
     }
 }
 
@@ -97,20 +124,21 @@ impl FromIterator<(u128, u32)> for FrozenIds {
 
 impl MemoryRun {
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.ids.len()
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.places.len() * size_of::<Place>()
+        self.places.len() * size_of::<Place>() + self.ids.bytes()
     }
 
     /// Bytes that the table would have with room for `more` ids.
     pub(super) fn bytes_with(&self, more: usize) -> usize {
-        self.places_for(more) * size_of::<Place>()
+        let ids = self.ids.bytes().max((self.len() + more) * size_of::<Arrival>());
+        self.places_for(more) * size_of::<Place>() + ids
     }
 
     fn places_for(&self, more: usize) -> usize {
-        let places = ((self.len + more) * 4).div_ceil(LOAD_QUARTERS_MAX).next_power_of_two().max(1 << BITS_MIN);
+        let places = ((self.len() + more) * 4).div_ceil(LOAD_QUARTERS_MAX).next_power_of_two().max(1 << BITS_MIN);
         places.max(self.places.len())
     }
 
@@ -121,9 +149,12 @@ impl MemoryRun {
             return;
         }
         let before = std::mem::replace(&mut self.places, empty_places(places));
-        self.len = 0;
-        for place in before.iter().filter(|place| place.id != NONE) {
-            self.find_or_insert(place.id, place.content);
+        for place in before.into_iter().filter(|place| *place != 0) {
+            let mut at = self.home(top_of(place));
+            while self.places[at] != 0 {
+                at = self.after(at);
+            }
+            self.places[at] = place;
         }
     }
 
@@ -131,54 +162,62 @@ impl MemoryRun {
     #[inline]
     pub(super) fn prefetch(&self, id: u128) {
         if !self.places.is_empty() {
-            prefetch(&self.places, self.home(id));
+            prefetch(&self.places, self.home(top(id)));
         }
     }
 
     /// The content of an id that is here.
     #[inline]
     pub(super) fn find(&self, id: u128) -> Option<u32> {
-        if self.len == 0 {
-            return None;
-        }
-        let place = self.places[self.place_of(id)];
-        (place.id == id).then_some(place.content)
+        if self.len() == 0 { None } else { self.seek(id).ok() }
     }
 
     /// The content of an id that was here already; else it is inserted. There is room for it.
     #[inline]
     pub(super) fn find_or_insert(&mut self, id: u128, content: u32) -> Option<u32> {
-        let at = self.place_of(id);
-        if self.places[at].id == id {
-            return Some(self.places[at].content);
-        }
-        self.places[at] = Place { id, content };
-        self.len += 1;
-        None
-    }
-
-    #[inline]
-    fn home(&self, id: u128) -> usize {
-        // The table is not empty, so the shift is less than all bits.
-        (id >> (u128::BITS - self.places.len().trailing_zeros())) as usize
-    }
-
-    /// Where `id` is, or the empty place where it would be. There is one, as the table is never full.
-    #[inline]
-    fn place_of(&self, id: u128) -> usize {
-        let mut at = self.home(id);
-        loop {
-            let there = self.places[at].id;
-            if there == id || there == NONE {
-                return at;
+        match self.seek(id) {
+            Ok(content) => Some(content),
+            Err(at) => {
+                self.ids.push(Arrival { id, content });
+                self.places[at] = u64::from(top(id)) << u32::BITS | self.len() as u64;
+                None
             }
-            at = (at + 1) & (self.places.len() - 1);
         }
     }
 
-    /// All ids with their contents, in the order of places: ascending but for small clusters.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (u128, u32)> {
-        self.places.iter().filter(|place| place.id != NONE).map(|place| (place.id, place.content))
+    /// The place where a search for these top bits begins. There are places, at most 2^32.
+    #[inline]
+    fn home(&self, top: u32) -> usize {
+        (u64::from(top) >> (u32::BITS - self.places.len().trailing_zeros())) as usize
+    }
+
+    #[inline]
+    fn after(&self, at: usize) -> usize {
+        (at + 1) & (self.places.len() - 1)
+    }
+
+    /// The content of `id`, or the empty place where it would be. There is one, as the index is never full.
+    #[inline]
+    fn seek(&self, id: u128) -> Result<u32, usize> {
+        let mut at = self.home(top(id));
+        loop {
+            let place = self.places[at];
+            if place == 0 {
+                return Err(at);
+            }
+            if top_of(place) == top(id) {
+                let arrival = self.ids.get(number_of(place));
+                if arrival.id == id {
+                    return Ok(arrival.content);
+                }
+            }
+            at = self.after(at);
+        }
+    }
+
+    /// What a capture has of the table: all ids.
+    pub(super) fn arrivals(&self) -> &Arrivals {
+        &self.ids
     }
 
     /// Takes all ids out; what is left has no memory.
@@ -188,32 +227,104 @@ impl MemoryRun {
 
     /// Takes all ids out, and makes another table of the same size for those to come.
     pub(super) fn freeze_and_go_on(&mut self) -> FrozenIds {
-        let next = Self { places: empty_places(self.places.len()), len: 0 };
+        let next = Self { places: empty_places(self.places.len()), ids: Arrivals::default() };
         FrozenIds(std::mem::replace(self, next))
     }
 
+    /// The ids of some places, with their contents, in the order of places.
+    fn in_places(&self, range: Range<usize>, mut each: impl FnMut(u128, u32)) {
+        let places = &self.places[range];
+        for (at, place) in places.iter().enumerate() {
+            if let Some(next) = places.get(at + AHEAD).filter(|next| **next != 0) {
+                self.ids.prefetch(number_of(*next));
+            }
+            if *place != 0 {
+                let Arrival { id, content } = self.ids.get(number_of(*place));
+                each(id, content);
+            }
+        }
+    }
+
     fn sorted(&self) -> SortedIds {
-        let mut sorted = SortedIds { ids: Vec::with_capacity(self.len), contents: Vec::with_capacity(self.len) };
+        let mut sorted = SortedIds { ids: Vec::with_capacity(self.len()), contents: Vec::with_capacity(self.len()) };
         // Ids at the front may have come round from the end: those before the first whose home is not behind them.
-        let wraps = |at: usize| self.places[at].id != NONE && self.home(self.places[at].id) > at;
+        let wraps = |at: usize| self.places[at] != 0 && self.home(top_of(self.places[at])) > at;
         let start = (0..self.places.len()).find(|&at| !wraps(at)).unwrap_or_default();
-        let (front, others) = self.places.split_at(start);
-        for place in others.iter().chain(front).filter(|place| place.id != NONE) {
-            sorted.ids.push(place.id);
-            sorted.contents.push(place.content);
+        for range in [start..self.places.len(), 0..start] {
+            self.in_places(range, |id, content| {
+                sorted.ids.push(id);
+                sorted.contents.push(content);
+            });
         }
         sort_nearly_sorted(&mut sorted);
         sorted
     }
 }
 
+impl Arrivals {
+    pub(super) fn len(&self) -> usize {
+        self.full.len() * CHUNK_IDS + self.last.len()
+    }
+
+    fn bytes(&self) -> usize {
+        (self.full.len() * CHUNK_IDS + self.last.capacity()) * size_of::<Arrival>()
+    }
+
+    /// All ids with their contents.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u128, u32)> {
+        let full = self.full.iter().flat_map(|chunk| chunk.iter());
+        full.chain(&self.last).map(|arrival| (arrival.id, arrival.content))
+    }
+
+    #[inline]
+    fn push(&mut self, arrival: Arrival) {
+        if self.last.len() == CHUNK_IDS {
+            self.full.push(Arc::new(std::mem::replace(&mut self.last, Vec::with_capacity(CHUNK_IDS))));
+        }
+        self.last.push(arrival);
+    }
+
+    /// The chunk of an id, and where it lies there.
+    #[inline]
+    fn locate(&self, number: usize) -> (&[Arrival], usize) {
+        let chunk = self.full.get(number / CHUNK_IDS).map_or(self.last.as_slice(), |chunk| chunk.as_slice());
+        (chunk, number % CHUNK_IDS)
+    }
+
+    #[inline]
+    fn get(&self, number: usize) -> Arrival {
+        let (chunk, at) = self.locate(number);
+        chunk[at]
+    }
+
+    #[inline]
+    fn prefetch(&self, number: usize) {
+        let (chunk, at) = self.locate(number);
+        prefetch(chunk, at);
+    }
+}
+
+#[inline]
+fn top(id: u128) -> u32 {
+    (id >> (u128::BITS - u32::BITS)) as u32
+}
+
+#[inline]
+fn top_of(place: Place) -> u32 {
+    (place >> u32::BITS) as u32
+}
+
+/// The number of an id among the arrivals.
+#[inline]
+fn number_of(place: Place) -> usize {
+    place as u32 as usize - 1
+}
+
 /// Memory that the system zeroes when it is first touched, on huge pages where it has them.
 fn empty_places(count: usize) -> Vec<Place> {
-    let places = Box::<[Place]>::new_zeroed_slice(count);
-    // SAFETY: a place is integers without padding, for which zeroed memory is a value: the empty place.
-    let mut places = unsafe { places.assume_init() };
+    let mut places = vec![0; count];
     advise_huge_pages(&mut places);
-    places.into_vec()
+    places
 }
 
 /// Insertion by insertion, which is one pass where ids are at most a cluster away from their place.
@@ -277,13 +388,32 @@ mod tests {
         }
     }
 
+    /// Goal: what was captured stays as it was, in the order in which it came, whatever comes afterwards.
+    #[test]
+    fn captured_ids_stay_as_they_were() {
+        let (mut run, mut captures) = (MemoryRun::default(), Vec::new());
+        for n in 0..3 * CHUNK_IDS as u32 {
+            if n % 777 == 0 || n as usize % CHUNK_IDS < 2 {
+                captures.push((n, run.arrivals().clone()));
+            }
+            run.reserve(1);
+            run.find_or_insert(u128::from(n + 1) << 96, n);
+        }
+        for (len, captured) in captures {
+            assert_eq!(captured.len(), len as usize);
+            assert!(captured.iter().eq((0..len).map(|n| (u128::from(n + 1) << 96, n))), "{len}");
+        }
+    }
+
     /// Goal: a table with few ids is small.
     #[test]
     fn small_tables_are_small() {
         let mut run = MemoryRun::default();
         assert_eq!(run.bytes(), 0);
         run.reserve(10);
-        assert_eq!(run.bytes(), 320);
-        assert_eq!(run.bytes_with(13), 640);
+        assert_eq!((run.bytes(), run.bytes_with(10)), (128, 328));
+        (1..=10).for_each(|id| assert_eq!(run.find_or_insert(id, 0), None));
+        assert!(run.bytes() <= 448, "{}", run.bytes());
+        assert_eq!(run.bytes_with(13), 256 + 23 * 20);
     }
 }

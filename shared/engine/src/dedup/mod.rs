@@ -5,7 +5,8 @@
 //! 2. An identity ([`identity`]) is remembered from the row that was counted first. A duplicate refreshes nothing.
 //! 3. Time is cut into slices of append time ([`window`]); an identity is in exactly one of them. Whole slices are dropped.
 //! 4. A slice holds its newest ids in a table in memory, exactly ([`memory_run`]). Where all tables of a partition hold too
-//!    many, the largest becomes a sorted run outside ([`IdRuns`]) and a part of the slice's cuckoo filters.
+//!    many, the largest becomes a sorted run outside ([`IdRuns`]) and, some ids with each block, a part of the slice's
+//!    cuckoo filters.
 //! 5. "Not in memory, in no filter" is final. What a filter suspects is confirmed against the exact 128-bit ids.
 //! 6. All that can fail comes before all that changes what is remembered: a record that fails can be applied again.
 

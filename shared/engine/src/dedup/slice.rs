@@ -7,7 +7,7 @@ use types::Timestamp;
 
 use super::{
     capture::SliceCapture,
-    memory_run::MemoryRun,
+    memory_run::{FrozenIds, MemoryRun},
     runs::{IdRuns, RunFault, RunId, RunSet, SetUsage},
     window::SliceTimes,
 };
@@ -19,8 +19,9 @@ const FIRST_FILTER_RUNS: usize = 4;
 pub(super) struct Slice {
     pub(super) times: SliceTimes,
     pub(super) recent: MemoryRun,
-    /// Over all ids in runs. More than one where they were more than foreseen.
+    /// Over all ids in runs, but for those of `filling`. More than one where they were more than foreseen.
     pub(super) filters: Vec<CuckooFilter>,
+    filling: Option<Filling>,
     /// Its runs, once it has some.
     set: Option<RunSet>,
     /// What they took when that was last asked.
@@ -29,6 +30,16 @@ pub(super) struct Slice {
     spilled: usize,
     /// Ids in the runs of the slice before, as the best guess for this one.
     expected: usize,
+}
+
+/// A run whose ids are on their way into the filters, some with each block, as all at once would keep the writer for long.
+/// It is asked as the table that it was until all are there.
+struct Filling {
+    ids: Arc<FrozenIds>,
+    /// Steps through it that are done.
+    steps: usize,
+    /// Ids that no filter has yet.
+    left: usize,
 }
 
 /// A row that filters suspect, by its identity.
@@ -41,8 +52,8 @@ pub(super) struct Suspect {
 impl Slice {
     pub(super) fn new(times: SliceTimes, before: Option<&Self>) -> Self {
         let expected = before.map_or(0, |before| before.spilled.max(before.expected / 2));
-        let (recent, filters, set, usage) = (MemoryRun::default(), Vec::new(), None, SetUsage::default());
-        Self { times, recent, filters, set, usage, spilled: 0, expected }
+        let (recent, filters, usage) = (MemoryRun::default(), Vec::new(), SetUsage::default());
+        Self { times, recent, filters, filling: None, set: None, usage, spilled: 0, expected }
     }
 
     /// Takes over runs of an earlier life, and fills a filter with what is in them.
@@ -52,8 +63,9 @@ impl Slice {
         self.expected = expected.max(count);
         let mut left = count;
         runs.scan(set, &mut |ids| {
-            self.filter_in(ids.iter().copied(), left);
-            left -= ids.len();
+            let items: Vec<u64> = ids.iter().copied().map(filter_item).collect();
+            self.filter_in(&items, left);
+            left -= items.len();
         })?;
         (self.set, self.spilled, self.expected) = (Some(set), count, expected);
         self.look_after_runs(runs);
@@ -62,7 +74,7 @@ impl Slice {
 
     pub(super) fn capture(&self, runs: &dyn IdRuns) -> SliceCapture {
         let pinned = self.set.map_or_else(Vec::new, |set| runs.pin(set));
-        SliceCapture { times: self.times, runs: pinned, recent: self.recent.clone() }
+        SliceCapture { times: self.times, runs: pinned, recent: self.recent.arrivals().clone() }
     }
 
     pub(super) fn has_runs(&self) -> bool {
@@ -74,7 +86,19 @@ impl Slice {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.recent.bytes() + self.filters.iter().map(CuckooFilter::bytes).sum::<usize>() + self.usage.bytes
+        // Counted twice for as long as the runs hold it as well, which is not long.
+        let filling = self.filling.as_ref().map_or(0, |filling| filling.ids.bytes());
+        let filters = self.filters.iter().map(CuckooFilter::bytes).sum::<usize>();
+        self.recent.bytes() + filling + filters + self.usage.bytes
+    }
+
+    /// The tables with ids that no filter has: the newest, and the run that is on its way into the filters.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &MemoryRun> {
+        self.filling_table().into_iter().chain([&self.recent])
+    }
+
+    pub(super) fn filling_table(&self) -> Option<&MemoryRun> {
+        self.filling.as_ref().map(|filling| filling.ids.table())
     }
 
     /// Runs that could not be written yet.
@@ -91,13 +115,27 @@ impl Slice {
         if self.recent.len() == 0 {
             return;
         }
-        let ids = if goes_on { self.recent.freeze_and_go_on() } else { self.recent.freeze() };
-        self.filter_in(ids.ids(), ids.len());
+        self.fill(usize::MAX);
+        let ids = Arc::new(if goes_on { self.recent.freeze_and_go_on() } else { self.recent.freeze() });
         self.spilled += ids.len();
-        let ids = Arc::new(ids);
         let set = *self.set.get_or_insert_with(|| runs.new_set());
-        runs.add(set, ids);
+        runs.add(set, Arc::clone(&ids));
+        self.filling = Some(Filling { left: ids.len(), ids, steps: 0 });
         self.look_after_runs(runs);
+    }
+
+    /// Enters ids of the run that is on its way into the filters: about `count`, or those that are left.
+    pub(super) fn fill(&mut self, count: usize) {
+        let Some(mut filling) = self.filling.take() else { return };
+        let (mut items, until) = (Vec::new(), filling.left.saturating_sub(count));
+        while filling.left > until {
+            items.clear();
+            filling.ids.step(filling.steps, |id| items.push(filter_item(id)));
+            self.filter_in(&items, filling.left);
+            filling.steps += 1;
+            filling.left -= items.len();
+        }
+        self.filling = Some(filling).filter(|filling| filling.left > 0);
     }
 
     /// Says that no more runs come.
@@ -110,19 +148,23 @@ impl Slice {
         self.usage = self.set.map_or_else(SetUsage::default, |set| runs.usage(set));
     }
 
-    /// Enters `count` ids into the filters, adding filters as they fill up. That they ascend, or nearly, makes it fast.
-    fn filter_in(&mut self, ids: impl Iterator<Item = u128>, count: usize) {
-        for (at, id) in ids.enumerate() {
-            let placed = self.filters.last_mut().is_some_and(|filter| filter.insert(filter_item(id)).is_ok());
-            if !placed {
-                self.add_filter(id, count - at);
+    /// Enters items into the filters, adding filters as they fill up; with those to come they are `left`. That they ascend,
+    /// or nearly, makes it fast.
+    fn filter_in(&mut self, items: &[u64], left: usize) {
+        let mut entered = 0;
+        while entered < items.len() {
+            if let Some(filter) = self.filters.last_mut() {
+                entered += filter.insert_all(&items[entered..]);
+            }
+            if entered < items.len() {
+                self.add_filter(left - entered);
             }
         }
     }
 
-    /// Adds a filter for `left` ids and those to come, and enters `id`.
+    /// Adds a filter for `left` ids and those to come.
     #[cold]
-    fn add_filter(&mut self, id: u128, left: usize) {
+    fn add_filter(&mut self, left: usize) {
         let capacity = match (self.filters.is_empty(), self.expected) {
             (true, 0) => left * FIRST_FILTER_RUNS,
             // A steady stream's next slice is about as large; a little room spares it a second filter.
@@ -130,9 +172,7 @@ impl Slice {
             (false, 0) => (self.spilled / 2).max(left),
             (false, _) => (self.spilled / 4).max(left),
         };
-        let mut filter = CuckooFilter::with_capacity(capacity);
-        filter.insert(filter_item(id)).expect("an empty filter has places");
-        self.filters.push(filter);
+        self.filters.push(CuckooFilter::with_capacity(capacity));
     }
 
     /// Confirms sorted suspects against the runs; calls `convict` for each that is there, and takes it out of the list.
