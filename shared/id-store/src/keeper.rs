@@ -29,8 +29,8 @@ impl RunKeeper {
     pub fn sync(&self, runs: &[RunId]) -> Result<(), RunFault> {
         let runs = runs.iter().map(|run| self.registry.find(*run)).collect::<Result<_, _>>()?;
         let (done, outcome) = crossbeam_channel::bounded(1);
-        self.jobs.send(Job::Sync(runs, done));
-        // Without an answer the store is closed.
+        // Without a worker, as without an answer, the store is closed.
+        let _ = self.jobs.send(Job::Sync(runs, done));
         outcome.recv().unwrap_or(Err(RunFault::Io(io::ErrorKind::BrokenPipe)))
     }
 

@@ -64,6 +64,10 @@ impl Run {
         self.forgotten.store(true, Ordering::Relaxed);
     }
 
+    pub(crate) fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn is_synced(&self) -> bool {
         self.synced.load(Ordering::Relaxed)
     }

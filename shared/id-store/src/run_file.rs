@@ -204,9 +204,15 @@ impl RunWriter {
         Ok(())
     }
 
-    /// Ends the file. All ids that were announced have come.
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// As the system has it; or not as many ids came as the head of the file announced.
     pub(crate) fn finish(mut self) -> io::Result<RunOnDisk> {
-        assert_eq!(self.pushed, self.ids, "a run has as many ids as its head says");
+        if self.pushed != self.ids {
+            let Self { pushed, ids, .. } = self;
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{pushed} ids came instead of {ids}")));
+        }
         self.end_page()?;
         let fences = std::mem::take(&mut self.fences);
         for (at, part) in fences.chunks(PAGE_FENCES).enumerate() {

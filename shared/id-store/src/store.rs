@@ -22,7 +22,8 @@ use crate::{
     worker::{Job, Jobs, Worker},
 };
 
-/// How long a set whose runs could not be merged is left alone.
+/// How long a set whose runs could not be merged is left alone by a worker of its own. One within the writer tries again when
+/// it is called next: what it does follows from the calls alone.
 const MERGE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// The directory of runs cannot be made or emptied, or there is no thread to be had.
@@ -45,6 +46,7 @@ pub struct IdStore {
     registry: Arc<Registry>,
     jobs: Jobs,
     worker: Option<JoinHandle<()>>,
+    merge_again_after: Duration,
     /// Runs of an earlier life that are in no set, or cannot be read.
     earlier: HashMap<RunId, Arc<Run>>,
     /// Whether those that nobody takes over or retains are needed by nobody.
@@ -160,15 +162,15 @@ impl IdStore {
             earlier.insert(run, entered);
         }
         let worker = Worker::new(files, to_remove);
-        let (jobs, worker) = match work {
+        let (jobs, worker, merge_again_after) = match work {
             Work::Beside => {
                 let (jobs, thread) = Jobs::beside(worker)?;
-                (jobs, Some(thread))
+                (jobs, Some(thread), MERGE_AGAIN_AFTER)
             }
-            Work::Within => (Jobs::within(worker), None),
+            Work::Within => (Jobs::within(worker), None, Duration::ZERO),
         };
         let (sets, page) = (HashMap::new(), Box::new([0; PAGE_BYTES]));
-        Ok(Self { sets, registry, jobs, worker, earlier, all_named, next, page })
+        Ok(Self { sets, registry, jobs, worker, merge_again_after, earlier, all_named, next, page })
     }
 
     /// What checkpoints need of the runs; for any thread.
@@ -182,11 +184,19 @@ impl IdStore {
         self.next - 1
     }
 
+    /// Gives the worker a job.
+    ///
+    /// # Panics
+    /// There is no worker any more: ids would pile up in memory, and checkpoints fail, until the next start.
+    fn send(&self, job: Job) {
+        self.jobs.send(job).expect("the thread that writes runs of ids panicked before");
+    }
+
     /// Takes notice of what the worker did with a set, and gives it more to do.
     fn look_after(&mut self, set: RunSet) {
         let Some(runs) = self.sets.get_mut(&set) else { return };
         runs.runs.iter_mut().filter(|held| held.run.on_disk().is_some()).for_each(|held| held.ids = None);
-        runs.take_merged();
+        runs.take_merged(self.merge_again_after);
         if runs.merging.is_some() || runs.merge_again_at.is_some_and(|at| Instant::now() < at) {
             return;
         }
@@ -200,7 +210,7 @@ impl IdStore {
         runs.runs[range.clone()].iter_mut().for_each(|held| held.merged = true);
         runs.merging = Some(Arc::clone(&output));
         let inputs = runs.runs[range].iter().map(|held| Arc::clone(&held.run)).collect();
-        self.jobs.send(Job::Merge { inputs, output });
+        self.send(Job::Merge { inputs, output });
     }
 
     /// Lets go of the runs of an earlier life that no set has taken over: those that checkpoints name have a hold of theirs,
@@ -218,12 +228,12 @@ impl IdStore {
 
 impl Set {
     /// Puts a merged run in the place of its parts, if it is there.
-    fn take_merged(&mut self) {
+    fn take_merged(&mut self, again_after: Duration) {
         let Some(outcome) = self.merging.as_ref().and_then(|run| run.outcome()) else { return };
         let output = self.merging.take().expect("its outcome is known");
         if outcome.is_err() {
             self.runs.iter_mut().for_each(|held| held.merged = false);
-            self.merge_again_at = Some(Instant::now() + MERGE_AGAIN_AFTER);
+            self.merge_again_at = (!again_after.is_zero()).then(|| Instant::now() + again_after);
             return;
         }
         self.merge_again_at = None;
@@ -270,7 +280,7 @@ impl IdRuns for IdStore {
         let run = self.registry.enter(run, ids.len());
         let held = Held::new(Arc::clone(&run), Some(Arc::clone(&ids)));
         self.sets.entry(set).or_default().runs.push(held);
-        self.jobs.send(Job::Write(run, ids));
+        self.send(Job::Write(run, ids));
         self.look_after(set);
     }
 
@@ -332,7 +342,8 @@ impl IdRuns for IdStore {
 impl Drop for IdStore {
     fn drop(&mut self) {
         if let Some(worker) = self.worker.take() {
-            self.jobs.send(Job::Stop);
+            // It may have ended before.
+            let _ = self.jobs.send(Job::Stop);
             let _ = worker.join();
         }
         self.registry.release_all();

@@ -78,6 +78,8 @@ impl Worker {
 
     /// Writes the run that has waited longest; `false` where there is none, or the disk does not take it.
     fn write_next(&mut self) -> bool {
+        // While the disk takes nothing, windows pass: what nobody can ask for any more is not to be kept in memory for it.
+        self.writes.retain(|(run, _)| !(run.is_forgotten() && Arc::strong_count(run) == 1));
         let Some((run, ids)) = self.writes.front() else { return false };
         match write(self.files.as_ref(), run, ids) {
             Ok(written) => {
@@ -184,6 +186,10 @@ fn write(files: &dyn RunFiles, run: &Run, ids: &FrozenIds) -> io::Result<RunOnDi
     writer.finish()
 }
 
+/// The worker ended before its store, which it does where it panicked.
+#[derive(Debug)]
+pub(crate) struct WorkerEnded;
+
 /// Where jobs are done.
 #[derive(Clone)]
 pub(crate) enum Jobs {
@@ -205,14 +211,18 @@ impl Jobs {
         Self::Within(Arc::new(Mutex::new(worker)))
     }
 
-    /// Hands over a job. One that comes after the end is lost, and so is who waits for its answer.
-    pub(crate) fn send(&self, job: Job) {
+    /// Hands over a job.
+    ///
+    /// # Errors
+    /// There is no worker any more. The job is lost, and so is who waits for its answer.
+    pub(crate) fn send(&self, job: Job) -> Result<(), WorkerEnded> {
         match self {
-            Self::Beside(sender) => drop(sender.send(job)),
+            Self::Beside(sender) => sender.send(job).map_err(|_| WorkerEnded),
             Self::Within(worker) => {
                 let mut worker = lock(worker);
                 worker.take(job);
                 while worker.step() {}
+                Ok(())
             }
         }
     }

@@ -251,6 +251,11 @@ impl CheckpointFiles for Directory {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.files.rename(&self.dir.join(from), &self.dir.join(to))
     }
+
+    /// The disk of a run is as large as it likes; that it is full is one of the faults of its calls.
+    fn room(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
 }
 
 struct NewRun {

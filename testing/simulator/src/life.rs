@@ -47,6 +47,8 @@ const RUNS_OF_A_LIFE: u64 = 1 << 32;
 pub(crate) enum Asker {
     Client(Ticket),
     Catalog(usize),
+    /// The ingester, which moves the time of a partition.
+    Ingester,
 }
 
 /// An append under way.
@@ -324,7 +326,7 @@ impl Partition {
             self.asked = true;
             return Checkpointed::Asked;
         }
-        let Some(captured) = self.rounds.take(Duration::ZERO) else { return Checkpointed::NotGiven };
+        let Some(captured) = self.rounds.take() else { return Checkpointed::NotGiven };
         match self.rounds.write(&captured, &mut |_| !random.once_in(stop_one_in)) {
             Ok(_) => {
                 let next_offset = captured.capture.next_offset();

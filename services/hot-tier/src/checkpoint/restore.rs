@@ -419,6 +419,10 @@ mod tests {
         fn rename(&self, from: &str, to: &str) -> io::Result<()> {
             self.0.rename(from, to)
         }
+
+        fn room(&self) -> io::Result<u64> {
+            self.0.room()
+        }
     }
 
     /// Goal: a disk that gives nothing for now does not cost the checkpoints, which the log alone may not make good: the

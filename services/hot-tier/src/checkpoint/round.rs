@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, never, select};
 use engine::RunFault;
 use id_store::{CheckpointError, CheckpointStore, Generation, Paused, RunKeeper, Written};
 use types::Offset;
@@ -45,10 +45,19 @@ impl Rounds {
         self.seam.want(true);
     }
 
-    /// The capture that was asked for, once it is there; none is wanted any more after `wait`.
+    /// The capture that was asked for, if it is there; else none is wanted any more.
     #[must_use]
-    pub fn take(&self, wait: Duration) -> Option<Captured> {
-        let captured = self.captures.recv_timeout(wait).ok();
+    pub fn take(&self) -> Option<Captured> {
+        self.take_within(Duration::ZERO, &never())
+    }
+
+    /// The capture that was asked for, once it is there; none is wanted any more after `wait`, or where `stopped` ends.
+    pub(crate) fn take_within(&self, wait: Duration, stopped: &Receiver<()>) -> Option<Captured> {
+        let captured = select! {
+            recv(self.captures) -> captured => captured.ok(),
+            recv(stopped) -> _ => None,
+            default(wait) => None,
+        };
         self.seam.want(false);
         captured
     }

@@ -3,13 +3,14 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use config::HotTierConfig;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use engine::Reader;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use engine::{MemoryBudget, Reader};
 use id_store::{CheckpointError, Written};
 use metrics::{counter, gauge, histogram};
 use service::Health;
@@ -26,6 +27,11 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const CAPTURE_WAIT: Duration = Duration::from_secs(2);
 /// So many failures in a row are no accident.
 const FAILURES_MAX: u32 = 3;
+/// After failures the time to the next try doubles, up to this.
+const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// A checkpoint that is being written keeps rows that have left the tables; where what is kept so takes more than this share of
+/// the memory budget, the rate does not matter any more.
+const PINNED_SHARE: u64 = 16;
 /// Their name in health.
 const FAILING: &str = "checkpoints";
 
@@ -71,10 +77,15 @@ impl CheckpointThread {
     ///
     /// # Errors
     /// The system gives no more threads.
-    pub(crate) fn start(partitions: Vec<Checkpointed>, schedule: Schedule, health: Health) -> io::Result<Self> {
+    pub(crate) fn start(
+        partitions: Vec<Checkpointed>,
+        schedule: Schedule,
+        budget: Arc<MemoryBudget>,
+        health: Health,
+    ) -> io::Result<Self> {
         let (stop, stopped) = bounded(0);
         let thread = thread::Builder::new().name("checkpoints".to_owned()).spawn(move || {
-            let mut work = Work { schedule, stopped, health: health.clone() };
+            let mut work = Work { schedule, stopped, budget, health: health.clone() };
             if catch_unwind(AssertUnwindSafe(|| work.run(partitions))).is_err() {
                 health.degrade(FAILING, "the writing of checkpoints ended; a restart takes long, and the log grows");
             }
@@ -99,16 +110,17 @@ impl Checkpointed {
 
     fn is_due(&self, schedule: &Schedule) -> bool {
         let passed = self.began.elapsed();
+        let interval = interval_after(self.failures, schedule.interval);
         let much = self.failures == 0 && self.rounds.log_bytes() >= schedule.log_bytes;
         // Also once where nothing came: for the older of two, the log keeps what the newer one has.
         let behind = self.reader.next_offset() > self.covered.0 || self.rounds.needed_from() < self.covered.0;
-        behind && (passed >= schedule.interval || much)
+        behind && (passed >= interval || much)
     }
 
-    /// The state of now; `None`: the writer does not come by.
-    fn capture(&self) -> Option<Captured> {
+    /// The state of now; `None`: the writer does not come by, or the thread is to end.
+    fn capture(&self, stopped: &Receiver<()>) -> Option<Captured> {
         self.rounds.ask();
-        self.rounds.take(CAPTURE_WAIT)
+        self.rounds.take_within(CAPTURE_WAIT, stopped)
     }
 
     fn report(&self) {
@@ -119,9 +131,21 @@ impl Checkpointed {
     }
 }
 
+/// The time to the next try after so many failures in a row.
+fn interval_after(failures: u32, interval: Duration) -> Duration {
+    let longer = interval.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
+    longer.min(RETRY_INTERVAL_MAX).max(interval)
+}
+
+/// Whether so much is kept of what has left the tables that events might be refused for it.
+fn hurries(retired: u64, limit: u64) -> bool {
+    retired > limit / PINNED_SHARE
+}
+
 struct Work {
     schedule: Schedule,
     stopped: Receiver<()>,
+    budget: Arc<MemoryBudget>,
     health: Health,
 }
 
@@ -131,6 +155,9 @@ impl Work {
             for partition in &mut partitions {
                 if partition.is_due(&self.schedule) {
                     self.checkpoint(partition);
+                }
+                if self.is_stopped() {
+                    return;
                 }
                 partition.report();
             }
@@ -148,16 +175,26 @@ impl Work {
         self.stopped.recv_timeout(time) == Err(RecvTimeoutError::Timeout)
     }
 
+    fn is_stopped(&self) -> bool {
+        self.stopped.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    /// Keeps to the rate; `false`: the thread is to end.
+    fn pace(&self, bytes: u64, since: Instant) -> bool {
+        let hurry = hurries(self.budget.retired(), self.budget.limit());
+        let due = Duration::from_secs_f64(bytes as f64 / self.schedule.bytes_per_second as f64);
+        self.wait(if hurry { Duration::ZERO } else { due.saturating_sub(since.elapsed()) })
+    }
+
     fn checkpoint(&self, partition: &mut Checkpointed) {
         partition.began = Instant::now();
-        let Some(captured) = partition.capture() else { return };
+        let Some(captured) = partition.capture(&self.stopped) else { return };
         let captured_at = Instant::now();
         histogram!("truenow_checkpoint_capture_seconds").record(captured.took.as_secs_f64());
         let mut bytes = 0;
         let written = partition.rounds.write(&captured, &mut |more| {
             bytes += more as u64;
-            let due = Duration::from_secs_f64(bytes as f64 / self.schedule.bytes_per_second as f64);
-            self.wait(due.saturating_sub(captured_at.elapsed()))
+            self.pace(bytes, captured_at)
         });
         let (number, next_offset) = (partition.reader.partition().0, captured.capture.next_offset());
         match written {
@@ -196,31 +233,40 @@ impl Work {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::path::Path;
 
-    use engine::{Limits, MemoryBudget, partition_with_runs};
+    use engine::{Limits, Writer, partition_with_runs};
     use id_store::{CheckpointStore, DiskFiles, IdStore, Kept};
     use types::{GapReason, LogGap, PartitionId, Timestamp};
 
     use super::{super::seam::Seam, *};
+
+    /// A partition with an empty directory, whose writer is the caller's.
+    fn checkpointed(dir: &Path) -> (Writer, Checkpointed) {
+        let (partition, budget) = (PartitionId(0), Arc::new(MemoryBudget::new(u64::MAX)));
+        let ids = IdStore::open_on_disk(&dir.join("ids"), Kept::Named(&[])).unwrap();
+        let keeper = ids.keeper();
+        let store = CheckpointStore::open(Arc::new(DiskFiles::open(dir).unwrap()), partition).unwrap();
+        let (writer, reader) = partition_with_runs(partition, Offset::ZERO, Limits::default(), budget, Box::new(ids));
+        let (seam, captures) = Seam::new(store.needed_from());
+        (writer, Checkpointed::new(reader, Rounds::new((Arc::new(seam), captures), store, keeper)))
+    }
+
+    /// Passes over the first record.
+    fn pass_over(writer: &mut Writer) {
+        let gap = LogGap { first: Offset::ZERO, end: Offset(1), table: None, times: None, reason: GapReason::Gone };
+        writer.pass_over(gap, Timestamp(0)).unwrap();
+    }
 
     /// Goal: a partition to which nothing comes any more gets a second checkpoint of the same state, so that the log may
     /// let go of all that it holds, and then none.
     #[test]
     fn an_idle_partition_does_not_keep_the_log() {
         let dir = tempfile::tempdir().unwrap();
-        let (partition, budget) = (PartitionId(0), Arc::new(MemoryBudget::new(u64::MAX)));
-        let ids = IdStore::open_on_disk(&dir.path().join("ids"), Kept::Named(&[])).unwrap();
-        let keeper = ids.keeper();
-        let store = CheckpointStore::open(Arc::new(DiskFiles::open(dir.path()).unwrap()), partition).unwrap();
-        let (mut writer, reader) =
-            partition_with_runs(partition, Offset::ZERO, Limits::default(), budget, Box::new(ids));
-        let (seam, captures) = Seam::new(store.needed_from());
-        let mut checkpointed = Checkpointed::new(reader, Rounds::new((Arc::new(seam), captures), store, keeper));
+        let (mut writer, mut checkpointed) = checkpointed(dir.path());
         let schedule = Schedule { interval: Duration::ZERO, log_bytes: 1, bytes_per_second: 1 };
         assert!(!checkpointed.is_due(&schedule), "nothing came yet");
-        let gap = LogGap { first: Offset::ZERO, end: Offset(1), table: None, times: None, reason: GapReason::Gone };
-        writer.pass_over(gap, Timestamp(0)).unwrap();
+        pass_over(&mut writer);
         for _ in 0..2 {
             assert!(checkpointed.is_due(&schedule));
             let captured = Captured { capture: writer.capture(), took: Duration::ZERO };
@@ -229,5 +275,47 @@ mod tests {
         }
         assert_eq!(checkpointed.rounds.needed_from(), Offset(1));
         assert!(!checkpointed.is_due(&schedule));
+    }
+
+    /// Goal: where writers do not come by any more, the thread ends when it is told to, and does not wait for each of them.
+    #[test]
+    fn a_stop_waits_for_no_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, checkpointed) = checkpointed(dir.path());
+        pass_over(&mut writer);
+        let (stop, stopped) = bounded(0);
+        drop(stop);
+        checkpointed.rounds.ask();
+        let began = Instant::now();
+        assert!(checkpointed.rounds.take_within(Duration::from_secs(3_600), &stopped).is_none());
+        assert!(began.elapsed() < Duration::from_secs(1_800), "it waited for the writer");
+    }
+
+    /// Goal: tries after failures become rarer, but not rarer than what is set anyway, or than once a minute.
+    #[test]
+    fn failures_make_tries_rarer() {
+        let seconds = |failures, interval| interval_after(failures, Duration::from_secs(interval)).as_secs();
+        assert_eq!([0, 1, 2, 3, 40].map(|failures| seconds(failures, 10)), [10, 20, 40, 60, 60]);
+        assert_eq!([0, 1, 40].map(|failures| seconds(failures, 300)), [300, 300, 300]);
+    }
+
+    /// Goal: a checkpoint gives up its rate where more than a share of the memory waits for it.
+    #[test]
+    fn pinned_memory_is_a_reason_to_hurry() {
+        assert_eq!([0, 100, 101, 1_600].map(|retired| hurries(retired, 1_600)), [false, false, true, true]);
+    }
+
+    /// Goal: between two bytes the thread waits for as long as the rate says, and not at all where it is told to end.
+    #[test]
+    fn a_rate_is_kept_until_the_end() {
+        let (stop, stopped) = bounded(0);
+        let schedule = Schedule { interval: Duration::ZERO, log_bytes: 1, bytes_per_second: 1_000 };
+        let budget = Arc::new(MemoryBudget::new(1_600));
+        let work = Work { schedule, stopped, budget, health: Health::starting("hot-tier", "0") };
+        let since = Instant::now();
+        assert!(work.pace(20, since));
+        assert!(since.elapsed() >= Duration::from_millis(20));
+        drop(stop);
+        assert!(!work.pace(u64::MAX, since));
     }
 }

@@ -10,7 +10,8 @@ use types::PartitionId;
 
 use super::{
     manifest::{Manifest, Part, PieceParts, part_checksum},
-    store::{CheckpointError, CheckpointFiles, io_error, pack_name},
+    packer::pack_name,
+    store::{CheckpointError, CheckpointFiles, io_error},
 };
 use crate::files::RunFile;
 

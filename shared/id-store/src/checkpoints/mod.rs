@@ -17,6 +17,7 @@
 
 mod load;
 mod manifest;
+mod packer;
 mod plan;
 mod store;
 #[cfg(test)]

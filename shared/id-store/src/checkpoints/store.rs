@@ -12,20 +12,20 @@ use types::{Offset, PartitionId};
 
 use super::{
     load::Loader,
-    manifest::{Manifest, NoManifest, Part, PieceParts, part_checksum},
+    manifest::{Manifest, NoManifest, Part, PieceParts},
+    packer::Packer,
     plan::{Step, steps},
 };
-use crate::files::{DiskFiles, NewRunFile, RunFiles};
+use crate::files::{DiskFiles, RunFiles};
 
-/// A pack that is longer gets no further part, so that a sync is short: others wait for the disk, too.
-const PACK_BYTES: u64 = 32 << 20;
-/// Bytes given to the file at a time.
-const WRITE_BYTES: usize = 1 << 20;
 /// A shorter pack is small: with more of these than [`SMALL_PACKS_MAX`] they are given up together, for a longer one.
 const SMALL_PACK_BYTES: u64 = 8 << 20;
 const SMALL_PACKS_MAX: usize = 16;
 /// Generations that stay.
 const GENERATIONS: usize = 2;
+/// This share of the file system is left free, at most so many bytes: acks wait for the log, and nothing for a checkpoint.
+const KEPT_FREE_SHARE: u64 = 20;
+const KEPT_FREE_BYTES_MAX: u64 = 1 << 30;
 
 /// A directory of files that can be renamed.
 pub trait CheckpointFiles: RunFiles {
@@ -34,12 +34,28 @@ pub trait CheckpointFiles: RunFiles {
     /// # Errors
     /// As the system has it.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Bytes that checkpoints may still take here: not the last ones, which are for whatever cannot wait.
+    ///
+    /// # Errors
+    /// As the system has it.
+    fn room(&self) -> io::Result<u64>;
 }
 
 impl CheckpointFiles for DiskFiles {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.path(from), self.path(to))
     }
+
+    fn room(&self) -> io::Result<u64> {
+        let system = rustix::fs::statvfs(self.path(""))?;
+        Ok(room_of(system.f_blocks * system.f_frsize, system.f_bavail * system.f_frsize))
+    }
+}
+
+/// What checkpoints may take of a file system of `size` bytes with `free` ones.
+fn room_of(size: u64, free: u64) -> u64 {
+    free.saturating_sub((size / KEPT_FREE_SHARE).min(KEPT_FREE_BYTES_MAX))
 }
 
 /// Why a checkpoint cannot be opened, written or read.
@@ -128,7 +144,7 @@ pub struct CheckpointStore {
     /// Bytes of the packs that retained manifests name.
     packs: BTreeMap<u64, u64>,
     next_generation: u64,
-    next_pack: u64,
+    pub(super) next_pack: u64,
     /// Whether every manifest that is there was read.
     all_read: bool,
     /// Why one was not that may be good.
@@ -146,10 +162,6 @@ struct Made {
     manifest: Manifest,
     known: HashMap<PieceName, Vec<Part>>,
     packs: BTreeMap<u64, u64>,
-}
-
-pub(super) fn pack_name(pack: u64) -> String {
-    format!("{pack:016}.pack")
 }
 
 fn manifest_name(generation: u64) -> String {
@@ -417,56 +429,15 @@ impl CheckpointStore {
     }
 }
 
-/// Writes parts into packs.
-struct Packer<'a, 'p> {
-    store: &'a mut CheckpointStore,
-    pause: &'a mut Paused<'p>,
-    /// The pack that is being written, its number and bytes.
-    open: Option<(Box<dyn NewRunFile>, u64, u64)>,
-    /// Those that are written.
-    packs: BTreeMap<u64, u64>,
-    buffer: Vec<u8>,
-}
+#[cfg(test)]
+mod tests {
+    use super::room_of;
 
-impl<'a, 'p> Packer<'a, 'p> {
-    fn new(store: &'a mut CheckpointStore, pause: &'a mut Paused<'p>) -> Self {
-        Self { store, pause, open: None, packs: BTreeMap::new(), buffer: Vec::new() }
-    }
-
-    fn write(&mut self, piece: &Piece<'_>, items: std::ops::Range<u64>) -> Result<Part, CheckpointError> {
-        self.buffer.clear();
-        let end = items.end;
-        piece.encode(items, &mut self.buffer);
-        if self.open.is_none() {
-            let pack = self.store.next_pack;
-            self.store.next_pack += 1;
-            let name = pack_name(pack);
-            let file = self.store.files.create(&name).map_err(io_error("create", &name))?;
-            self.open = Some((file, pack, 0));
-        }
-        let (file, pack, bytes) = self.open.as_mut().expect("opened above");
-        for some in self.buffer.chunks(WRITE_BYTES) {
-            file.append(some).map_err(io_error("write", &pack_name(*pack)))?;
-            if !(self.pause)(some.len()) {
-                return Err(CheckpointError::Stopped);
-            }
-        }
-        let length = self.buffer.len() as u64;
-        let checksum = part_checksum(self.store.partition, *pack, *bytes, &self.buffer);
-        let part = Part { pack: *pack, position: *bytes, length, end, checksum };
-        *bytes += length;
-        if *bytes >= PACK_BYTES {
-            self.end_pack()?;
-        }
-        Ok(part)
-    }
-
-    /// Makes the pack that is being written durable, but for its name.
-    fn end_pack(&mut self) -> Result<(), CheckpointError> {
-        if let Some((file, pack, bytes)) = self.open.take() {
-            file.finish().and_then(|file| file.sync()).map_err(io_error("sync", &pack_name(pack)))?;
-            self.packs.insert(pack, bytes);
-        }
-        Ok(())
+    /// Goal: of a small disk a share is left, of a large one what a log needs for a while.
+    #[test]
+    fn the_last_share_is_not_for_checkpoints() {
+        let of_hundred = |free: u64| room_of(100 << 20, free << 20) >> 20;
+        assert_eq!([0, 5, 6, 100].map(of_hundred), [0, 0, 1, 95]);
+        assert_eq!(room_of(1 << 50, 3 << 30), 2 << 30);
     }
 }

@@ -29,6 +29,8 @@ struct State {
     calls: usize,
     fails_from: Option<usize>,
     fails_until: usize,
+    /// Bytes that checkpoints may take.
+    room: Option<u64>,
 }
 
 /// Bytes, and how many of them are synced.
@@ -120,6 +122,10 @@ impl CheckpointFiles for Disk {
         let contents = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.names.insert(to.to_owned(), contents);
         Ok(())
+    }
+
+    fn room(&self) -> io::Result<u64> {
+        Ok(self.state().room.unwrap_or(u64::MAX))
     }
 }
 
@@ -395,6 +401,25 @@ fn a_stopped_writing_leaves_nothing() {
     assert!(matches!(stopped, Err(CheckpointError::Stopped)), "{stopped:?}");
     assert_eq!(disk.bytes(), bytes);
     assert_eq!(all_of(&start(&disk).2), expected(Offset(30)));
+}
+
+/// Goal: a checkpoint leaves the last of the disk to the log: where it would not, it fails as on a full disk, leaves nothing
+/// behind, and works when there is room.
+#[test]
+fn the_last_of_the_disk_is_left() {
+    let disk = Disk::default();
+    let (mut store, mut writer, _, _) = start(&disk);
+    apply(&mut writer, 30);
+    write(&mut store, &writer).expect("a good disk");
+    apply(&mut writer, 30);
+    let bytes = disk.bytes();
+    disk.state().room = Some(10);
+    let refused = write(&mut store, &writer).expect_err("there is no room");
+    assert!(matches!(&refused, CheckpointError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull));
+    assert_eq!(disk.bytes(), bytes);
+    disk.state().room = None;
+    write(&mut store, &writer).expect("there is room");
+    assert_eq!(all_of(&start(&disk).2), expected(Offset(60)));
 }
 
 /// Goal: a state of many small pieces lies in few packs, however little each checkpoint adds, and one file at a time is open
