@@ -1,5 +1,8 @@
 //! The records that a partition's state lacks, as part of that state. Their list is bounded: where it is full, gaps become
-//! one that says less of its records, and so rules out less.
+//! one that says less of its records, and so rules out less: two of one table, which reach over records of others then, as
+//! long as there are two of one.
+
+use std::collections::HashMap;
 
 use types::{GapReason, LogGap, Offset, Timestamp};
 
@@ -8,7 +11,7 @@ use crate::checkpoint::{Put, RestoreError, Take, put_key, take_key};
 /// Gaps that are told apart.
 const GAPS_MAX: usize = if cfg!(test) { 4 } else { 1_024 };
 
-/// Gaps by offset, ascending.
+/// Gaps by their first record, ascending. Those of different tables may overlap.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
     list: Vec<LogGap>,
@@ -56,7 +59,7 @@ impl Gaps {
             })
         })?;
         let whole =
-            list.iter().all(|gap| gap.first < gap.end) && list.windows(2).all(|pair| pair[0].end <= pair[1].first);
+            list.iter().all(|gap| gap.first < gap.end) && list.windows(2).all(|pair| pair[0].first < pair[1].first);
         if whole { Ok(Self { list }) } else { Err(RestoreError::Malformed("gaps are out of order")) }
     }
 
@@ -71,11 +74,18 @@ impl Gaps {
         }
         self.list.push(gap);
         if self.list.len() > GAPS_MAX {
-            // Two that are alike lose only the records between them, which were applied; else the two oldest lose more.
-            let at = self.list.windows(2).position(|pair| pair[0].table == pair[1].table).unwrap_or(0);
-            let second = self.list.remove(at + 1);
-            self.list[at] = joined(&self.list[at], &second);
+            // Where all are of different tables, the two oldest become one of any table.
+            let (first, second) = self.closest_of_one_table().unwrap_or((0, 1));
+            let second = self.list.remove(second);
+            self.list[first] = joined(&self.list[first], &second);
         }
+    }
+
+    /// The two gaps of one table, or of any, that make the shortest one.
+    fn closest_of_one_table(&self) -> Option<(usize, usize)> {
+        let mut last = HashMap::new();
+        let pairs = self.list.iter().enumerate().filter_map(|(at, gap)| Some((last.insert(gap.table, at)?, at)));
+        pairs.min_by_key(|(first, second)| self.list[*second].end.0 - self.list[*first].first.0)
     }
 
     /// Forgets those of which nothing can be asked any more. Returns whether there were any.
@@ -91,7 +101,7 @@ fn joined(first: &LogGap, second: &LogGap) -> LogGap {
     let hull = |((a, b), (c, d)): ((Timestamp, Timestamp), (Timestamp, Timestamp))| (a.min(c), b.max(d));
     LogGap {
         first: first.first,
-        end: second.end,
+        end: first.end.max(second.end),
         table: first.table.filter(|_| first.table == second.table),
         times: first.times.zip(second.times).map(hull),
         reason: first.reason,
@@ -132,7 +142,14 @@ mod tests {
             }
             let list = bounded.as_slice();
             prop_assert!(list.len() <= GAPS_MAX);
-            prop_assert!(list.windows(2).all(|pair| pair[0].end <= pair[1].first));
+            prop_assert!(list.windows(2).all(|pair| pair[0].first < pair[1].first));
+            let (any, any_at_first) = [list, &all].map(|gaps| gaps.iter().any(|gap| gap.table.is_none())).into();
+            prop_assert!(!any || any_at_first, "there are fewer tables than gaps that are told apart");
+            let mut bytes = Vec::new();
+            Gaps::encode(list, &mut bytes);
+            let mut take = Take::new(&bytes);
+            let decoded = Gaps::decode(&mut take).unwrap();
+            prop_assert_eq!(decoded.as_slice(), list);
             for gap in &all {
                 for table in 0..3 {
                     for time in 0..50 {

@@ -163,13 +163,7 @@ pub fn open(
                 let (writer, reader) = restored.into_partition(ids);
                 let (generation, next_offset) = (newest.number, newest.next_offset.0);
                 let seconds = started.elapsed().as_secs_f64();
-                tracing::info!(
-                    partition = partition.0,
-                    generation,
-                    next_offset,
-                    seconds,
-                    "restored from a checkpoint"
-                );
+                tracing::info!(partition = partition.0, generation, next_offset, seconds, "restored from a checkpoint");
                 return Ok(Opened { writer, reader, store, keeper });
             }
             Err(error) => {

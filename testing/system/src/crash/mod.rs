@@ -262,7 +262,9 @@ impl Run {
         ));
         if self.damages {
             let Checkpoints { count, .. } = self.checkpoints;
-            say(&format!("damage    to {count} checkpoints, each the newest of its partition; the one before was used"));
+            say(&format!(
+                "damage    to {count} checkpoints, each the newest of its partition; the one before was used"
+            ));
             if count == 0 {
                 return Err("there was no checkpoint to damage".into());
             }
