@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use codec::{BatchIdentity, BlockHeader, BodyBuilder, ControlRecord, EventRef, PartitionKey, partition_of};
 use event_log::Append;
-use types::{PartitionId, Table, TableKey, Timestamp};
+use types::{PartitionId, SchemaVersion, Table, TableKey, Timestamp};
 
 /// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +115,12 @@ pub(crate) fn blocks_of(table: &Table, batch: &Batch, now: Timestamp, number: u6
         Block { append: Append { header, body: body.bytes }, content }
     };
     parts.into_iter().map(block).collect()
+}
+
+/// The block that moves the time of a partition, as the ingester appends it.
+pub(crate) fn tick(partition: PartitionId) -> Block {
+    let (header, body) = ControlRecord::Tick.block(SchemaVersion(0), partition);
+    Block { append: Append { header, body }, content: Content::Tick }
 }
 
 /// The blocks that tell a table's partitions of a change of it.

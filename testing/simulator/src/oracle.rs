@@ -61,6 +61,8 @@ pub(crate) struct Judged {
     ended: Option<TableKey>,
     /// It was of a life that had ended.
     passed_over: bool,
+    /// It said the time and nothing else.
+    pub(crate) tick: bool,
 }
 
 /// What a table must be at an offset.
@@ -214,6 +216,7 @@ impl PartitionFold {
             last_events_at: None,
             ended: None,
             passed_over: false,
+            tick: matches!(content, Content::Tick),
         };
         match content {
             Content::Dropped(key) => {
@@ -251,7 +254,7 @@ impl PartitionFold {
                 });
                 continue;
             }
-            if judged.passed_over {
+            if judged.passed_over || judged.tick {
                 continue;
             }
             let table = tables.entry(judged.name.key).or_default();

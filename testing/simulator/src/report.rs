@@ -7,6 +7,8 @@ pub struct Report {
     pub digest: u64,
     /// Records in the log at the end.
     pub records: u64,
+    /// Those of them that said the time and nothing else.
+    pub ticks: u64,
     /// Rows of events in them.
     pub rows: u64,
     /// Records that were acked.
@@ -60,6 +62,7 @@ impl std::ops::AddAssign for Report {
         let Self { digest, records, rows, acked, counted, evicted, duplicate, conflict, lives, .. } = other;
         self.digest = self.digest.wrapping_add(digest);
         self.records += records;
+        self.ticks += other.ticks;
         self.rows += rows;
         self.acked += acked;
         self.counted += counted;

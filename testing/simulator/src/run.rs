@@ -6,7 +6,7 @@ use std::{collections::VecDeque, sync::Arc, sync::atomic::Ordering::Relaxed};
 
 use codec::ControlRecord;
 use event_log::{AppendError, Step};
-use types::{Offset, Timestamp};
+use types::{Offset, PartitionId, Timestamp};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use self::checkpoints::Newest;
@@ -15,7 +15,7 @@ use crate::{
     check::{check_ledger, check_partition},
     clients::{Clients, Outcome, Ticket},
     disk::{Disk, VirtualClock},
-    events::{Batch, Block, announcement, blocks_of},
+    events::{Batch, Block, announcement, blocks_of, tick},
     failure::{Failure, Wrong, ensure},
     life::{Asker, Life, NotStarted, Settled, Stepped},
     oracle::Oracle,
@@ -112,7 +112,8 @@ impl World {
         }
         match self.random.below(100) {
             0..30 => self.send(),
-            30..48 => self.drive(),
+            30..32 => self.tick(),
+            32..48 => self.drive(),
             48..81 => {
                 let at = self.random.index(self.profile.partitions as usize);
                 self.work(at).map(drop)
@@ -181,6 +182,13 @@ impl World {
         self.append(blocks, Asker::Catalog(at))
     }
 
+    /// The ingester moves the time of a partition. It does so where a later time frees something; in others it changes nothing.
+    fn tick(&mut self) -> Result<(), Wrong> {
+        let at = self.random.below(u64::from(self.profile.partitions)) as u32;
+        self.note(&format!("tick of partition {at}"));
+        self.append(vec![tick(PartitionId(at))], Asker::Ingester)
+    }
+
     fn append(&mut self, blocks: Vec<Block>, asker: Asker) -> Result<(), Wrong> {
         blocks.iter().for_each(|block| self.oracle.sends(block));
         self.life().append(blocks, asker);
@@ -233,6 +241,8 @@ impl World {
         match asker {
             Asker::Client(ticket) => self.clients.learn(ticket, if heard { Outcome::Acked } else { Outcome::Unknown }),
             Asker::Catalog(table) => self.catalog.said(table, heard),
+            // The next one is due or not, whatever became of this.
+            Asker::Ingester => {}
         }
         Ok(())
     }
@@ -420,6 +430,7 @@ impl World {
         report.digest = self.digest.digest();
         for fold in &self.oracle.partitions {
             report.records += fold.records.len() as u64;
+            report.ticks += fold.records.iter().filter(|record| record.tick).count() as u64;
             report.rows += fold.records.iter().map(|record| record.rows).sum::<u64>();
             report.counted += fold.records.iter().map(|record| record.counted.len() as u64).sum::<u64>();
         }
