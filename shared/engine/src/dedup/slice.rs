@@ -86,8 +86,9 @@ impl Slice {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        // Counted twice for as long as the runs hold it as well, which is not long.
-        let filling = self.filling.as_ref().map_or(0, |filling| filling.ids.bytes());
+        // For as long as the runs hold it as well, it is counted there.
+        let filling = self.filling.as_ref().filter(|filling| Arc::strong_count(&filling.ids) == 1);
+        let filling = filling.map_or(0, |filling| filling.ids.bytes());
         let filters = self.filters.iter().map(CuckooFilter::bytes).sum::<usize>();
         self.recent.bytes() + filling + filters + self.usage.bytes
     }
