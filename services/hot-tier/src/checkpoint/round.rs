@@ -40,9 +40,18 @@ impl Rounds {
 
     /// Asks the writer for a capture, which it gives when it does its housekeeping next.
     pub fn ask(&self) {
-        // One that came too late for the last time is too old.
-        while self.captures.try_recv().is_ok() {}
+        self.drop_late();
         self.seam.want(true);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn seam(&self) -> &Seam {
+        &self.seam
+    }
+
+    /// Lets go of a capture that came when it was not waited for any more: it keeps memory, and is of another time.
+    pub(crate) fn drop_late(&self) {
+        while self.captures.try_recv().is_ok() {}
     }
 
     /// The capture that was asked for, if it is there; else none is wanted any more.

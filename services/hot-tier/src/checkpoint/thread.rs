@@ -31,7 +31,9 @@ const FAILURES_MAX: u32 = 3;
 const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// A checkpoint that is being written keeps rows that have left the tables; where what is kept so takes more than this share of
 /// the memory budget, the rate does not matter any more.
-const PINNED_SHARE: u64 = 16;
+const HURRY_SHARE: u64 = 16;
+/// And where it takes more than this share, the checkpoint is given up: with an eighth events would be refused.
+const GIVE_UP_SHARE: u64 = 10;
 /// Their name in health.
 const FAILING: &str = "checkpoints";
 
@@ -124,6 +126,7 @@ impl Checkpointed {
     }
 
     fn report(&self) {
+        self.rounds.drop_late();
         let partition = self.reader.partition().to_string();
         let age = if self.reader.next_offset() > self.covered.0 { self.covered.1.elapsed() } else { Duration::ZERO };
         gauge!("truenow_checkpoint_age_seconds", "partition" => partition.clone()).set(age.as_secs_f64());
@@ -137,9 +140,32 @@ fn interval_after(failures: u32, interval: Duration) -> Duration {
     longer.min(RETRY_INTERVAL_MAX).max(interval)
 }
 
-/// Whether so much is kept of what has left the tables that events might be refused for it.
-fn hurries(retired: u64, limit: u64) -> bool {
-    retired > limit / PINNED_SHARE
+/// How fast to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Rate,
+    Hurry,
+    GiveUp,
+}
+
+/// The pace where so many bytes have left the tables and are still kept.
+fn pace_at(retired: u64, limit: u64) -> Pace {
+    match retired {
+        _ if retired > limit / GIVE_UP_SHARE => Pace::GiveUp,
+        _ if retired > limit / HURRY_SHARE => Pace::Hurry,
+        _ => Pace::Rate,
+    }
+}
+
+/// Why there is no new checkpoint.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error("the partition's writer does not come by; it waits for something, or has ended")]
+    NotGiven,
+    #[error("it was given up, as too much of the memory that was left meanwhile waited for it")]
+    GivenUp,
+    #[error(transparent)]
+    NotWritten(NotWritten),
 }
 
 struct Work {
@@ -179,16 +205,27 @@ impl Work {
         self.stopped.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Keeps to the rate; `false`: the thread is to end.
+    /// Keeps to the rate, or to none; `false`: the writing is to end.
     fn pace(&self, bytes: u64, since: Instant) -> bool {
-        let hurry = hurries(self.budget.retired(), self.budget.limit());
         let due = Duration::from_secs_f64(bytes as f64 / self.schedule.bytes_per_second as f64);
-        self.wait(if hurry { Duration::ZERO } else { due.saturating_sub(since.elapsed()) })
+        match pace_at(self.budget.retired(), self.budget.limit()) {
+            Pace::Rate => self.wait(due.saturating_sub(since.elapsed())),
+            Pace::Hurry => !self.is_stopped(),
+            Pace::GiveUp => false,
+        }
     }
 
     fn checkpoint(&self, partition: &mut Checkpointed) {
         partition.began = Instant::now();
-        let Some(captured) = partition.capture(&self.stopped) else { return };
+        match self.try_checkpoint(partition) {
+            Ok(()) => partition.failures = 0,
+            Err(_) if self.is_stopped() => {}
+            Err(error) => self.failed(partition, &error),
+        }
+    }
+
+    fn try_checkpoint(&self, partition: &mut Checkpointed) -> Result<(), Failed> {
+        let captured = partition.capture(&self.stopped).ok_or(Failed::NotGiven)?;
         let captured_at = Instant::now();
         histogram!("truenow_checkpoint_capture_seconds").record(captured.took.as_secs_f64());
         let mut bytes = 0;
@@ -196,36 +233,37 @@ impl Work {
             bytes += more as u64;
             self.pace(bytes, captured_at)
         });
+        let Written { generation, bytes, .. } = written.map_err(|error| match error {
+            NotWritten::Checkpoint(CheckpointError::Stopped) => Failed::GivenUp,
+            error => Failed::NotWritten(error),
+        })?;
         let (number, next_offset) = (partition.reader.partition().0, captured.capture.next_offset());
-        match written {
-            Ok(written) => {
-                partition.covered = (next_offset, captured_at);
-                partition.failures = 0;
-                let (seconds, capture_us) = (captured_at.elapsed().as_secs_f64(), captured.took.as_micros() as u64);
-                counter!("truenow_checkpoints_total").increment(1);
-                counter!("truenow_checkpoint_bytes_total").increment(written.bytes);
-                histogram!("truenow_checkpoint_seconds").record(seconds);
-                let Written { generation, bytes, .. } = written;
-                tracing::debug!(
-                    partition = number,
-                    generation,
-                    next_offset = next_offset.0,
-                    bytes,
-                    seconds,
-                    capture_us,
-                    "checkpoint"
-                );
+        partition.covered = (next_offset, captured_at);
+        let (seconds, capture_us) = (captured_at.elapsed().as_secs_f64(), captured.took.as_micros() as u64);
+        counter!("truenow_checkpoints_total").increment(1);
+        counter!("truenow_checkpoint_bytes_total").increment(bytes);
+        histogram!("truenow_checkpoint_seconds").record(seconds);
+        let next_offset = next_offset.0;
+        tracing::debug!(partition = number, generation, next_offset, bytes, seconds, capture_us, "checkpoint");
+        Ok(())
+    }
+
+    fn failed(&self, partition: &mut Checkpointed, error: &Failed) {
+        counter!("truenow_checkpoint_failures_total").increment(1);
+        partition.failures += 1;
+        let number = partition.reader.partition().0;
+        if partition.failures >= FAILURES_MAX {
+            let reason = format!("checkpoints of partition {number} fail: {error}; the log grows meanwhile");
+            self.health.degrade(FAILING, reason);
+        }
+        let what = error as &dyn std::error::Error;
+        match error {
+            Failed::NotWritten(_) => {
+                tracing::error!(partition = number, error = what, "a checkpoint cannot be written; trying again");
             }
-            Err(NotWritten::Checkpoint(CheckpointError::Stopped)) => {}
-            Err(error) => {
-                counter!("truenow_checkpoint_failures_total").increment(1);
-                partition.failures += 1;
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(partition = number, error, "a checkpoint cannot be written; trying again");
-                if partition.failures >= FAILURES_MAX {
-                    let reason = format!("checkpoints of partition {number} fail: {error}; the log grows meanwhile");
-                    self.health.degrade(FAILING, reason);
-                }
+            // What keeps the writer or the memory has words of its own.
+            Failed::NotGiven | Failed::GivenUp => {
+                tracing::warn!(partition = number, error = what, "there is no new checkpoint; trying again");
             }
         }
     }
@@ -299,10 +337,30 @@ mod tests {
         assert_eq!([0, 1, 40].map(|failures| seconds(failures, 300)), [300, 300, 300]);
     }
 
-    /// Goal: a checkpoint gives up its rate where more than a share of the memory waits for it.
+    /// Goal: a checkpoint gives up its rate, and then itself, before events are refused for the memory that waits for it.
     #[test]
     fn pinned_memory_is_a_reason_to_hurry() {
-        assert_eq!([0, 100, 101, 1_600].map(|retired| hurries(retired, 1_600)), [false, false, true, true]);
+        let paces = [0, 100, 101, 160, 161, 200].map(|retired| pace_at(retired, 1_600));
+        assert_eq!(paces, [Pace::Rate, Pace::Rate, Pace::Hurry, Pace::Hurry, Pace::GiveUp, Pace::GiveUp]);
+    }
+
+    /// Goal: a partition that gives no state for too long counts as one whose checkpoints fail, and what it gives too late is
+    /// let go of.
+    #[test]
+    fn a_writer_that_does_not_come_by_is_a_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, mut checkpointed) = checkpointed(dir.path());
+        pass_over(&mut writer);
+        let (_stop, stopped) = bounded(0);
+        let schedule = Schedule { interval: Duration::ZERO, log_bytes: 1, bytes_per_second: 1 };
+        let health = Health::starting("hot-tier", "0");
+        let work = Work { schedule, stopped, budget: Arc::new(MemoryBudget::new(1)), health };
+        work.checkpoint(&mut checkpointed);
+        assert_eq!((checkpointed.failures, checkpointed.rounds.generations()), (1, Vec::new()));
+        checkpointed.rounds.ask();
+        checkpointed.rounds.seam().offer(&writer);
+        checkpointed.report();
+        assert!(checkpointed.rounds.take().is_none(), "it is of another time");
     }
 
     /// Goal: between two bytes the thread waits for as long as the rate says, and not at all where it is told to end.

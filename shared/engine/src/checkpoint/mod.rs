@@ -24,9 +24,9 @@ mod table;
 
 use std::error::Error;
 
-use crate::{RunFault, dedup};
+use crate::RunFault;
 
-pub(crate) use bytes::{Put, Take};
+pub(crate) use bytes::{Put, Take, text};
 pub use capture::{Capture, Piece};
 pub(crate) use capture::{CapturedRollup, CapturedSegment, CapturedTable, DictionaryAt};
 pub(crate) use restore::RestoredTable;
@@ -84,14 +84,4 @@ pub enum RestoreError {
     /// A piece could not be read.
     #[error("read a piece of the state")]
     Source(#[source] Box<dyn Error + Send + Sync>),
-}
-
-impl From<dedup::RestoreError> for RestoreError {
-    fn from(error: dedup::RestoreError) -> Self {
-        match error {
-            dedup::RestoreError::Runs(fault) => Self::Ids(fault),
-            dedup::RestoreError::Damaged => Self::Malformed("what was remembered of identities is damaged"),
-            dedup::RestoreError::Version(_) => Self::Version,
-        }
-    }
 }

@@ -13,36 +13,25 @@
 //! | 4, then 8 each | runs |
 //! | 8, then 16 + 4 each | newest ids in any order, each with its content |
 
-use types::{Interval, Timestamp};
+use types::Interval;
 
 use super::{
     identity::{IdentityKey, NONE},
     judge::Dedup,
     memory_run::{Arrivals, MemoryRun},
-    runs::{IdRuns, PinnedRun, RunFault, RunId},
+    runs::{IdRuns, PinnedRun, RunId},
     slice::Slice,
     window::{SliceTimes, Window},
 };
-use crate::{MemoryBudget, sync::Arc};
+use crate::{
+    MemoryBudget,
+    checkpoint::{Put, RestoreError, Take, text},
+    sync::Arc,
+};
 
 const VERSION: u8 = 1;
-/// Bytes of a slice without runs and ids.
-const SLICE_BYTES_MIN: usize = 8 * 2 + 4 + 8;
+const MALFORMED: RestoreError = RestoreError::Malformed("what was remembered of identities contradicts itself");
 const RECENT_BYTES: usize = size_of::<u128>() + size_of::<u32>();
-
-/// Why a dedup cannot be restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum RestoreError {
-    /// Not what an encoding gave.
-    #[error("what was remembered of identities is damaged")]
-    Damaged,
-    /// Of a version that is not known here.
-    #[error("what was remembered of identities is of version {0}")]
-    Version(u8),
-    /// Its runs are not there, or damaged.
-    #[error(transparent)]
-    Runs(#[from] RunFault),
-}
 
 /// What a table in a partition remembers of its events' identities, at one offset.
 pub(crate) struct DedupCapture {
@@ -67,27 +56,24 @@ impl DedupCapture {
 
     /// Appends the encoding.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        out.push(VERSION);
-        out.extend(self.key.seed.to_le_bytes());
-        out.push(u8::from(self.key.partition_by.is_some()));
-        if let Some(name) = &self.key.partition_by {
-            out.extend((name.len() as u32).to_le_bytes());
+        out.u8(VERSION);
+        out.u64(self.key.seed);
+        out.optional(self.key.partition_by.as_ref(), |out, name| {
+            out.u32(name.len() as u32);
             out.extend(name.as_bytes());
-        }
-        out.extend(self.window.slice_us().to_le_bytes());
-        out.extend((self.slices.len() as u32).to_le_bytes());
-        for slice in &self.slices {
-            out.extend(slice.times.until.0.to_le_bytes());
-            out.extend(slice.times.forget_at.0.to_le_bytes());
-            out.extend((slice.runs.len() as u32).to_le_bytes());
-            slice.runs.iter().for_each(|pinned| out.extend(pinned.run.0.to_le_bytes()));
-            out.extend((slice.recent.len() as u64).to_le_bytes());
+        });
+        out.i64(self.window.slice_us());
+        out.list(self.slices.iter(), |out, slice| {
+            out.time(slice.times.until);
+            out.time(slice.times.forget_at);
+            out.list(slice.runs.iter(), |out, pinned| out.u64(pinned.run.0));
+            out.u64(slice.recent.len() as u64);
             out.reserve(slice.recent.len() * RECENT_BYTES);
             for (id, content) in slice.recent.iter() {
                 out.extend(id.to_le_bytes());
-                out.extend(content.to_le_bytes());
+                out.u32(content);
             }
-        }
+        });
     }
 }
 
@@ -108,39 +94,29 @@ impl Dedup {
         runs: &mut dyn IdRuns,
         budget: &Arc<MemoryBudget>,
     ) -> Result<Self, RestoreError> {
-        let mut bytes = Bytes(bytes);
-        match bytes.u8()? {
-            VERSION => {}
-            version => return Err(RestoreError::Version(version)),
+        let mut take = Take::new(bytes);
+        if take.u8()? != VERSION {
+            return Err(RestoreError::Version);
         }
         let mut dedup = Self::new();
-        dedup.key.seed = bytes.u64()?;
-        dedup.key.partition_by = match bytes.u8()? {
-            0 => None,
-            1 => {
-                let length = bytes.u32()? as usize;
-                let name = std::str::from_utf8(bytes.take(length)?).map_err(|_| RestoreError::Damaged)?;
-                Some(name.to_owned())
-            }
-            _ => return Err(RestoreError::Damaged),
-        };
-        let width = Interval::from_micros(bytes.i64()?).ok_or(RestoreError::Damaged)?;
-        dedup.window = Window::of_slices(width);
-        let slices = bytes.count_u32(SLICE_BYTES_MIN)?;
-        for _ in 0..slices {
-            let (times, named, recent) = bytes.slice()?;
+        dedup.key.seed = take.u64()?;
+        dedup.key.partition_by = take.optional(|take| {
+            let length = take.u32()? as usize;
+            Ok(text(take.raw(length)?)?.to_owned())
+        })?;
+        dedup.window = Window::of_slices(Interval::from_micros(take.i64()?).ok_or(MALFORMED)?);
+        let slices = take.list(take_slice)?;
+        take.end()?;
+        for (times, named, recent) in slices {
             let mut slice = Slice::new(times, dedup.slices.last());
             if dedup.slices.last().is_some_and(|before| before.times.until > times.until) {
-                return Err(RestoreError::Damaged);
+                return Err(MALFORMED);
             }
             slice.recent = recent;
             if !named.is_empty() {
                 slice.restore_runs(&named, runs)?;
             }
             dedup.slices.push(slice);
-        }
-        if !bytes.0.is_empty() {
-            return Err(RestoreError::Damaged);
         }
         // As they were before: only the last one may still grow.
         let older = dedup.slices.split_last().map_or(&[][..], |(_, older)| older);
@@ -150,86 +126,34 @@ impl Dedup {
     }
 }
 
-/// Bytes that are left to read. Trusts no length: nothing is reserved that the bytes do not hold.
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], RestoreError> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(RestoreError::Damaged)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], RestoreError> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(RestoreError::Damaged)?;
-        self.0 = rest;
-        Ok(*taken)
-    }
-
-    fn u8(&mut self) -> Result<u8, RestoreError> {
-        self.array().map(u8::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, RestoreError> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, RestoreError> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn i64(&mut self) -> Result<i64, RestoreError> {
-        self.array().map(i64::from_le_bytes)
-    }
-
-    /// A number of items of at least so many bytes each, all of which are still to come.
-    fn count_u32(&mut self, item_bytes: usize) -> Result<usize, RestoreError> {
-        let count = u64::from(self.u32()?);
-        self.fits(count, item_bytes)
-    }
-
-    fn count_u64(&mut self, item_bytes: usize) -> Result<usize, RestoreError> {
-        let count = self.u64()?;
-        self.fits(count, item_bytes)
-    }
-
-    fn fits(&self, count: u64, item_bytes: usize) -> Result<usize, RestoreError> {
-        let count = usize::try_from(count).map_err(|_| RestoreError::Damaged)?;
-        let bytes = count.checked_mul(item_bytes).ok_or(RestoreError::Damaged)?;
-        if bytes <= self.0.len() { Ok(count) } else { Err(RestoreError::Damaged) }
-    }
-
-    /// A slice's times, its runs, and its newest ids.
-    fn slice(&mut self) -> Result<(SliceTimes, Vec<RunId>, MemoryRun), RestoreError> {
-        let times = SliceTimes { until: Timestamp(self.i64()?), forget_at: Timestamp(self.i64()?) };
-        let runs = self.count_u32(size_of::<u64>())?;
-        let runs: Vec<RunId> = (0..runs).map(|_| self.u64().map(RunId)).collect::<Result<_, _>>()?;
-        let count = self.count_u64(RECENT_BYTES)?;
-        let mut recent = MemoryRun::default();
-        recent.reserve(count);
-        for _ in 0..count {
-            let (id, content) = (self.array().map(u128::from_le_bytes)?, self.u32()?);
-            if id == NONE || recent.find_or_insert(id, content).is_some() {
-                return Err(RestoreError::Damaged);
-            }
+/// A slice's times, its runs, and its newest ids.
+fn take_slice(take: &mut Take<'_>) -> Result<(SliceTimes, Vec<RunId>, MemoryRun), RestoreError> {
+    let times = SliceTimes { until: take.time()?, forget_at: take.time()? };
+    let runs = take.list(|take| take.u64().map(RunId))?;
+    let count = take.size()?;
+    let entries = take.raw(count.checked_mul(RECENT_BYTES).ok_or(MALFORMED)?)?;
+    let mut recent = MemoryRun::default();
+    recent.reserve(count);
+    for entry in entries.chunks_exact(RECENT_BYTES) {
+        let id = u128::from_le_bytes(*entry.first_chunk().expect("the id comes first"));
+        let content = u32::from_le_bytes(*entry.last_chunk().expect("its content comes last"));
+        if id == NONE || recent.find_or_insert(id, content).is_some() {
+            return Err(MALFORMED);
         }
-        if times.until > times.forget_at {
-            return Err(RestoreError::Damaged);
-        }
-        Ok((times, runs, recent))
     }
+    if times.until <= times.forget_at { Ok((times, runs, recent)) } else { Err(MALFORMED) }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use codec::{BlockHeader, BodyBuilder, BodyView, EventRef};
     use proptest::prelude::*;
-    use types::{Generation, PartitionId, SchemaVersion, TableId, TableKey, TenantId};
+    use types::{Generation, PartitionId, SchemaVersion, TableId, TableKey, TenantId, Timestamp};
 
     use super::*;
     use crate::{
         Limits,
-        dedup::{DedupScratch, FrozenIds, HeapRuns, RunSet, SetUsage, judge::Counts},
+        dedup::{DedupScratch, FrozenIds, HeapRuns, RunFault, RunSet, SetUsage, judge::Counts},
         pool::Pool,
         table::{Means, Scratch},
     };
@@ -414,14 +338,14 @@ mod tests {
             let World { means, .. } = &mut world;
             let mut restore = |bytes: &[u8]| Dedup::restore(bytes, means.runs.as_mut(), &means.budget).map(|_| ()).err();
             let at = usize::from(at) % bytes.len();
-            prop_assert_eq!(restore(&bytes[..at]), Some(RestoreError::Damaged));
+            prop_assert!(matches!(restore(&bytes[..at]), Some(RestoreError::Malformed(_))));
             bytes.push(0);
-            prop_assert_eq!(restore(&bytes), Some(RestoreError::Damaged));
+            prop_assert!(matches!(restore(&bytes), Some(RestoreError::Malformed(_))));
             bytes.pop();
             bytes[at] ^= flip;
             restore(&bytes);
             bytes[0] = 9;
-            prop_assert_eq!(restore(&bytes), Some(RestoreError::Version(9)));
+            prop_assert!(matches!(restore(&bytes), Some(RestoreError::Version)));
         }
     }
 }

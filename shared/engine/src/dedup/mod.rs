@@ -19,7 +19,7 @@ mod runs;
 mod slice;
 mod window;
 
-pub(crate) use capture::{DedupCapture, RestoreError};
+pub(crate) use capture::DedupCapture;
 pub(crate) use identity::IdentityKey;
 pub(crate) use judge::{Counts, Dedup, DedupScratch, Verdict};
 pub use memory_run::{FrozenIds, SortedIds};
