@@ -32,6 +32,8 @@ const BEGIN: Timestamp = Timestamp(1_700_000_000_000_000);
 const HISTORY_LINES: usize = 60;
 /// Tries to bring a run to its end; each step of a worker that waits takes one.
 const ROUNDS_MAX: usize = 10_000;
+/// What passes at a try at the end, at least: many together are far more than a worker waits between two of its own.
+const WAIT_US: i64 = 10_000;
 /// How far a leap of the clock goes at most: over windows and slots, µs.
 const LEAP_US_MAX: i64 = 120_000_000;
 
@@ -419,7 +421,7 @@ impl World {
             while self.work(at)? != Stepped::Idle || self.life().partitions[at].next_offset() != end {
                 rounds += 1;
                 ensure!(rounds < ROUNDS_MAX, "partition {at} does not get to the end of its log");
-                self.clock.advance(self.profile.step_us_max);
+                self.clock.advance(self.profile.step_us_max.max(WAIT_US));
             }
         }
         Ok(())
