@@ -169,6 +169,15 @@ impl Site {
     }
 }
 
+/// Bytes of memory in use.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Memory {
+    /// What only its end gives back.
+    pub(crate) own: u64,
+    /// Of files, the program's and those of runs of ids: the system's cache, which it takes back when it needs it.
+    pub(crate) files: u64,
+}
+
 /// A running server. Dropped, it is killed.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -231,15 +240,19 @@ impl Server {
         Err(format!("the server did not end within {WAIT_MAX:?} of SIGTERM").into())
     }
 
-    /// Bytes of memory that it has in use.
+    /// Memory that it has in use.
     ///
     /// # Errors
     /// The system does not say.
-    pub(crate) fn resident_bytes(&self) -> Result<u64, Failure> {
+    pub(crate) fn memory(&self) -> Result<Memory, Failure> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("the process has no VmRSS")?;
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kilobytes * 1024)
+        let bytes = |name: &str| -> Result<u64, Failure> {
+            let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            let kilobytes: u64 =
+                value.ok_or_else(|| format!("the process has no {name}"))?.trim().trim_end_matches(" kB").parse()?;
+            Ok(kilobytes * 1024)
+        };
+        Ok(Memory { own: bytes("RssAnon")? + bytes("RssShmem")?, files: bytes("RssFile")? })
     }
 }
 

@@ -17,7 +17,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use hyper::StatusCode;
@@ -25,7 +25,7 @@ use proto::v1::{DescribeTableRequest, ingest_client::IngestClient};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use tokio::task::JoinSet;
-use types::{Generation, PartitionId, Schema, Table, TableId, TableKey, TableName, TableSettings, TenantId};
+use types::{Generation, PartitionId, Schema, Table, TableId, TableKey, TableName, TableSettings, TenantId, Timestamp};
 
 use self::{
     child::Server,
@@ -76,7 +76,7 @@ async fn measure(args: &BenchArgs, addresses: &Addresses) -> Result<Outcome, Fai
     note(&format!("preparing {POOL_EVENTS} events for {NAMESPACE}.{table}"));
     let templates = templates(args, addresses, &table).await?;
     let before = usage(&http, addresses).await;
-    let begin = Instant::now();
+    let (begin, began_us) = (Instant::now(), now_us());
     let end = begin + Duration::from_secs(args.seconds.into());
     let workers = args.connections * if args.mode == Mode::Rows || args.open_loop { 1 } else { args.window };
     let interval = args.rate.map(|rate| {
@@ -114,9 +114,14 @@ async fn measure(args: &BenchArgs, addresses: &Addresses) -> Result<Outcome, Fai
     let took = measured.last_ack - begin;
     // Relaxed: all who counted have ended.
     let batches = plan.batches.load(Relaxed);
-    let report = Report { args, table: &table, batches, measured: &measured, took, freshness: &freshness, usage };
+    let report =
+        Report { args, table: &table, batches, measured: &measured, began_us, took, freshness: &freshness, usage };
     answer(&if args.json { format!("{}\n", report.json()) } else { report.text() })?;
     Ok(verdict(&freshness))
+}
+
+fn now_us() -> i64 {
+    Timestamp::from_epoch(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()).0
 }
 
 /// A token that was not honoured is a defect, however fast the rest was.

@@ -30,6 +30,8 @@ pub(crate) struct Report<'a> {
     pub(crate) batches: u64,
     /// What all workers measured together.
     pub(crate) measured: &'a Measured,
+    /// When the first batch could go, µs since 1970.
+    pub(crate) began_us: i64,
     /// From the begin to the last ack.
     pub(crate) took: Duration,
     /// What the probes found.
@@ -46,7 +48,7 @@ impl Report<'_> {
             "machine": machine(),
             "mode": args.mode.name(), "connections": args.connections, "window": args.window, "batch": args.batch,
             "ids": args.ids, "duplicates": args.duplicates, "rate": args.rate, "open_loop": args.open_loop,
-            "table": self.table, "batches": self.batches, "seconds": seconds,
+            "table": self.table, "batches": self.batches, "began_us": self.began_us, "seconds": seconds,
             "events": self.measured.events, "events_per_s": self.measured.events as f64 / seconds,
             "bytes_per_s": self.measured.bytes as f64 / seconds, "refusals": self.measured.refusals, "unsent": self.measured.unsent,
             "ack_us": quantiles(&self.measured.latency_us),
