@@ -22,6 +22,7 @@ mod request_metrics;
 mod serve;
 mod shutdown;
 mod timed_body;
+mod unread;
 
 pub use auth::Authenticator;
 pub use bind::{BindError, bind};
@@ -37,3 +38,4 @@ pub use serve::{HttpLimits, Protocol};
 pub use shutdown::Shutdown;
 pub use tonic::service::Routes;
 pub use tracing::level_filters::LevelFilter;
+pub use unread::Unread;

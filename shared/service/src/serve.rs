@@ -25,6 +25,7 @@ use tokio::{
 use crate::{
     Shutdown,
     io::{ByteCounters, Version, accept_version},
+    unread::Unread,
 };
 
 /// All headers of a request together, bytes.
@@ -35,17 +36,14 @@ const STREAMS_MAX: u32 = 200;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long it has to answer.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// What a client may send on one HTTP/2 stream, and on one connection, before the server has read it, bytes.
+/// What a client may send on one HTTP/2 stream before the server has read it, bytes; a connection's window is of [`Unread`].
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Largest HTTP/2 frame that a client may send, bytes: columns come in few large pieces.
 const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// What waits for a client to read it, per HTTP/2 stream, bytes.
 const SEND_BUFFER_BYTES: usize = 1 << 20;
 /// How long `accept` rests when the system has no descriptor or memory for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 
 /// Limits of a listening port; `config` holds the defaults.
 #[derive(Debug, Clone)]
@@ -60,6 +58,8 @@ pub struct HttpLimits {
     pub write_timeout: Duration,
     /// How long requests under way may take at shutdown.
     pub drain_timeout: Duration,
+    /// What clients may have sent over HTTP/2 before anybody reads it, over all ports with clones of these limits.
+    pub unread: Unread,
 }
 
 impl Default for HttpLimits {
@@ -70,6 +70,7 @@ impl Default for HttpLimits {
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
+            unread: Unread::default(),
         }
     }
 }
@@ -181,7 +182,10 @@ async fn serve_connection(stream: TcpStream, port: Port) {
     let stream = TokioIo::new(stream);
     match version {
         Version::Http1 => drive(http1_builder(&port.limits).serve_connection(stream, service), &port.stop).await,
-        Version::Http2 => drive(http2_builder().serve_connection(stream, service), &port.stop).await,
+        Version::Http2 => {
+            let window = port.limits.unread.window();
+            drive(http2_builder(window.bytes()).serve_connection(stream, service), &port.stop).await;
+        }
     }
 }
 
@@ -207,7 +211,7 @@ fn http1_builder(limits: &HttpLimits) -> http1::Builder {
     builder
 }
 
-fn http2_builder() -> http2::Builder<TokioExecutor> {
+fn http2_builder(window_bytes: u32) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -215,8 +219,8 @@ fn http2_builder() -> http2::Builder<TokioExecutor> {
         .max_concurrent_streams(STREAMS_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES.min(window_bytes))
+        .initial_connection_window_size(window_bytes)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_send_buf_size(SEND_BUFFER_BYTES);
     builder

@@ -19,7 +19,7 @@ use proto::{
     hot_tier::{HotTier, NodeMemory},
     progress::{ApplyLag, Progress},
 };
-use service::{Authenticator, Host, HttpLimits, Metrics, Running, StartError};
+use service::{Authenticator, Host, HttpLimits, Metrics, Running, StartError, Unread};
 use stream_ingester::IngesterError;
 use tokio::task::JoinHandle;
 use types::{NodeId, PartitionId, Timestamp};
@@ -221,6 +221,7 @@ fn host(config: &Config, metrics: Metrics) -> Host {
         body_timeout: config.http.body_timeout,
         write_timeout: config.http.write_timeout,
         drain_timeout: config.http.drain_timeout,
+        unread: Unread::default(),
     };
     let authenticator = Authenticator::from_key(config.api_key.as_ref().map(config::Secret::expose));
     Host { limits, authenticator, metrics }
