@@ -28,7 +28,7 @@ use types::{ApiError, ErrorCode, TenantId};
 /// Above this share of the log's queue nothing new is taken, percent.
 const QUEUE_FULL_PERCENT: u64 = 90;
 /// When to come back at the earliest where the server has too much to do.
-const RETRY_AFTER_LEAST: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_AFTER_LEAST: Duration = Duration::from_secs(1);
 
 /// Who may send how much, and whether anybody may now.
 pub(crate) struct Admission {

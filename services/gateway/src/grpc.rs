@@ -16,7 +16,7 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 use futures_util::{Stream, StreamExt as _};
-use http::{Request as HttpRequest, Response as HttpResponse};
+use http::{Extensions, Request as HttpRequest, Response as HttpResponse};
 use prost::Message;
 use proto::v1::{DescribeTableRequest, IngestReply, Refusal, Reject as RejectMessage, TableDescription};
 use tonic::{
@@ -58,8 +58,11 @@ impl IngestService {
     }
 
     async fn respond(self, request: HttpRequest<Body>) -> HttpResponse<Body> {
-        let share = self.in_flight.share();
         let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        if let Err(refused) = self.open(&method, request.extensions()).await {
+            return refused.into_http();
+        }
+        let share = self.in_flight.share();
         let request = request.map(|body| Body::new(share.meter(body)));
         let bytes_max = self.ingest.request_bytes_max();
         match method.as_str() {
@@ -84,6 +87,16 @@ impl IngestService {
             }
             _ => Status::unimplemented(format!("truenow.v1.Ingest has no method {method:?}")).into_http(),
         }
+    }
+
+    /// Lets a batch in by its headers, before a byte of it is read, or refuses it. A stream is open for later batches too: each is judged
+    /// by itself.
+    async fn open(&self, method: &str, extensions: &Extensions) -> Result<(), Status> {
+        if !matches!(method, "IngestBatch" | "IngestColumns") {
+            return Ok(());
+        }
+        self.ingest.open(tenant_of(extensions)?).map_err(status)?;
+        self.in_flight.enter().await.map_err(status)
     }
 
     async fn batch(self, request: Request<Streaming<Bytes>>, share: Share) -> Result<Response<IngestReply>, Status> {
@@ -126,7 +139,7 @@ impl IngestService {
     }
 
     fn stream(self, request: Request<Streaming<Bytes>>, share: Share) -> Result<Response<ReplyStream>, Status> {
-        let tenant = tenant_of(&request)?;
+        let tenant = tenant_of(request.extensions())?;
         let ingest = self.ingest;
         let replies = request.into_inner().map(move |message| {
             let (ingest, share) = (Arc::clone(&ingest), share.clone());
@@ -150,7 +163,7 @@ impl IngestService {
 
     /// The one message of a unary call, which must come, alone, in time.
     async fn single(&self, request: Request<Streaming<Bytes>>, share: &Share) -> Result<(TenantId, Bytes), Status> {
-        let tenant = tenant_of(&request)?;
+        let tenant = tenant_of(request.extensions())?;
         let mut messages = request.into_inner();
         let read = async {
             let first = messages.message().await?;
@@ -189,8 +202,8 @@ fn grpc<Reply: Message + 'static>(message_bytes_max: usize) -> Grpc<MessageCodec
     Grpc::new(MessageCodec(PhantomData)).max_decoding_message_size(message_bytes_max)
 }
 
-fn tenant_of(request: &Request<Streaming<Bytes>>) -> Result<TenantId, Status> {
-    let tenant = request.extensions().get::<TenantId>().copied();
+fn tenant_of(extensions: &Extensions) -> Result<TenantId, Status> {
+    let tenant = extensions.get::<TenantId>().copied();
     tenant.ok_or_else(|| Status::unauthenticated("the request has no tenant"))
 }
 

@@ -62,6 +62,7 @@ async fn post_events(
     let encoding = encoding_of(&headers)?;
     let batch = batch_of(&headers)?;
     http.ingest.open(tenant)?;
+    http.in_flight.enter().await?;
     let share = http.in_flight.share();
     let metered = Body::new(share.meter(body));
     let body = service::read_body(metered, http.ingest.request_bytes_max(), http.body_timeout).await;

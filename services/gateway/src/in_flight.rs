@@ -1,44 +1,148 @@
-//! A bound on the bytes of request bodies that are being read or worked on, over all connections.
+//! Bounds on the bytes of request bodies, over all connections: on those that are being read or worked on, and on those
+//! that wait for their ack.
 //!
-//! Limits per request do not bound memory: many senders may each stay below them. Here every byte of a body is counted
-//! as it arrives, and the request that would pass the bound is refused while the others go on.
+//! 1. Limits per request do not bound memory: many senders may each stay below them. Here every byte of a body is counted
+//!    as it arrives, and the request that would pass the bound is refused while the others go on.
+//! 2. Bodies that fit in memory may still be too many: who waits for seconds has given up meanwhile, and what lies about for
+//!    seconds has left the processor's caches when its turn comes. So no more bytes wait between their body's end and their ack
+//!    than become durable in [`ROOM_FOR`] at the pace of the last seconds (Little's law). A request is held against this
+//!    room by its headers, before its body is read, and again when its body is whole. Bodies that are still on their way do
+//!    not count: slow senders take nobody's room.
+//! 3. A request that finds no room stands in line for it, at most [`WAIT_MAX`], and is refused then. Its body stays with its
+//!    sender, but for the windows of HTTP/2. To refuse it at once would cost more than to let it wait: senders who are
+//!    refused send again, or send the next, and each refusal takes work from the threads of those who were let in. Refusals
+//!    at once made two thirds of all requests refusals, and halved what was taken (docs/decisions/0015).
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
 };
 
+use admission::overload::spread;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::{sync::Notify, time::timeout};
 use types::{ApiError, ErrorCode};
+
+use crate::admission::RETRY_AFTER_LEAST;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The bytes in flight of a gateway and their bound.
+/// How long whole bodies wait for their ack, about: a few commits of the log.
+pub(crate) const ROOM_FOR: Duration = Duration::from_millis(250);
+/// How long a request stands in line for room, or for a decode thread, at most.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(1);
+/// Requests that stand in line for room.
+const LINE_MAX: usize = 4_096;
+/// Room that there is at any pace, bytes: a burst after a pause finds it.
+const ROOM_LEAST: u64 = 16 << 20;
+
+/// The bytes in flight of a gateway and their bounds.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    // Relaxed everywhere: the count orders nothing, and a read-modify-write never loses an update.
+    // Relaxed everywhere: the figures order nothing, and a read-modify-write never loses an update.
     bytes: AtomicU64,
     bytes_max: u64,
+    /// Bytes of whole bodies that have no ack yet.
+    waiting: AtomicU64,
+    /// Nobody is let in where at least so many wait.
+    room: AtomicU64,
+    /// Requests that stand in line for room, and what wakes the first of them.
+    line: AtomicUsize,
+    freed: Notify,
+    /// Bytes of bodies that were acked, ever.
+    acked: AtomicU64,
+    /// Spreads the times to come back.
+    refusals: AtomicU64,
 }
 
 impl InFlight {
-    /// No bytes yet, at most `bytes_max` to come.
+    /// No bytes yet, at most `bytes_max` to come. `salt` spreads the times to come back.
     #[must_use]
-    pub(crate) fn new(bytes_max: u64) -> Arc<Self> {
-        Arc::new(Self { bytes: AtomicU64::new(0), bytes_max })
+    pub(crate) fn new(bytes_max: u64, salt: u64) -> Arc<Self> {
+        Arc::new(Self {
+            bytes: AtomicU64::new(0),
+            bytes_max,
+            waiting: AtomicU64::new(0),
+            room: AtomicU64::new(ROOM_LEAST.min(bytes_max)),
+            line: AtomicUsize::new(0),
+            freed: Notify::new(),
+            acked: AtomicU64::new(0),
+            refusals: AtomicU64::new(salt),
+        })
     }
 
     /// A share that holds nothing yet, for one request or stream.
     #[must_use]
     pub(crate) fn share(self: &Arc<Self>) -> Share {
         Share(Arc::new(Held { total: Arc::clone(self), bytes: AtomicU64::new(0), broke_off: AtomicBool::new(false) }))
+    }
+
+    /// Waits until there is room for one more.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` where there is none in time, or too many stand in line for it.
+    pub(crate) async fn enter(&self) -> Result<(), ApiError> {
+        if self.has_room() {
+            return Ok(());
+        }
+        let _place = self.place_in_line()?;
+        let entered = async {
+            loop {
+                let mut freed = pin!(self.freed.notified());
+                // From here on no call is missed; the look comes after it.
+                freed.as_mut().enable();
+                if self.has_room() {
+                    return;
+                }
+                freed.await;
+            }
+        };
+        timeout(WAIT_MAX, entered).await.map_err(|_| self.refusal())
+    }
+
+    fn has_room(&self) -> bool {
+        self.waiting.load(Relaxed) < self.room.load(Relaxed)
+    }
+
+    fn place_in_line(&self) -> Result<PlaceInLine<'_>, ApiError> {
+        let place = PlaceInLine(&self.line);
+        if self.line.fetch_add(1, Relaxed) < LINE_MAX { Ok(place) } else { Err(self.refusal()) }
+    }
+
+    /// Calls the first in line if there is room. One call for one change is enough: whoever enters calls the next when its
+    /// body counts.
+    fn call_next(&self) {
+        if self.has_room() {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Bytes of bodies that were acked so far.
+    pub(crate) fn acked_bytes(&self) -> u64 {
+        self.acked.load(Relaxed)
+    }
+
+    /// Makes room for the bytes that are acked in [`ROOM_FOR`].
+    pub(crate) fn set_room(&self, bytes: u64) {
+        let room = bytes.max(ROOM_LEAST).min(self.bytes_max);
+        self.room.store(room, Relaxed);
+        self.call_next();
+        metrics::gauge!("truenow_ingest_room_bytes").set(room as f64);
+        metrics::gauge!("truenow_ingest_waiting_bytes").set(self.waiting.load(Relaxed) as f64);
+    }
+
+    fn refusal(&self) -> ApiError {
+        metrics::counter!("truenow_ingest_limited_total", "limit" => "requests_in_flight").increment(1);
+        ApiError::new(ErrorCode::ResourceExhausted, "too many bytes of requests are under way, try again later")
+            .with_field("requests_in_flight")
+            .with_retry_after(spread(RETRY_AFTER_LEAST, self.refusals.fetch_add(1, Relaxed)))
     }
 }
 
@@ -69,10 +173,22 @@ impl Share {
         let total = &self.0.total;
         if total.bytes.fetch_add(bytes, Relaxed).saturating_add(bytes) > total.bytes_max {
             total.bytes.fetch_sub(bytes, Relaxed);
-            return Err(refusal());
+            return Err(total.refusal());
         }
         self.0.bytes.fetch_add(bytes, Relaxed);
         Ok(())
+    }
+
+    /// A whole body that waits for its ack from now on.
+    ///
+    /// # Errors
+    /// As [`InFlight::enter`].
+    pub(crate) async fn wait(&self, bytes: u64) -> Result<Waiting, ApiError> {
+        let total = Arc::clone(&self.0.total);
+        total.enter().await?;
+        total.waiting.fetch_add(bytes, Relaxed);
+        total.call_next();
+        Ok(Waiting { total, bytes })
     }
 
     /// Holds more bytes for as long as the value lives, which may be longer than the request.
@@ -95,7 +211,7 @@ impl Share {
     /// caller knows; the body of a stream goes on after that, and may end for another reason.
     #[must_use]
     pub(crate) fn refused(&self) -> Option<ApiError> {
-        self.0.broke_off.load(Relaxed).then(refusal)
+        self.0.broke_off.load(Relaxed).then(|| self.0.total.refusal())
     }
 
     /// A body that holds its bytes as they arrive.
@@ -131,10 +247,35 @@ impl Drop for Holding {
     }
 }
 
-fn refusal() -> ApiError {
-    ApiError::new(ErrorCode::ResourceExhausted, "too many bytes of requests are under way, try again later")
-        .with_field("requests_in_flight")
-        .with_retry_after(Duration::from_secs(1))
+/// A body that waits for its ack, for as long as this lives.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Waiting {
+    total: Arc<InFlight>,
+    bytes: u64,
+}
+
+impl Waiting {
+    /// The ack is there.
+    pub(crate) fn acked(self) {
+        self.total.acked.fetch_add(self.bytes, Relaxed);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.total.waiting.fetch_sub(self.bytes, Relaxed);
+        self.total.call_next();
+    }
+}
+
+/// A place in the line for room; given up when it is dropped.
+struct PlaceInLine<'a>(&'a AtomicUsize);
+
+impl Drop for PlaceInLine<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 struct Metered<B> {
@@ -172,6 +313,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use http_body_util::{BodyExt as _, Full};
 
     use super::*;
@@ -179,7 +321,7 @@ mod tests {
     /// Goal: what is held never passes the bound, is given back to the byte, and a refusal leaves the others alone.
     #[tokio::test]
     async fn bytes_in_flight_are_bounded_and_given_back() {
-        let total = InFlight::new(10);
+        let total = InFlight::new(10, 1);
         let (a, b) = (total.share(), total.share());
         a.hold(6).unwrap();
         assert_eq!(b.hold(5).unwrap_err().code, ErrorCode::ResourceExhausted);
@@ -203,5 +345,66 @@ mod tests {
         let c = total.share();
         assert_eq!(c.meter(Full::new(Bytes::from_static(b"1234567890"))).collect().await.unwrap().to_bytes().len(), 10);
         assert_eq!(total.bytes.load(Relaxed), 10);
+    }
+
+    /// Goal: what waits leaves room for nobody else once it is what becomes durable in time, whoever asks; who stands in line
+    /// is refused in the end, with a time to come back; slow bodies take no room.
+    #[tokio::test(start_paused = true)]
+    async fn as_much_waits_as_is_acked_in_time() {
+        let total = InFlight::new(100 << 20, 1);
+        let slow = total.share();
+        slow.hold(60 << 20).unwrap();
+        let first = total.share().wait(ROOM_LEAST - 1).await.unwrap();
+        let second = total.share().wait(5 << 20).await.unwrap();
+        for refused in [total.enter().await.unwrap_err(), total.share().wait(1).await.unwrap_err()] {
+            let after = refused.retry_after.unwrap();
+            assert_eq!((refused.code, &*refused.field.unwrap()), (ErrorCode::ResourceExhausted, "requests_in_flight"));
+            assert!((RETRY_AFTER_LEAST..RETRY_AFTER_LEAST * 3).contains(&after), "{after:?}");
+        }
+        drop(first);
+        total.enter().await.unwrap();
+        second.acked();
+        assert_eq!(
+            (total.acked_bytes(), total.waiting.load(Relaxed)),
+            (5 << 20, 0),
+            "what ended without an ack is no pace"
+        );
+
+        total.set_room(50 << 20);
+        let most = total.share().wait(40 << 20).await.unwrap();
+        total.enter().await.unwrap();
+        total.set_room(0);
+        assert!(total.enter().await.is_err());
+        drop(most);
+        total.set_room(u64::MAX);
+        assert_eq!(total.room.load(Relaxed), 100 << 20);
+    }
+
+    /// Goal: room that is given up, or made, goes to those in line in their order, as far as it reaches; the line is bounded.
+    #[tokio::test(start_paused = true)]
+    async fn room_goes_to_those_in_line() {
+        let total = InFlight::new(100 << 20, 1);
+        let mut most = Some(total.share().wait(ROOM_LEAST).await.unwrap());
+        let mut line: Vec<_> = (0..LINE_MAX).map(|_| Box::pin(async { total.share().wait(6 << 20).await })).collect();
+        let mut entered = |least: usize| {
+            let mut entered = Vec::new();
+            for (n, one) in line.iter_mut().enumerate().skip(least) {
+                if let Some(waiting) = one.now_or_never() {
+                    entered.push((n, waiting.unwrap()));
+                }
+            }
+            entered
+        };
+        assert!(entered(0).is_empty());
+        let refused = total.enter().now_or_never().expect("the line is full").unwrap_err();
+        assert_eq!(refused.code, ErrorCode::ResourceExhausted);
+        drop(most.take());
+        let three = entered(0);
+        assert_eq!(three.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [0, 1, 2], "three are more than 16 MiB");
+        total.set_room(20 << 20);
+        let fourth = entered(3);
+        assert_eq!(fourth.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [3]);
+        drop((three, fourth, line));
+        assert_eq!((total.line.load(Relaxed), total.waiting.load(Relaxed)), (0, 0));
     }
 }

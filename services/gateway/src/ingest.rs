@@ -153,6 +153,13 @@ impl Ingest {
     /// Nothing of the request was appended, or (`UNAVAILABLE`) nobody knows.
     pub(crate) async fn rows(self: &Arc<Self>, request: RowsRequest) -> Result<Ack, ApiError> {
         self.open(request.tenant)?;
+        let waiting = request.share.wait(request.body.len() as u64).await?;
+        let ack = self.take_rows(request).await?;
+        waiting.acked();
+        Ok(ack)
+    }
+
+    async fn take_rows(self: &Arc<Self>, request: RowsRequest) -> Result<Ack, ApiError> {
         metrics::counter!("truenow_ingest_bytes_total").increment(request.body.len() as u64);
         let rules = Rules {
             received: self.clock.now(),
@@ -219,6 +226,18 @@ impl Ingest {
         share: Share,
     ) -> Result<Ack, ApiError> {
         self.open(tenant)?;
+        let waiting = share.wait(request.message_bytes as u64).await?;
+        let ack = self.take_columns(tenant, request, share).await?;
+        waiting.acked();
+        Ok(ack)
+    }
+
+    async fn take_columns(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        request: ColumnsRequest,
+        share: Share,
+    ) -> Result<Ack, ApiError> {
         let message_bytes = request.message_bytes;
         let bytes: usize = request.blocks.iter().map(Bytes::len).sum();
         metrics::counter!("truenow_ingest_bytes_total").increment(bytes as u64);

@@ -33,7 +33,7 @@ use std::{
 };
 
 use ::admission::{
-    Limiter, LimiterConfig, Monotonic, Rate, RateError,
+    Limiter, LimiterConfig, Monotonic, Pace, Rate, RateError,
     overload::{LagLimits, Limits},
 };
 use ::config::{Config, GatewayConfig, ServiceName};
@@ -50,7 +50,7 @@ use crate::{
     dead_letters::DeadLetters,
     grpc::IngestService,
     http::Http,
-    in_flight::InFlight,
+    in_flight::{InFlight, ROOM_FOR},
     ingest::{Ingest, RequestLimits},
     pool::Pool,
     schemas::Schemas,
@@ -58,6 +58,8 @@ use crate::{
 
 /// How often one of the limiter's shards forgets idle tenants, and health follows the load.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the pace of acks is looked at.
+const PACE_INTERVAL: Duration = Duration::from_millis(250);
 /// Under this name the health tells of overload.
 const OVERLOAD: &str = "overload";
 
@@ -135,7 +137,7 @@ pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, 
         },
         acked: Acked::new(deps.token_key),
         schemas: Schemas::default(),
-        pool: Pool::start(cores).map_err(StartError::Threads)?,
+        pool: Pool::start(cores, Arc::clone(&deps.clock), deps.limiter_key).map_err(StartError::Threads)?,
         clock: deps.clock,
         limits: RequestLimits {
             bytes_max: config.gateway.request_bytes_max,
@@ -144,7 +146,7 @@ pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, 
         any: AtomicU64::new(0),
         spare_builders: Mutex::new(Vec::new()),
     });
-    let in_flight = InFlight::new(config.gateway.inflight_bytes_max);
+    let in_flight = InFlight::new(config.gateway.inflight_bytes_max, deps.limiter_key);
     let body_timeout = config.http.body_timeout;
     let addresses = config.addresses(ServiceName::Gateway);
     let health = Health::starting("gateway", env!("CARGO_PKG_VERSION"));
@@ -153,17 +155,19 @@ pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, 
         health: health.clone(),
         http: addresses.http,
         grpc: addresses.grpc,
-        router: http::router(Http { ingest: Arc::clone(&ingest), in_flight, body_timeout })
+        router: http::router(Http { ingest: Arc::clone(&ingest), in_flight: Arc::clone(&in_flight), body_timeout })
             .merge(service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION"))),
         grpc_routes: Routes::new(service),
         grpc_names: vec!["truenow.v1.Ingest".to_owned()],
         descriptors: vec![proto::v1::FILE_DESCRIPTOR_SET],
     };
     let running = host.start(parts).await?;
+    let pacer = tokio::spawn(follow_pace(in_flight, Arc::clone(&ingest.clock)));
     let sweeper = tokio::spawn(sweep(ingest, health.clone()));
     health.set_serving();
     Ok(running.on_stopped(async move {
         sweeper.abort();
+        pacer.abort();
         // Blocks on the disk for what is queued; nothing else is left to do in this process by now.
         if tokio::task::spawn_blocking(move || letters.close()).await.is_err() {
             tracing::error!("closing the dead letters failed");
@@ -180,6 +184,17 @@ async fn sweep(ingest: Arc<Ingest>, health: Health) {
             Some(warning) => health.degrade(OVERLOAD, warning),
             None => health.recover(OVERLOAD),
         }
+    }
+}
+
+/// Makes room for what is acked in time.
+async fn follow_pace(in_flight: Arc<InFlight>, clock: Arc<dyn Clock>) {
+    let mut ticks = tokio::time::interval(PACE_INTERVAL);
+    let mut pace = Pace::default();
+    loop {
+        ticks.tick().await;
+        pace.look(in_flight.acked_bytes(), Monotonic::from_elapsed(clock.monotonic()));
+        in_flight.set_room(pace.within(ROOM_FOR));
     }
 }
 

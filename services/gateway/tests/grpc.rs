@@ -148,6 +148,11 @@ async fn call_with(gateway: &Gateway, method: &str, body: BoxBody<Bytes, Infalli
     (text("grpc-status").unwrap().parse().unwrap(), text("grpc-message").unwrap_or_default())
 }
 
+/// A body of which nothing ever comes.
+fn silent() -> BoxBody<Bytes, Infallible> {
+    BodyExt::boxed(StreamBody::new(tokio_stream::pending()))
+}
+
 fn framed(message: &[u8]) -> Vec<u8> {
     let mut body = vec![0];
     body.extend_from_slice(&(message.len() as u32).to_be_bytes());
@@ -193,6 +198,67 @@ async fn messages_that_do_not_come_are_given_up() {
     let open = BodyExt::boxed(StreamBody::new(first.chain(tokio_stream::pending())));
     let (code, message) = call_with(&gateway, "IngestBatch", open).await;
     assert_eq!(code, Code::DeadlineExceeded as i32, "{message}");
+}
+
+/// Goal: a call that meets a limit is answered by its headers: its message, which never comes, is not waited for.
+#[tokio::test]
+async fn calls_are_refused_by_their_headers() {
+    let gateway = Gateway::start().await;
+    gateway.load.lag(0, Duration::from_secs(60));
+    for method in ["IngestBatch", "IngestColumns"] {
+        let (code, message) = call_with(&gateway, method, silent()).await;
+        assert_eq!(code, Code::ResourceExhausted as i32, "{message}");
+        assert!(message.contains("is%20applied"), "{message}");
+    }
+}
+
+/// Goal: a refusal reaches a sender whose message is larger than what may be under way unread, with the time to come back,
+/// and neither the refusal nor what was sent in vain harms what the connection carries next.
+#[tokio::test]
+async fn large_messages_are_refused_without_harm() {
+    let gateway = Gateway::start().await;
+    let mut client = gateway.grpc().await;
+    let mut large = event(0);
+    large.event_id = Some("x".repeat(8 << 20));
+    gateway.load.lag(0, Duration::from_secs(60));
+    for _ in 0..20 {
+        let refused = client.ingest_batch(batch(vec![large.clone()])).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+        assert!(refused.metadata().get("retry-after").is_some());
+    }
+    gateway.load.lag(0, Duration::ZERO);
+    assert_eq!(client.ingest_batch(batch(vec![event(1)])).await.unwrap().into_inner().accepted, 1);
+}
+
+/// Goal: while as much waits for its ack as may, others are refused by their headers, and batches of streams one by one;
+/// as soon as it is acked all are taken again.
+#[tokio::test]
+async fn what_waits_for_its_ack_is_bounded() {
+    let gateway = Gateway::start().await;
+    let mut client = gateway.grpc().await;
+    gateway.log.set(State::Stalled);
+    let large = format!("{}{}", " ".repeat((16 << 20) - support::event(0).len()), support::event(0));
+    let others = async {
+        gateway.log.asked(1).await;
+        let (code, message) = call_with(&gateway, "IngestBatch", silent()).await;
+        assert_eq!(
+            (code, message.starts_with("too%20many%20bytes")),
+            (Code::ResourceExhausted as i32, true),
+            "{message}"
+        );
+        // No JSON: were it read, that would be the answer.
+        let reply = gateway.post("{").await;
+        assert_eq!((reply.status, reply.json["error"]["field"].as_str()), (429, Some("requests_in_flight")));
+        let batches = tokio_stream::once(batch(vec![event(1)]));
+        let mut replies = client.ingest_stream(batches).await.unwrap().into_inner();
+        let refused = replies.message().await.unwrap().unwrap().refused.unwrap();
+        assert_eq!(refused.field, "requests_in_flight");
+        gateway.log.set(State::Well);
+    };
+    let (waited, ()) = tokio::join!(gateway.post(large), others);
+    assert_eq!(waited.status, 200, "{}", waited.json);
+    assert_eq!(client.ingest_batch(batch(vec![event(2)])).await.unwrap().into_inner().accepted, 1);
+    assert_eq!(gateway.log.rows(), 2);
 }
 
 /// Goal: a description says all that is needed to make blocks; a table is created only where that is asked for.

@@ -1,5 +1,5 @@
 //! Hierarchical rate limits over a passed-in time: one global bucket, and one per tenant. And the limits of a lag
-//! ([`overload`]).
+//! ([`overload`]), and the pace of work ([`Pace`]).
 //!
 //! 1. A request is admitted by both buckets or takes from neither; the tenant's share is never more than its rate and
 //!    burst, whatever the number of threads.
@@ -13,12 +13,14 @@ mod bucket;
 mod cost;
 mod limiter;
 pub mod overload;
+mod pace;
 mod rate;
 mod tenants;
 mod ticks;
 
 pub use cost::{COST_MAX, Cost, CostError};
 pub use limiter::{Decision, Limiter, LimiterConfig, Remaining, Scope};
+pub use pace::Pace;
 pub use rate::{BURST_MAX, RATE_MAX, Rate, RateError};
 pub use tenants::{SHARDS, Swept};
 pub use ticks::Monotonic;

@@ -31,6 +31,11 @@ impl Monotonic {
         Self { nanos: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX) }
     }
 
+    /// How long ago `earlier` was; nothing where it is later.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
+    }
+
     pub(crate) fn ticks(self) -> u64 {
         self.nanos.saturating_mul(PER_NANO).min(NOW_MAX)
     }

@@ -9,6 +9,7 @@ use std::{
 use async_trait::async_trait;
 use codec::{BodyView, EventRef};
 use event_log::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogLedger, LogReader, ReadError};
+use tokio::sync::watch;
 use types::{Offset, PartitionId, TableKey, Timestamp};
 
 /// How the log is.
@@ -22,13 +23,17 @@ pub enum State {
     Full,
     /// Its disk fails; what was appended is not known.
     Failing,
+    /// It is quiet until its state is another one.
+    Stalled,
     /// It appends, and then says that it failed.
     Uncertain,
 }
 
 pub struct MemoryLog {
     partitions: Vec<Mutex<Vec<Append>>>,
-    state: Mutex<State>,
+    state: watch::Sender<State>,
+    /// Calls of `append`.
+    asked: watch::Sender<usize>,
     /// Answers to come before the state counts, `true` for success.
     script: Mutex<Vec<State>>,
 }
@@ -37,18 +42,24 @@ impl MemoryLog {
     pub fn new(partitions: usize) -> Self {
         Self {
             partitions: (0..partitions).map(|_| Mutex::default()).collect(),
-            state: Mutex::new(State::Well),
+            state: watch::Sender::new(State::Well),
+            asked: watch::Sender::new(0),
             script: Mutex::default(),
         }
     }
 
     pub fn set(&self, state: State) {
-        *self.state.lock().unwrap() = state;
+        self.state.send_replace(state);
     }
 
     /// The next appends fare so, in this order.
     pub fn next(&self, states: &[State]) {
         self.script.lock().unwrap().extend(states.iter().rev());
+    }
+
+    /// Waits until `append` was called so often.
+    pub async fn asked(&self, times: usize) {
+        self.asked.subscribe().wait_for(|asked| *asked >= times).await.unwrap();
     }
 
     /// All blocks, by partition.
@@ -99,13 +110,17 @@ impl EventLog for MemoryLog {
     }
 
     async fn append(&self, blocks: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        self.asked.send_modify(|asked| *asked += 1);
         let scripted = self.script.lock().unwrap().pop();
-        let state = scripted.unwrap_or(*self.state.lock().unwrap());
+        let state = match scripted {
+            Some(state) => state,
+            None => *self.state.subscribe().wait_for(|state| *state != State::Stalled).await.unwrap(),
+        };
         let failed = || AppendError::Unavailable(Arc::new(io::Error::other("no disk")));
         match state {
             State::Full => return Err(AppendError::Overloaded { retry_after: Duration::from_secs(1) }),
             State::Failing => return Err(failed()),
-            State::Well | State::Filling | State::Uncertain => {}
+            State::Well | State::Filling | State::Stalled | State::Uncertain => {}
         }
         let place = |block: Append| {
             let partition = block.header.partition;
@@ -143,7 +158,7 @@ impl EventLog for MemoryLog {
     }
 
     fn load(&self) -> Load {
-        let queued_bytes = if *self.state.lock().unwrap() == State::Filling { 91 } else { 0 };
+        let queued_bytes = if *self.state.borrow() == State::Filling { 91 } else { 0 };
         Load { queued_bytes, queued_bytes_max: 100 }
     }
 
