@@ -30,8 +30,8 @@ pub use group::{
 };
 pub use huge_pages::advise_huge_pages;
 pub use pairs::{
-    Slots, count_pairs, each_present, from_ordered_bits, list_pairs, list_values, mark_pairs, number_values,
-    ordered_bits,
+    Slots, count_numbers, count_pairs, each_present, from_ordered_bits, list_marked, list_pairs, list_values,
+    mark_pairs, number_by_high_bits, number_values, ordered_bits,
 };
 pub use prefetch::prefetch;
 pub use selection::{CHUNK_ROWS, Selection};

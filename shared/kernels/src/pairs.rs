@@ -4,7 +4,7 @@
 //! 1. A row's group is its slot without the lane: `slots[k] >> lanes_log2` for the k-th row taken.
 //! 2. Number 0 is "absent". A matrix has it like any other, so that loops need not branch; lists leave it out.
 
-use crate::{Code, Rows, group::each};
+use crate::{CHUNK_ROWS, Code, Rows, dispatch::dispatch, group::each};
 
 /// The slots of the rows taken, and how many of their low bits are the lane.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,35 @@ impl Slots<'_> {
 /// Adds 1 at each row's group and code of a matrix of `width` codes per group.
 pub fn count_pairs<C: Code>(slots: Slots<'_>, rows: Rows<'_>, codes: &[C], width: usize, counts: &mut [u32]) {
     each(rows, codes, |k, code| counts[slots.group(k) as usize * width + code.index()] += 1);
+}
+
+/// Adds 1 at each row's group and number of a matrix of `width` columns per group, of which column `c` is number `base + c`;
+/// number 0 has the first.
+pub fn count_numbers(slots: Slots<'_>, numbers: &[u32], base: u32, width: usize, counts: &mut [u32]) {
+    for (&slot, &number) in slots.slots.iter().zip(numbers) {
+        let group = (slot >> slots.lanes_log2) as usize;
+        counts[group * width + number.saturating_sub(base) as usize] += 1;
+    }
+}
+
+/// Lists the rows that may count: those whose number is marked in their line. A line has `width` columns, of which column `c`
+/// is number `base + c`, and behind them one for all other numbers.
+pub fn list_marked<'a>(
+    lines: &[u32],
+    numbers: &[u32],
+    base: u32,
+    width: usize,
+    marks: &[u8],
+    list: &'a mut [u16; CHUNK_ROWS],
+) -> &'a [u16] {
+    let mut len = 0;
+    for (row, (&line, &number)) in lines.iter().zip(numbers).enumerate() {
+        let column = (number.wrapping_sub(base) as usize).min(width);
+        // Written in any case and passed over if it is not marked: few are, and in no order.
+        list[len] = row as u16;
+        len += usize::from(marks[line as usize * (width + 1) + column] & 1);
+    }
+    &list[..len]
 }
 
 /// Marks each row's group and code in a matrix of `words` words of 64 codes per group.
@@ -76,6 +105,23 @@ pub fn number_values(rows: Rows<'_>, values: &[f64], numbers: &mut [u32], number
     let least = numbers.iter().fold(u32::MAX, |least, &n| least.min(n.wrapping_sub(1)));
     let greatest = numbers.iter().fold(0, |greatest, &n| greatest.max(n));
     (least.saturating_add(1), greatest)
+}
+
+dispatch! {
+    /// Makes each value's number `offset` more than its bits from bit `shift` on, of which the low 32 count; returns the least
+    /// and the greatest.
+    pub fn number_by_high_bits(values: &[f64], shift: u32, offset: u32, numbers: &mut [u32]) -> (u32, u32) =
+        number_by_high_bits_body
+}
+
+#[inline(always)]
+fn number_by_high_bits_body(values: &[f64], shift: u32, offset: u32, numbers: &mut [u32]) -> (u32, u32) {
+    let numbers = &mut numbers[..values.len()];
+    for (number, value) in numbers.iter_mut().zip(values) {
+        *number = ((value.to_bits() >> shift) as u32).wrapping_add(offset);
+    }
+    let least = numbers.iter().fold(u32::MAX, |least, &n| least.min(n));
+    (least, numbers.iter().fold(0, |greatest, &n| greatest.max(n)))
 }
 
 /// A finite number as an integer that orders as it does; -0.0 is 0.0.

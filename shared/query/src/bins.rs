@@ -37,6 +37,17 @@ pub(crate) fn number_of(value: f64) -> u32 {
     if value < 0.0 { ZERO - 1 - key } else { ZERO + 1 + key }
 }
 
+/// The numbers of values of which none is absent, and the least and the greatest of them; `None`, and any numbers, where one
+/// is not positive and normal. As [`number_of`], without a look at what a value is.
+pub(crate) fn numbers_of_normal(values: &[f64], numbers: &mut [u32]) -> Option<(u32, u32)> {
+    const OFFSET: u32 = ZERO + 1 + ((MANTISSA_BITS - 1) << FINE_BITS);
+    // The high bits of any other value, the sign among them, are less or greater.
+    const LEAST: u32 = OFFSET + (1 << FINE_BITS);
+    const GREATEST: u32 = OFFSET + (2_047 << FINE_BITS) - 1;
+    let (least, greatest) = kernels::number_by_high_bits(values, KEY_SHIFT, OFFSET, numbers);
+    (LEAST <= least && greatest <= GREATEST).then_some((least, greatest))
+}
+
 /// The value that answers for all of a bin: the harmonic mean of its ends, which is as far from either, relatively.
 pub(crate) fn value_of(number: u32) -> f64 {
     // The nearer end to zero leads, so that the ratio is one of magnitudes.
@@ -88,6 +99,22 @@ mod tests {
     }
 
     proptest! {
+        /// Goal: bins found by wide instructions are those of each value, and are given only where all values have such.
+        #[test]
+        fn normal_values_have_the_same_bins(values in prop::collection::vec(prop_oneof![20 => 1e-300..1e300, 1 => finite()], 1..40)) {
+            let mut numbers = vec![0; values.len()];
+            let found = numbers_of_normal(&values, &mut numbers);
+            prop_assert_eq!(found.is_some(), values.iter().all(|value| value.is_normal() && *value > 0.0));
+            if let Some(ends) = found {
+                let expected: Vec<u32> = values.iter().map(|&value| number_of(value)).collect();
+                prop_assert_eq!(ends, (*expected.iter().min().unwrap(), *expected.iter().max().unwrap()));
+                prop_assert_eq!(numbers, expected);
+            }
+            let mut with_absent = values;
+            with_absent.push(f64::NAN);
+            prop_assert_eq!(numbers_of_normal(&with_absent, &mut vec![0; with_absent.len()]), None);
+        }
+
         /// Goal: bins order as values do, and each answers for its values within the guarantee, the sketch's as well.
         #[test]
         fn bins_keep_order_and_bound(a in finite(), b in finite()) {

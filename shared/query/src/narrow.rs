@@ -1,24 +1,26 @@
 //! A task of a further round of a selection: the values that lie in the ranges of their groups.
 
 use hashbrown::HashMap;
-use kernels::{CHUNK_ROWS, Rows, ordered_bits};
+use kernels::{CHUNK_ROWS, Rows, from_ordered_bits, ordered_bits};
 use types::ApiError;
 
 use crate::{
     accumulator::CellColumn,
+    bins,
     grouper::{Grouper, KeyColumns},
     groups::Groups,
     pair_counts::pair,
     plan::{GroupColumn, Plan},
     run::{Chunk, Sink},
-    selection::{Narrowed, Round},
+    selection::{Narrowed, Range, Round},
     state::State,
     task::Task,
 };
 
-/// A group of the task that was not seen yet, and one that is not looked into.
+/// A group of the task that was not seen yet.
 const UNSEEN: u32 = u32::MAX;
-const PASSED_OVER: u32 = u32::MAX - 1;
+/// Bytes of the marks of a cell, at most.
+const MARKS_MAX: usize = 1 << 20;
 
 /// Where the chunks of such a task go.
 pub(crate) struct Narrow<'a> {
@@ -27,19 +29,46 @@ pub(crate) struct Narrow<'a> {
     grouper: Grouper,
     /// Per group column: by code, the number of its string in the round; `u32::MAX` for one that the round does not have.
     numbers: Vec<Vec<u32>>,
-    /// By group of the grouper: its place in the round.
+    /// By group of the grouper: its place in the round; the place behind all where the round does not look into it.
     places: Vec<u32>,
     cells: Vec<NarrowCell>,
+    /// Scratch: the places of the rows taken, their bins, and rows that may lie in a range.
     taken: Box<[u32; CHUNK_ROWS]>,
+    bins: Box<[u32; CHUNK_ROWS]>,
+    list: Box<[u16; CHUNK_ROWS]>,
 }
 
 /// A metric's ranges.
 struct NarrowCell {
-    /// By group of the round: where its ranges begin; and the end of all.
+    /// By place in the round: where its ranges begin; and twice the end of all, as the place behind all has none.
     first: Vec<u32>,
+    wanted: Option<Wanted>,
     found: Narrowed,
     /// How often each bin of each range was met, where values are counted.
     counts: HashMap<u64, u64>,
+}
+
+/// The bins that hold ranges, as a line of marks per place: most rows are in none of them.
+struct Wanted {
+    base: u32,
+    width: usize,
+    marks: Vec<u8>,
+}
+
+impl Wanted {
+    /// `None` where there would be too many marks.
+    fn new(ranges: &[(u32, Range)], places: usize) -> Option<Self> {
+        let bins = |range: Range| [range.low, range.high].map(|bits| bins::number_of(from_ordered_bits(bits)));
+        let base = ranges.iter().map(|&(_, range)| bins(range)[0]).min()?;
+        let width = (ranges.iter().map(|&(_, range)| bins(range)[1]).max()? - base) as usize + 1;
+        let bytes = (places + 1).checked_mul(width + 1).filter(|&bytes| bytes <= MARKS_MAX)?;
+        let mut marks = vec![0; bytes];
+        for &(place, range) in ranges {
+            let [first, last] = bins(range).map(|bin| place as usize * (width + 1) + (bin - base) as usize);
+            marks[first..=last].fill(1);
+        }
+        Some(Self { base, width, marks })
+    }
 }
 
 impl<'a> Narrow<'a> {
@@ -47,8 +76,13 @@ impl<'a> Narrow<'a> {
         let numbers = plan.groups.iter().enumerate().map(|(column, group)| numbers(group, column, round, task));
         let cells = round.ranges.iter().map(|ranges| {
             let first = |group| ranges.partition_point(|&(of, _)| of < group) as u32;
-            let first = (0..=round.buckets.len() as u32).map(first).collect();
-            NarrowCell { first, found: Narrowed::default(), counts: HashMap::new() }
+            let places = round.buckets.len();
+            NarrowCell {
+                first: (0..=places as u32 + 1).map(first).collect(),
+                wanted: Wanted::new(ranges, places),
+                found: Narrowed::default(),
+                counts: HashMap::new(),
+            }
         });
         Self {
             plan,
@@ -58,6 +92,8 @@ impl<'a> Narrow<'a> {
             cells: cells.collect(),
             grouper: Grouper::new(plan, task),
             taken: Box::new([0; CHUNK_ROWS]),
+            bins: Box::new([0; CHUNK_ROWS]),
+            list: Box::new([0; CHUNK_ROWS]),
         }
     }
 
@@ -69,6 +105,25 @@ impl<'a> Narrow<'a> {
         });
         let keys = vec![vec![0]; self.plan.groups.len()];
         Groups { buckets: vec![0], keys, rows: vec![0], states: states.collect() }
+    }
+
+    /// Finds the places of the rows taken.
+    fn find_places(&mut self, rows: Rows<'_>) {
+        let lanes_log2 = self.grouper.lanes_log2();
+        self.places.resize(self.grouper.slots() >> lanes_log2, UNSEEN);
+        let slots = self.grouper.found(rows);
+        for (taken, &slot) in self.taken.iter_mut().zip(slots) {
+            *taken = self.places[(slot >> lanes_log2) as usize];
+        }
+        for k in 0..rows.len() {
+            if self.taken[k] == UNSEEN {
+                let group = self.grouper.group_of(self.grouper.found(rows)[k]);
+                if self.places[group as usize] == UNSEEN {
+                    self.places[group as usize] = self.place_of(group);
+                }
+                self.taken[k] = self.places[group as usize];
+            }
+        }
     }
 
     /// The place of a group in the round.
@@ -89,7 +144,7 @@ impl<'a> Narrow<'a> {
                 std::cmp::Ordering::Greater => high = middle,
             }
         }
-        PASSED_OVER
+        round.buckets.len() as u32
     }
 }
 
@@ -101,32 +156,34 @@ impl Sink for Narrow<'_> {
         };
         let columns = KeyColumns { times: chunk.segment.times, codes: &chunk.segment.codes, rows: chunk.rows.clone() };
         self.grouper.find(&columns, rows)?;
-        self.places.resize(self.grouper.slots() >> self.grouper.lanes_log2(), UNSEEN);
-        for k in 0..rows.len() {
-            let group = self.grouper.group_of(self.grouper.found(rows)[k]);
-            if self.places[group as usize] == UNSEEN {
-                self.places[group as usize] = self.place_of(group);
-            }
-            self.taken[k] = self.places[group as usize];
-        }
+        self.find_places(rows);
         let taken = &self.taken[..rows.len()];
         for ((cell, &column), ranges) in self.cells.iter_mut().zip(&chunk.segment.cells).zip(&self.round.ranges) {
             let CellColumn::Values(values) = column else { continue };
-            kernels::each_present(rows, &values[chunk.rows.clone()], |k, value| {
-                if taken[k] == PASSED_OVER {
-                    return;
-                }
+            let values = &values[chunk.rows.clone()];
+            let NarrowCell { first, wanted, found, counts } = cell;
+            let mut look = |k: usize, value: f64| {
                 let bits = ordered_bits(value);
                 let place = taken[k] as usize;
-                for at in cell.first[place]..cell.first[place + 1] {
+                for at in first[place]..first[place + 1] {
                     let Some(number) = ranges[at as usize].1.number_of(bits) else { continue };
                     if self.round.brings {
-                        cell.found.values.push((at, value));
+                        found.values.push((at, value));
                     } else {
-                        *cell.counts.entry(pair(at, number)).or_default() += 1;
+                        *counts.entry(pair(at, number)).or_default() += 1;
                     }
                 }
-            });
+            };
+            let bins = &mut self.bins[..taken.len()];
+            match (rows, wanted) {
+                (Rows::All(_), Some(Wanted { base, width, marks }))
+                    if bins::numbers_of_normal(values, bins).is_some() =>
+                {
+                    let listed = kernels::list_marked(taken, bins, *base, *width, marks, &mut self.list);
+                    listed.iter().for_each(|&row| look(row.into(), values[usize::from(row)]));
+                }
+                _ => kernels::each_present(rows, values, look),
+            }
         }
         Ok(())
     }
@@ -135,7 +192,9 @@ impl Sink for Narrow<'_> {
         let cells = self.cells.iter().map(|cell| cell.found.bytes() + cell.counts.capacity() * 2 * size_of::<u64>());
         let numbers: usize = self.numbers.iter().map(|numbers| size_of_val(&**numbers)).sum();
         let first: usize = self.cells.iter().map(|cell| size_of_val(&*cell.first)).sum();
-        cells.sum::<usize>() + numbers + first + size_of_val(&*self.places) + self.grouper.bytes()
+        let wanted = self.cells.iter().flat_map(|cell| &cell.wanted);
+        let marks: usize = wanted.map(|wanted| size_of_val(&*wanted.marks)).sum();
+        cells.sum::<usize>() + numbers + first + marks + size_of_val(&*self.places) + self.grouper.bytes()
     }
 }
 

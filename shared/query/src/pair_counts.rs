@@ -82,11 +82,11 @@ impl PairCounts {
     }
 
     /// Counts numbers, of which those that are not 0 lie in `least..=greatest`; `groups` is how many there can be, where
-    /// that is known, in a task of `rows` rows. The numbers are changed on the way.
+    /// that is known, in a task of `rows` rows.
     pub(crate) fn add_numbers(
         &mut self,
         slots: Slots<'_>,
-        numbers: &mut [u32],
+        numbers: &[u32],
         (least, greatest): (u32, u32),
         groups: Option<usize>,
         rows: usize,
@@ -95,15 +95,13 @@ impl PairCounts {
             return;
         }
         self.cover(least, greatest, groups, rows);
-        let taken = Rows::All(numbers.len());
         match self {
             Self::Matrix(matrix) => {
-                numbers.iter_mut().for_each(|number| *number = number.saturating_sub(matrix.base));
                 matrix.total += numbers.len() as u64;
-                kernels::count_pairs(slots, taken, numbers, matrix.width, &mut matrix.counts);
+                kernels::count_numbers(slots, numbers, matrix.base, matrix.width, &mut matrix.counts);
             }
             Self::List(list) => {
-                kernels::list_pairs(slots, taken, numbers, &mut list.keys);
+                kernels::list_pairs(slots, Rows::All(numbers.len()), numbers, &mut list.keys);
                 list.settle_when_long();
             }
         }

@@ -145,7 +145,11 @@ impl QuantileScan {
             return kernels::list_values(slots, rows, values, &mut self.quantiles.values);
         }
         let numbers = &mut self.numbers[..rows.len()];
-        let ends = kernels::number_values(rows, values, numbers, bins::number_of);
+        let normal = match rows {
+            Rows::All(count) => bins::numbers_of_normal(&values[..count], numbers),
+            Rows::Listed(_) => None,
+        };
+        let ends = normal.unwrap_or_else(|| kernels::number_values(rows, values, numbers, bins::number_of));
         self.quantiles.bins.add_numbers(slots, numbers, ends, self.groups, self.rows);
     }
 

@@ -207,11 +207,13 @@ impl Selection {
         for (((_, targets), places), mut found) in self.cells.iter_mut().zip(&self.places).zip(found) {
             let mut narrowed = 0;
             if round.brings {
-                found.values.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-                for run in found.values.chunk_by(|a, b| a.0 == b.0) {
-                    let target = &mut targets[places[run[0].0 as usize]];
-                    all &= run.len() as u64 == target.count;
-                    let bits = ordered_bits(run[(target.rank as usize).min(run.len() - 1)].1);
+                let mut by_place = vec![Vec::new(); places.len()];
+                found.values.drain(..).for_each(|(place, value)| by_place[place as usize].push(value));
+                for (values, &place) in by_place.iter_mut().zip(places).filter(|(values, _)| !values.is_empty()) {
+                    let target = &mut targets[place];
+                    all &= values.len() as u64 == target.count;
+                    let rank = (target.rank as usize).min(values.len() - 1);
+                    let bits = ordered_bits(*values.select_nth_unstable_by(rank, f64::total_cmp).1);
                     target.range = Range { low: bits, high: bits };
                     narrowed += 1;
                 }
