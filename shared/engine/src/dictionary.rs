@@ -5,10 +5,13 @@
 //! 2. Readers load `published` with Acquire and look only at entries below it. Those never change.
 //! 3. The lookup is a table of codes that only fills up. A reader that finds a code beyond its own count passes over it:
 //!    whatever was published before that count is in the table that it sees, further along the same chain at the latest.
-//! 4. A dictionary is one epoch: when it is full the writer begins another, and segments keep theirs alive.
+//! 4. Beside each string stands its coupon for sketches of distinct strings, published as the string is: a question that
+//!    sketches many groups would hash every string again each time.
+//! 5. A dictionary is one epoch: when it is full the writer begins another, and segments keep theirs alive.
 
 use std::fmt;
 
+use sketch::Coupon;
 use types::limits::DIMENSION_BYTES_MAX;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -92,6 +95,7 @@ pub(crate) struct Dictionary {
     seed: u64,
     entries: Chunked<Entry>,
     bytes: Chunked<u8>,
+    coupons: Chunked<Coupon>,
     lookup: Published<Lookup>,
     published: AtomicUsize,
 }
@@ -175,6 +179,21 @@ impl<'a> DictionaryView<'a> {
         (code != 0).then(|| unsafe { self.dictionary.string(code) })
     }
 
+    /// The strings' coupons by code; that of code 0 stands for no string.
+    #[must_use]
+    pub fn coupons(&self) -> Vec<Coupon> {
+        let mut coupons = Vec::with_capacity(self.len as usize + 1);
+        coupons.push(Coupon::default());
+        let (mut at, end) = (0, self.len as usize);
+        while at < end {
+            let next = end.min(at + self.dictionary.coupons.room_at(at));
+            // SAFETY: below an observed count, and they lie together.
+            coupons.extend_from_slice(unsafe { self.dictionary.coupons.slice(at..next) });
+            at = next;
+        }
+        coupons
+    }
+
     /// The strings with their codes, ascending by code.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &'a str)> + use<'a> {
         let view = *self;
@@ -215,6 +234,7 @@ impl DictionaryWriter {
             seed,
             entries: Chunked::new(FIRST_ENTRIES_LOG2, ENTRIES_END, Arc::clone(budget)),
             bytes: Chunked::new(FIRST_BYTES_LOG2, BYTES_END, Arc::clone(budget)),
+            coupons: Chunked::new(FIRST_ENTRIES_LOG2, ENTRIES_END, Arc::clone(budget)),
             lookup: Published::new(Lookup::new(FIRST_LOOKUP_SLOTS, Arc::clone(budget))),
             published: AtomicUsize::new(0),
         };
@@ -239,10 +259,11 @@ impl DictionaryWriter {
         self.len
     }
 
-    /// Bytes of strings and both indexes.
+    /// Bytes of strings, coupons and both indexes.
     pub(crate) fn bytes(&self) -> u64 {
         let lookup = (self.lookup_slots * size_of::<AtomicU32>()) as u64;
-        self.shared.entries.bytes() + self.shared.bytes.bytes() + self.index.bytes() + lookup
+        let strings = self.shared.entries.bytes() + self.shared.bytes.bytes() + self.shared.coupons.bytes();
+        strings + self.index.bytes() + lookup
     }
 
     /// Whether `more` strings no longer belong into this epoch.
@@ -290,6 +311,8 @@ impl DictionaryWriter {
         let entry = Entry { at: self.bytes as u32, len: value.len() as u32 };
         // SAFETY: likewise for entry `self.len`.
         unsafe { self.shared.entries.write(self.len, &[entry]) };
+        // SAFETY: likewise.
+        unsafe { self.shared.coupons.write(self.len, &[Coupon::of(sketch::hash_str(value))]) };
         self.bytes += value.len();
         self.len += 1;
         let code = self.len as u32;
@@ -346,6 +369,8 @@ mod tests {
                     prop_assert_eq!(view.find(value), Some(at as u32 + 1));
                     prop_assert_eq!(view.get(at as u32 + 1), Some(value.as_str()));
                 }
+                let coupons = oracle.iter().map(|value| Coupon::of(sketch::hash_str(value)));
+                prop_assert!(view.coupons()[1..].iter().copied().eq(coupons));
                 prop_assert_eq!(view.find("not there"), None);
                 prop_assert_eq!(view.get(0), None);
             }

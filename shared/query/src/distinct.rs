@@ -41,23 +41,16 @@ impl Distinct {
     /// The strings of sets of codes.
     pub(crate) fn of_codes(mut sets: PairSets, dictionary: DictionaryView<'_>) -> Self {
         let string = |code| dictionary.get(code).expect("a dictionary has every code of its rows");
-        // A string is hashed once, in however many groups it stands; 0 is "not yet", and a hash of 0 is made again.
-        let mut hashes = vec![0; dictionary.len() as usize + 1];
-        let mut hash_of = |code: u32| {
-            let hash = &mut hashes[code as usize];
-            if *hash == 0 {
-                *hash = hash_str(string(code));
-            }
-            *hash
-        };
+        let mut coupons = None;
         let mut distinct = Self::default();
         sets.by_group(|group, codes| {
             if codes.len() <= EXACT_MAX {
-                distinct.pairs.extend(codes.iter().map(|&code| pair(group, code)));
+                codes.for_each(|code| distinct.pairs.push(pair(group, code)));
                 return;
             }
+            let coupons: &Vec<_> = coupons.get_or_insert_with(|| dictionary.coupons());
             let mut sketch = Hll::default();
-            codes.iter().for_each(|&code| sketch.insert(hash_of(code)));
+            codes.for_each(|code| sketch.insert_coupon(coupons[code as usize]));
             distinct.sketches.insert(group, sketch);
         });
         let codes = distinct.pairs.iter().map(|&pair| pair as u32);

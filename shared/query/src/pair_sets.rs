@@ -87,25 +87,23 @@ impl PairSets {
         }
     }
 
-    /// Calls `take` for each group whose set is not empty, ascending, with its codes, ascending.
-    pub(crate) fn by_group(&mut self, mut take: impl FnMut(u32, &[u32])) {
-        let mut codes = Vec::new();
+    /// Calls `take` for each group whose set is not empty, ascending.
+    pub(crate) fn by_group(&mut self, mut take: impl FnMut(u32, CodeSet<'_>)) {
         match self {
             Self::Matrix { words, marks } => {
-                for (group, line) in marks.chunks_exact(*words).enumerate() {
-                    codes.clear();
-                    each(line, *words, |_, code| codes.push(code));
-                    if !codes.is_empty() {
-                        take(group as u32, &codes);
+                for (group, line) in marks.chunks_exact_mut(*words).enumerate() {
+                    // Code 0 is "absent".
+                    line[0] &= !1;
+                    let set = CodeSet::Marks(line);
+                    if set.len() > 0 {
+                        take(group as u32, set);
                     }
                 }
             }
             Self::List { pairs, settled } => {
                 settle(pairs, settled);
                 for run in pairs.chunk_by(|a, b| a >> 32 == b >> 32) {
-                    codes.clear();
-                    codes.extend(run.iter().map(|&key| key as u32));
-                    take((run[0] >> 32) as u32, &codes);
+                    take((run[0] >> 32) as u32, CodeSet::Pairs(run));
                 }
             }
         }
@@ -125,6 +123,29 @@ impl PairSets {
         }
         let Self::List { pairs, settled } = self else { unreachable!("it was made a list") };
         (pairs, settled)
+    }
+}
+
+/// The codes of a group, ascending, without "absent".
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum CodeSet<'a> {
+    Marks(&'a [u64]),
+    Pairs(&'a [u64]),
+}
+
+impl CodeSet<'_> {
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Self::Marks(words) => words.iter().map(|word| word.count_ones() as usize).sum(),
+            Self::Pairs(pairs) => pairs.len(),
+        }
+    }
+
+    pub(crate) fn for_each(self, mut take: impl FnMut(u32)) {
+        match self {
+            Self::Marks(words) => each(words, words.len(), |_, code| take(code)),
+            Self::Pairs(pairs) => pairs.iter().for_each(|&pair| take(pair as u32)),
+        }
     }
 }
 

@@ -26,6 +26,19 @@ const DENSE: u8 = 1;
 
 type Registers = Box<[u8; REGISTERS]>;
 
+/// All that a sketch needs to know of an item. Whoever has many sketches of the same items keeps these instead of hashes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Coupon(u32);
+
+impl Coupon {
+    /// Of an item's hash, [`crate::hash_str`] for strings.
+    #[must_use]
+    #[inline]
+    pub fn of(hash: u64) -> Self {
+        Self(coupons::of(hash))
+    }
+}
+
 /// The approximate number of distinct items; see the module's rules.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hll(State);
@@ -69,10 +82,23 @@ impl Hll {
         }
     }
 
+    /// Takes an item by its coupon.
+    #[inline]
+    pub fn insert_coupon(&mut self, Coupon(coupon): Coupon) {
+        match &mut self.0 {
+            State::Dense(registers) => raise_to(registers, coupons::register(coupon)),
+            State::Coupons(coupons) => {
+                if coupons.insert(coupon).is_err() {
+                    raise_to(self.densify(), coupons::register(coupon));
+                }
+            }
+        }
+    }
+
     /// Takes all that `other` took.
     pub fn merge(&mut self, other: &Self) {
         match &other.0 {
-            State::Coupons(coupons) => coupons.iter().for_each(|coupon| self.insert_coupon(coupon)),
+            State::Coupons(coupons) => coupons.iter().for_each(|coupon| self.insert_coupon(Coupon(coupon))),
             State::Dense(more) => {
                 for (register, &rank) in self.densify().iter_mut().zip(more.iter()) {
                     *register = rank.max(*register);
@@ -145,16 +171,6 @@ impl Hll {
                 Ok(Self(State::Dense(own)))
             }
             _ => Err(DecodeError::Invalid("a HyperLogLog is neither coupons nor registers")),
-        }
-    }
-
-    fn insert_coupon(&mut self, coupon: u32) {
-        let fits = match &mut self.0 {
-            State::Coupons(coupons) => coupons.insert(coupon).is_ok(),
-            State::Dense(_) => false,
-        };
-        if !fits {
-            raise_to(self.densify(), coupons::register(coupon));
         }
     }
 
