@@ -12,7 +12,6 @@ use futures_util::future::try_join_all;
 use proto::{catalog::Catalog, progress::Progress};
 use query::{Answer, Query, QueryLimits};
 use serde::Serialize;
-use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 use types::{ApiError, ErrorCode, Offset, PartitionId, Table, TableName, TenantId, Timestamp};
 
@@ -41,14 +40,6 @@ pub(crate) struct Answers {
     pub(crate) token_key: TokenKey,
     pub(crate) limits: QueryLimits,
     pub(crate) places: Places,
-}
-
-#[derive(Serialize)]
-struct Reply<'a> {
-    rows: &'a RawValue,
-    columns: &'a RawValue,
-    receipt: Receipt,
-    stats: Stats,
 }
 
 /// The answer to a question, in the parts of its JSON.
@@ -240,10 +231,13 @@ pub(crate) fn offsets_of(tokens: &[Token], tables: &[Arc<Table>]) -> Result<Vec<
 
 impl Answered {
     fn into_json(self) -> Result<String, ApiError> {
-        let raw = |json: String| RawValue::from_string(json).map_err(|error| unwritable(&error));
-        let (rows, columns) = (raw(self.rows)?, raw(self.columns)?);
-        let reply = Reply { rows: &rows, columns: &columns, receipt: self.receipt, stats: self.stats };
-        serde_json::to_string(&reply).map_err(|error| unwritable(&error))
+        let written = |json: serde_json::Result<String>| json.map_err(|error| unwritable(&error));
+        let receipt = written(serde_json::to_string(&self.receipt))?;
+        let stats = written(serde_json::to_string(&self.stats))?;
+        // Rows and columns are JSON already, and may be long.
+        let Self { rows, columns, .. } = &self;
+        Ok(["{\"rows\":", rows, ",\"columns\":", columns, ",\"receipt\":", &receipt, ",\"stats\":", &stats, "}"]
+            .concat())
     }
 }
 

@@ -102,6 +102,11 @@ fn write_rows(plan: &Plan, rows: &Rows<'_>, allowance: &mut Allowance<'_>) -> Re
             out.finish()
         })
         .collect();
+    let quoted: Vec<Option<Quoted>> = rows.values.iter().map(|values| Quoted::new(values, rows.kept.len())).collect();
+    let held = quoted.iter().flatten().map(|quoted| quoted.text.0.len() + size_of_val(&*quoted.ends)).sum();
+    if held > 0 {
+        allowance.take(1, held)?;
+    }
     let mut out = Writer::default();
     out.raw("[");
     for (at, &group) in rows.kept.iter().enumerate() {
@@ -115,11 +120,11 @@ fn write_rows(plan: &Plan, rows: &Rows<'_>, allowance: &mut Allowance<'_>) -> Re
             key(&mut out);
             out.integer(start_of(interval, rows.groups.buckets[group]));
         }
-        for (column, values) in rows.groups.keys.iter().zip(rows.values) {
+        for ((column, values), quoted) in rows.groups.keys.iter().zip(rows.values).zip(&quoted) {
             key(&mut out);
-            match values.get(column[group]) {
-                Some(value) => out.text(value),
-                None => out.raw("null"),
+            match quoted {
+                Some(quoted) => out.0.extend_from_slice(quoted.get(column[group])),
+                None => out.value(values.get(column[group])),
             }
         }
         for output in rows.outputs {
@@ -141,6 +146,33 @@ fn start_of(interval: Interval, bucket: i64) -> i64 {
     bucket.saturating_mul(interval.micros())
 }
 
+/// The strings of a group column as JSON, by number, where most of them stand in more than a row.
+struct Quoted {
+    text: Writer,
+    ends: Vec<usize>,
+}
+
+impl Quoted {
+    fn new(values: &Values, rows: usize) -> Option<Self> {
+        const ROWS_PER_VALUE: usize = 4;
+        if rows < values.numbers() * ROWS_PER_VALUE {
+            return None;
+        }
+        let (mut text, mut ends) = (Writer::default(), Vec::with_capacity(values.numbers()));
+        for number in 0..values.numbers() as u32 {
+            text.value(values.get(number));
+            ends.push(text.0.len());
+        }
+        Some(Self { text, ends })
+    }
+
+    fn get(&self, number: u32) -> &[u8] {
+        let number = number as usize;
+        let begin = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.text.0[begin..self.ends[number]]
+    }
+}
+
 /// Writes JSON.
 #[derive(Default)]
 struct Writer(Vec<u8>);
@@ -156,6 +188,13 @@ impl Writer {
 
     fn text(&mut self, text: &str) {
         serde_json::to_writer(&mut self.0, text).expect("a string is JSON, and memory takes all writes");
+    }
+
+    fn value(&mut self, value: Option<&str>) {
+        match value {
+            Some(value) => self.text(value),
+            None => self.raw("null"),
+        }
     }
 
     fn integer(&mut self, number: i64) {

@@ -1,7 +1,5 @@
 //! The end of a query: partitions merged, rows ordered and cut, numbers made of states.
 
-use std::cmp::Ordering;
-
 use sketch::{Bound, TDigest};
 use types::ApiError;
 
@@ -11,8 +9,9 @@ use crate::{
     cancel::Cancel,
     groups::Groups,
     leading::Named,
+    order::order,
     partial::{Partial, ScanStats, merge_partitions},
-    plan::{OrderKey, Plan, RowColumn, Value},
+    plan::{Plan, Value},
     selection::Selection,
     state::State,
     top::Leaders,
@@ -242,44 +241,6 @@ fn plain_column(groups: &Groups, value: Value) -> OutputColumn {
         _ => unreachable!("an output's cell has the state that the planner chose for it"),
     };
     OutputColumn { overflow, ..OutputColumn::exact(cells) }
-}
-
-/// The groups of the answer in their order, the limit applied.
-fn order(plan: &Plan, values: &[Values], groups: &Groups, outputs: &[OutputColumn]) -> Vec<u32> {
-    // Where an output leads, few ties reach the strings; otherwise every comparison would, so they are ranked before.
-    let ranks = match plan.order.first() {
-        Some(OrderKey { column: RowColumn::Output(_), .. }) => None,
-        _ => Some(values.iter().map(Values::ranks).collect::<Vec<_>>()),
-    };
-    let by_column = |column: RowColumn, a: u32, b: u32| match column {
-        RowColumn::Time => groups.buckets[a as usize].cmp(&groups.buckets[b as usize]),
-        RowColumn::Group(at) => {
-            let (a, b) = (groups.keys[at][a as usize], groups.keys[at][b as usize]);
-            match &ranks {
-                Some(ranks) => ranks[at][a as usize].cmp(&ranks[at][b as usize]),
-                None => values[at].get(a).cmp(&values[at].get(b)),
-            }
-        }
-        RowColumn::Output(at) => outputs[at].cells[a as usize].order(&outputs[at].cells[b as usize]),
-    };
-    let canonical = std::iter::once(RowColumn::Time).chain((0..plan.groups.len()).map(RowColumn::Group));
-    let canonical: Vec<_> = canonical.collect();
-    let compare = |&a: &u32, &b: &u32| {
-        let asked = plan.order.iter().map(|key| {
-            let order = by_column(key.column, a, b);
-            if key.descending { order.reverse() } else { order }
-        });
-        let rest = canonical.iter().map(|&column| by_column(column, a, b));
-        asked.chain(rest).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
-    };
-    let mut kept: Vec<u32> = (0..groups.len() as u32).collect();
-    if plan.limit < kept.len() {
-        kept.select_nth_unstable_by(plan.limit, compare);
-        kept.truncate(plan.limit);
-    }
-    // Keys differ, so no two groups are equal and an unstable sort has one result.
-    kept.sort_unstable_by(compare);
-    kept
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ mod laid_out;
 mod leading;
 mod merging;
 mod narrow;
+mod order;
 mod pair_counts;
 mod pair_sets;
 mod parse;
