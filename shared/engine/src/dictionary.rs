@@ -290,7 +290,7 @@ impl DictionaryWriter {
             }
             codes.push(self.code_of(value(k), self.hashes[k]));
         }
-        // Publishes strings, places and lookup slots; pairs with `Dictionary::observe`.
+        // Publishes strings, places, coupons and lookup slots; pairs with `Dictionary::observe`.
         self.shared.published.store(self.len, ENTRIES_PUBLISH);
     }
 
