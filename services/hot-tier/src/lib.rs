@@ -35,7 +35,7 @@ use node::Partition;
 use pool::ScanPool;
 use proto::hot_tier::{HotTier, PartitionWriter};
 use service::{Health, Host, Parts, Routes, Running, StartError};
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::oneshot, time::MissedTickBehavior};
 use types::{LogGap, Offset, PartitionId};
 pub use writer::NodeWriter;
 
@@ -58,7 +58,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often health follows the reading of checkpoints.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Why the service does not start.
+/// Why the service does not start, or the node does not open.
 #[derive(Debug, thiserror::Error)]
 pub enum HotTierError {
     /// Its ports.
@@ -108,24 +108,30 @@ pub enum HotTierError {
         /// What the log gives next.
         end: Offset,
     },
+    /// The service was stopped while it read its checkpoints; they are as they were.
+    #[error("stopped while checkpoints were read")]
+    Stopped,
 }
+
+/// The writers of all partitions.
+pub type Writers = Vec<Box<dyn PartitionWriter>>;
 
 /// A started node.
 pub struct Started {
     /// The service.
     pub running: Running,
-    /// The node, for the query API and the watermark service.
+    /// The node, for the query API and the watermark service. Until it is open, it refuses what its partitions are needed for.
     pub node: Node,
-    /// A writer per partition, for the stream ingester.
-    pub writers: Vec<Box<dyn PartitionWriter>>,
+    /// A writer per partition, for the stream ingester, once the node is open; or why it does not open.
+    pub writers: oneshot::Receiver<Result<Writers, HotTierError>>,
 }
 
-/// Starts the service with the partitions of `storage` as their checkpoints have them; the stream ingester brings them up to
-/// date. Ready when the checkpoints are read, of which health tells the progress. `hash_seed` is random: whoever knows it can
-/// choose strings that collide.
+/// Starts the service with the partitions of `storage` as their checkpoints have them, which are read beside it; the stream
+/// ingester brings them up to date. Ready when the checkpoints are read, of which health tells the progress. `hash_seed` is
+/// random: whoever knows it can choose strings that collide. [`Running::shutdown`] ends the reading.
 ///
 /// # Errors
-/// A port, a thread or a directory cannot be had.
+/// A port or a thread cannot be had.
 pub async fn start(
     host: &Host,
     addresses: ServiceAddresses,
@@ -136,7 +142,6 @@ pub async fn start(
     describe();
     let health = Health::starting(SERVICE, env!("CARGO_PKG_VERSION"));
     let budget = Arc::new(MemoryBudget::new(config.memory_bytes - config.cache_bytes));
-    let limits = limits(config.memory_bytes, hash_seed);
     let running = host
         .start(Parts {
             health: health.clone(),
@@ -148,32 +153,17 @@ pub async fn start(
             descriptors: Vec::new(),
         })
         .await?;
-    let opened = open(storage, limits, &budget, config.scan_threads as usize, &health).await?;
-    let schedule = Schedule::of(&config);
-    let (mut writers, mut held, mut checkpointed) =
-        (Vec::<Box<dyn PartitionWriter>>::new(), BTreeMap::new(), Vec::new());
-    for opened in opened {
-        let (writer, reader) = if schedule.is_some() {
-            let (writer, reader, rounds) = opened.with_checkpoints();
-            checkpointed.push(Checkpointed::new(reader.clone(), rounds));
-            (writer, reader)
-        } else {
-            opened.into_parts()
-        };
-        let partition = Partition { recovered: writer.recovered(), applied: writer.applied(), reader };
-        held.insert(writer.partition(), partition);
-        writers.push(Box::new(writer));
-    }
     let pool = ScanPool::start(config.scan_threads as usize).map_err(HotTierError::Thread)?;
-    let start = |schedule| {
-        let started = CheckpointThread::start(checkpointed, schedule, Arc::clone(&budget), health.clone());
-        started.map_err(HotTierError::Thread)
-    };
-    let checkpoints = schedule.map(start).transpose()?;
-    let node = Node::new(held, Arc::clone(&budget), pool, KeptResults::new(config.cache_bytes));
-    health.set_serving();
+    let node = Node::new(storage.log.len() as u32, Arc::clone(&budget), pool, KeptResults::new(config.cache_bytes));
+    let opening = Opening { node: node.clone(), config, progress: Arc::default(), health: health.clone() };
+    let progress = Arc::clone(&opening.progress);
+    let (opened, writers) = oneshot::channel();
+    let opening =
+        tokio::spawn(opening.run(storage, limits(config.memory_bytes, hash_seed), Arc::clone(&budget), opened));
     let reporting = tokio::spawn(report(node.clone(), budget, health));
     let running = running.on_stopped(async move {
+        progress.reading.stop();
+        let checkpoints = opening.await.expect("opening partitions does not panic");
         reporting.abort();
         // Joining blocks, and the thread ends within one write.
         let stopped = tokio::task::spawn_blocking(move || checkpoints.map(CheckpointThread::stop));
@@ -182,24 +172,84 @@ pub async fn start(
     Ok(Started { running, node, writers })
 }
 
-/// Opens the partitions, and keeps health up to date meanwhile.
-async fn open(
-    storage: Storage,
-    limits: Limits,
-    budget: &Arc<MemoryBudget>,
-    threads: usize,
-    health: &Health,
-) -> Result<Vec<Opened>, HotTierError> {
-    let (progress, budget) = (Arc::new(Progress::default()), Arc::clone(budget));
-    let shown = Arc::clone(&progress);
-    let mut opening =
-        tokio::task::spawn_blocking(move || restore::open_all(&storage, limits, &budget, threads, &progress));
-    let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
-    loop {
-        tokio::select! {
-            opened = &mut opening => return opened.expect("opening partitions does not panic"),
-            _ = ticks.tick() => health.set_progress(shown.share()),
+/// A node whose partitions are being opened.
+struct Opening {
+    node: Node,
+    config: HotTierConfig,
+    progress: Arc<Progress>,
+    health: Health,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        // Also where another service does not start: the process would end only after all is read.
+        self.progress.reading.stop();
+    }
+}
+
+impl Opening {
+    /// Opens the node, and says how that went; returns the thread of its checkpoints, if it has one.
+    async fn run(
+        self,
+        storage: Storage,
+        limits: Limits,
+        budget: Arc<MemoryBudget>,
+        done: oneshot::Sender<Result<Writers, HotTierError>>,
+    ) -> Option<CheckpointThread> {
+        let opened = self.read(storage, limits, Arc::clone(&budget)).await;
+        let (outcome, checkpoints) = match opened.and_then(|opened| self.begin(opened, budget)) {
+            Ok((writers, checkpoints)) => (Ok(writers), checkpoints),
+            Err(error) => (Err(error), None),
+        };
+        // Nobody takes it any more where the process ends.
+        let _ = done.send(outcome);
+        checkpoints
+    }
+
+    /// Reads the checkpoints of all partitions, and keeps health up to date meanwhile.
+    async fn read(
+        &self,
+        storage: Storage,
+        limits: Limits,
+        budget: Arc<MemoryBudget>,
+    ) -> Result<Vec<Opened>, HotTierError> {
+        let (progress, threads) = (Arc::clone(&self.progress), self.config.scan_threads as usize);
+        let mut opening =
+            tokio::task::spawn_blocking(move || restore::open_all(&storage, limits, &budget, threads, &progress));
+        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+        loop {
+            tokio::select! {
+                opened = &mut opening => return opened.expect("opening partitions does not panic"),
+                _ = ticks.tick() => self.health.set_progress(self.progress.share()),
+            }
         }
+    }
+
+    /// Gives the node its partitions, and starts the thread of their checkpoints.
+    fn begin(
+        &self,
+        opened: Vec<Opened>,
+        budget: Arc<MemoryBudget>,
+    ) -> Result<(Writers, Option<CheckpointThread>), HotTierError> {
+        let schedule = Schedule::of(&self.config);
+        let (mut writers, mut held, mut checkpointed) = (Writers::new(), BTreeMap::new(), Vec::new());
+        for opened in opened {
+            let (writer, reader) = if schedule.is_some() {
+                let (writer, reader, rounds) = opened.with_checkpoints();
+                checkpointed.push(Checkpointed::new(reader.clone(), rounds));
+                (writer, reader)
+            } else {
+                opened.into_parts()
+            };
+            let partition = Partition { recovered: writer.recovered(), applied: writer.applied(), reader };
+            held.insert(writer.partition(), partition);
+            writers.push(Box::new(writer));
+        }
+        let start = |schedule| CheckpointThread::start(checkpointed, schedule, budget, self.health.clone());
+        let checkpoints = schedule.map(start).transpose().map_err(HotTierError::Thread)?;
+        self.node.open(held);
+        self.health.set_serving();
+        Ok((writers, checkpoints))
     }
 }
 

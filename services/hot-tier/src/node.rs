@@ -1,6 +1,10 @@
 //! The node: its partitions, and scans over them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use async_trait::async_trait;
 use engine::{MemoryBudget, Reader};
@@ -34,37 +38,48 @@ pub struct Node {
 }
 
 struct Inner {
-    partitions: BTreeMap<PartitionId, Partition>,
+    /// Not there while checkpoints are read.
+    partitions: OnceLock<BTreeMap<PartitionId, Partition>>,
+    /// How many there are or will be, numbered from 0.
+    count: u32,
     budget: Arc<MemoryBudget>,
     pool: ScanPool,
     kept: Arc<KeptResults>,
 }
 
 impl Node {
-    pub(crate) fn new(
-        partitions: BTreeMap<PartitionId, Partition>,
-        budget: Arc<MemoryBudget>,
-        pool: ScanPool,
-        kept: KeptResults,
-    ) -> Self {
-        Self { inner: Arc::new(Inner { partitions, budget, pool, kept: Arc::new(kept) }) }
+    /// A node that will have `count` partitions.
+    pub(crate) fn new(count: u32, budget: Arc<MemoryBudget>, pool: ScanPool, kept: KeptResults) -> Self {
+        let partitions = OnceLock::new();
+        Self { inner: Arc::new(Inner { partitions, count, budget, pool, kept: Arc::new(kept) }) }
+    }
+
+    /// Gives it its partitions, once.
+    pub(crate) fn open(&self, partitions: BTreeMap<PartitionId, Partition>) {
+        assert!(self.inner.partitions.set(partitions).is_ok(), "a node is opened once");
+    }
+
+    /// Its partitions; none while it is not open.
+    fn partitions(&self) -> impl Iterator<Item = (PartitionId, &Partition)> {
+        self.inner.partitions.get().into_iter().flatten().map(|(&partition, held)| (partition, held))
     }
 
     /// Runs of ids that could not be written and stay in memory until they can.
     pub(crate) fn unwritten_runs(&self) -> u64 {
-        self.inner.partitions.values().map(|partition| partition.reader.status().unwritten_runs).sum()
+        self.partitions().map(|(_, held)| held.reader.status().unwritten_runs).sum()
     }
 
     /// The records of the log that each partition had to go on without.
     pub(crate) fn gaps(&self) -> Vec<(PartitionId, Arc<Vec<LogGap>>)> {
-        self.inner.partitions.iter().map(|(&partition, held)| (partition, held.reader.gaps())).collect()
+        self.partitions().map(|(partition, held)| (partition, held.reader.gaps())).collect()
     }
 
     /// The partitions of a request that can be scanned, and those that cannot.
     fn divide(&self, partitions: &[PartitionId]) -> (Vec<&Partition>, Vec<(PartitionId, Unavailable)>) {
         let (mut ready, mut unavailable) = (Vec::new(), Vec::new());
         for &partition in partitions {
-            match self.inner.partitions.get(&partition) {
+            match self.inner.partitions.get().and_then(|held| held.get(&partition)) {
+                None if partition.0 < self.inner.count => unavailable.push((partition, Unavailable::Recovering)),
                 None => unavailable.push((partition, Unavailable::Unreachable)),
                 Some(held) if !*held.recovered.borrow() => unavailable.push((partition, Unavailable::Recovering)),
                 Some(held) => ready.push(held),
@@ -149,12 +164,14 @@ impl HotTier for Node {
     }
 
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {
-        Ok(self.inner.partitions.values().map(|partition| partition_status(&partition.reader)).collect())
+        let Some(partitions) = self.inner.partitions.get() else {
+            return Err(ApiError::unavailable("the node reads its checkpoints"));
+        };
+        Ok(partitions.values().map(|partition| partition_status(&partition.reader)).collect())
     }
 
     async fn table_status(&self, key: TableKey) -> Result<Vec<TablePartitionStatus>, ApiError> {
-        let readers = self.inner.partitions.values().map(|partition| &partition.reader);
-        Ok(readers.filter_map(|reader| table_status(reader, key)).collect())
+        Ok(self.partitions().filter_map(|(_, held)| table_status(&held.reader, key)).collect())
     }
 }
 
@@ -191,5 +208,49 @@ struct StopOnDrop(Arc<Stop>);
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::Limits;
+    use types::{Generation, TableId, TenantId};
+
+    use super::*;
+    use crate::NodeWriter;
+
+    /// Goal: before it is open a node says of its partitions that they recover, and nothing of how far they are; partitions
+    /// that it will never have are unreachable all the time.
+    #[tokio::test]
+    async fn a_node_that_is_not_open_says_so() {
+        let budget = Arc::new(MemoryBudget::new(1 << 20));
+        let node = Node::new(2, Arc::clone(&budget), ScanPool::start(1).unwrap(), KeptResults::new(0));
+        let asked = [0, 1, 2].map(PartitionId);
+        let away = |why| move |partition: u32| (PartitionId(partition), why);
+        let key = TableKey { tenant: TenantId(1), table: TableId(1), generation: Generation(1) };
+        let (ready, unavailable) = node.divide(&asked);
+        assert!(ready.is_empty());
+        let mut expected: Vec<_> = [0, 1].map(away(Unavailable::Recovering)).into();
+        expected.extend([2].map(away(Unavailable::Unreachable)));
+        assert_eq!(unavailable, expected);
+        assert_eq!(node.status().await.unwrap_err().code, ErrorCode::Unavailable);
+        assert_eq!(node.table_status(key).await.unwrap(), []);
+
+        let mut held = BTreeMap::new();
+        for partition in [0, 1].map(PartitionId) {
+            let (writer, reader) = engine::partition(partition, Offset::ZERO, Limits::default(), Arc::clone(&budget));
+            let mut writer = NodeWriter::new(writer);
+            if partition.0 == 1 {
+                proto::hot_tier::PartitionWriter::recovered(&mut writer);
+            }
+            let (recovered, applied) = (NodeWriter::recovered(&writer), writer.applied());
+            held.insert(partition, Partition { reader, recovered, applied });
+        }
+        node.open(held);
+        let (ready, unavailable) = node.divide(&asked);
+        assert_eq!(ready.iter().map(|held| held.reader.partition()).collect::<Vec<_>>(), [PartitionId(1)]);
+        let expected = [away(Unavailable::Recovering)(0), away(Unavailable::Unreachable)(2)];
+        assert_eq!(unavailable, expected);
+        assert_eq!(node.status().await.unwrap().len(), 2);
     }
 }

@@ -1,7 +1,7 @@
 //! How far the application is behind what came in since the start, looked at ten times a second, for those who admit events.
 //!
-//! What the log held at the start counts for nothing but time: a node that catches up takes events, as long as what it
-//! takes stays within the same limits as at any other time.
+//! What the log held at the start counts for nothing: a node that reads its checkpoints or catches up takes events, as long as
+//! what it takes stays within the same limits as at any other time.
 
 use std::{
     sync::{
@@ -43,23 +43,23 @@ impl ApplyLag for LagGauge {
 
 /// Keeps the gauge up to date.
 pub(crate) async fn follow(gauge: Arc<LagGauge>, log: Arc<dyn EventLog>, partitions: Vec<Arc<PartitionProgress>>) {
-    let started_at = now();
     let mut ticks = tokio::time::interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let (log, partitions) = (Arc::clone(&log), partitions.clone());
         // The time of a record that left the log's memory is looked up on disk.
-        let looked = tokio::task::spawn_blocking(move || lag_at(log.as_ref(), &partitions, started_at, now())).await;
+        let looked = tokio::task::spawn_blocking(move || lag_at(log.as_ref(), &partitions, now())).await;
         gauge.set(looked.expect("looking at the log does not panic"));
     }
 }
 
-/// The lag of all partitions at a time, with records from before `started_at` taken as of then.
-fn lag_at(log: &dyn EventLog, partitions: &[Arc<PartitionProgress>], started_at: Timestamp, now: Timestamp) -> Lag {
+/// The lag of all partitions at a time.
+fn lag_at(log: &dyn EventLog, partitions: &[Arc<PartitionProgress>], now: Timestamp) -> Lag {
     let mut lag = Lag::default();
     for progress in partitions {
-        let (partition, next) = (progress.partition(), progress.next_offset());
+        // The first record that waits and came since the start.
+        let (partition, next) = (progress.partition(), progress.next_offset().max(progress.recover_to()));
         // What is applied is asked for first: it only grows, so the difference is never too small.
         let applied_bytes = progress.applied_bytes();
         let bounds = log.bounds(partition);
@@ -67,7 +67,7 @@ fn lag_at(log: &dyn EventLog, partitions: &[Arc<PartitionProgress>], started_at:
             continue;
         }
         lag.bytes += log.appended_bytes(partition).saturating_sub(applied_bytes);
-        let waiting_since = log.append_time_of(partition, next).unwrap_or(bounds.last_append_time).max(started_at);
+        let waiting_since = log.append_time_of(partition, next).unwrap_or(bounds.last_append_time);
         let age_us = u64::try_from(now.micros_since(waiting_since)).unwrap_or(0);
         lag.age = lag.age.max(Duration::from_micros(age_us));
     }
@@ -159,13 +159,13 @@ mod tests {
             self.log.append(vec![block(); blocks]).await.unwrap();
         }
 
-        /// Applies up to a record, and gives the lag at a time; what came before 1,000 µs was there at the start.
+        /// Applies up to a record, and gives the lag at a time.
         fn lag(&mut self, until: u64, now: i64) -> Lag {
             *self.until.lock().unwrap() = until;
             for _ in 0..20 {
                 let _ = self.worker.step(Duration::ZERO);
             }
-            lag_at(self.log.as_ref(), &[Arc::clone(&self.progress)], Timestamp(1_000), Timestamp(now))
+            lag_at(self.log.as_ref(), &[Arc::clone(&self.progress)], Timestamp(now))
         }
     }
 
@@ -176,7 +176,8 @@ mod tests {
         let files = Arc::new(MemoryFiles::new(1));
         let log = Arc::new(EmbeddedLog::open(config, files, Arc::new(clock)).unwrap());
         log.append(vec![block(); 3]).await.unwrap();
-        let (progress, until) = (Arc::new(PartitionProgress::new(PartitionId(0))), Arc::new(Mutex::new(0)));
+        let progress = Arc::new(PartitionProgress::of(log.as_ref(), PartitionId(0)));
+        let until = Arc::new(Mutex::new(0));
         let writer = Slow { next: Offset::ZERO, until: Arc::clone(&until), refuses: 5 };
         let means = Means {
             log: log.clone(),
@@ -187,23 +188,48 @@ mod tests {
         World { worker: Worker::new(means, Box::new(writer), 1), log, progress, until }
     }
 
-    /// Goal: the lag is the bytes that came since the start and wait, and the age of the oldest record that waits, counted
-    /// from the start for what is older; what was passed over waits no more; nothing waits, no lag.
+    /// Goal: the lag is the bytes that came since the start and wait, and the age of the oldest record among them; what was
+    /// passed over waits no more; nothing waits, no lag.
     #[tokio::test]
     async fn lag_is_what_waits() {
         let clock = Arc::new(Mutex::new(5));
         let bytes = block().body.len() as u64;
         let mut world = world(Arc::clone(&clock)).await;
         let us = |us| Duration::from_micros(us);
-        assert_eq!(world.lag(0, 1_500), Lag { bytes: 0, age: us(500) });
+        assert_eq!(world.lag(0, 1_500), Lag::default());
         *clock.lock().unwrap() = 2_000;
         world.append(4).await;
-        assert_eq!(world.lag(2, 2_100), Lag { bytes: 4 * bytes, age: us(1_100) });
+        assert_eq!(world.lag(2, 2_100), Lag { bytes: 4 * bytes, age: us(100) });
         assert_eq!(world.lag(3, 2_100), Lag { bytes: 4 * bytes, age: us(100) });
         assert_eq!(world.lag(6, 2_200), Lag { bytes, age: us(200) });
         assert_eq!(world.lag(7, 9_000), Lag::default());
         *clock.lock().unwrap() = 10_000;
         world.append(1).await;
         assert_eq!(world.lag(7, 10_001), Lag { bytes, age: us(1) });
+    }
+
+    /// Goal: what comes while there is no writer yet waits like anything else, and is part of what recovering does not wait
+    /// for.
+    #[tokio::test]
+    async fn events_without_a_writer_wait() {
+        let clock = Arc::new(Mutex::new(5));
+        let bytes = block().body.len() as u64;
+        let World { log, progress, .. } = world(Arc::clone(&clock)).await;
+        let lag = |now| lag_at(log.as_ref(), &[Arc::clone(&progress)], Timestamp(now));
+        assert_eq!(lag(9_000), Lag::default());
+        *clock.lock().unwrap() = 2_000;
+        log.append(vec![block(); 2]).await.unwrap();
+        assert_eq!(lag(2_100), Lag { bytes: 2 * bytes, age: Duration::from_micros(100) });
+        let means = Means {
+            log: log.clone(),
+            progress: Arc::clone(&progress),
+            health: Health::starting("test", "0"),
+            stop: Shutdown::new(),
+        };
+        let writer = Slow { next: Offset::ZERO, until: Arc::new(Mutex::new(4)), refuses: u64::MAX - 1 };
+        let mut worker = Worker::new(means, Box::new(writer), 1);
+        (0..20).for_each(|_| drop(worker.step(Duration::ZERO)));
+        assert_eq!(lag(2_200), Lag { bytes, age: Duration::from_micros(200) });
+        assert_eq!(progress.snapshot().records_recovered, 3);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! One thread per partition ([`worker`]); the partition's writer is the only authority on what has been applied, so there
 //! is nothing to commit and nothing to disagree about. The service is healthy once everything that was durable at its
-//! start has been applied; until then health says how far it is.
+//! start has been applied; until then health says how far it is. The threads wait for their writers while the node reads its
+//! checkpoints.
 
 mod lag;
 mod progress;
@@ -10,8 +11,10 @@ pub mod ticks;
 pub mod worker;
 
 use std::{
+    collections::BTreeMap,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -24,7 +27,8 @@ pub use progress::PartitionProgress;
 use progress::recovery;
 use proto::{hot_tier::PartitionWriter, progress::ApplyLag};
 use service::{Health, Host, Parts, Routes, Running, Shutdown, StartError};
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::oneshot, time::MissedTickBehavior};
+use types::PartitionId;
 use worker::{Means, Stopped, Worker};
 
 /// The service's name.
@@ -37,8 +41,10 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 pub struct Deps {
     /// The log to read.
     pub log: Arc<dyn EventLog>,
-    /// One writer per partition that this node holds.
-    pub writers: Vec<Box<dyn PartitionWriter>>,
+    /// The partitions that this node holds.
+    pub partitions: Vec<PartitionId>,
+    /// A writer of each, as soon as the node is open. If none ever come, nothing is applied.
+    pub writers: oneshot::Receiver<Vec<Box<dyn PartitionWriter>>>,
 }
 
 /// Why the service does not start.
@@ -49,7 +55,7 @@ pub enum IngesterError {
     Start(#[from] StartError),
     /// The system gives no more threads.
     #[error("start a partition's thread")]
-    Thread(#[source] std::io::Error),
+    Thread(#[source] io::Error),
 }
 
 /// The started service.
@@ -84,28 +90,28 @@ pub async fn start(
             descriptors: Vec::new(),
         })
         .await?;
-    let (mut threads, mut partitions) = (Vec::new(), Vec::new());
     let stop = Shutdown::new();
-    for writer in deps.writers {
-        let progress = Arc::new(PartitionProgress::new(writer.partition()));
-        partitions.push(Arc::clone(&progress));
+    let progress = |partition: &PartitionId| Arc::new(PartitionProgress::of(deps.log.as_ref(), *partition));
+    let partitions: Vec<_> = deps.partitions.iter().map(progress).collect();
+    let (mut threads, mut waiting) = (Vec::new(), BTreeMap::new());
+    for progress in &partitions {
         let means = Means {
             log: Arc::clone(&deps.log),
-            progress: Arc::clone(&progress),
+            progress: Arc::clone(progress),
             health: health.clone(),
             stop: stop.clone(),
         };
-        let worker = Worker::new(means, writer, config.batch_size);
-        threads.push(spawn(worker, progress, health.clone()).map_err(IngesterError::Thread)?);
+        let (writer, given) = mpsc::channel();
+        waiting.insert(progress.partition(), writer);
+        threads.push(spawn(means, given, config.batch_size).map_err(IngesterError::Thread)?);
     }
+    let giving = tokio::spawn(give(deps.writers, waiting));
     let lag = Arc::new(LagGauge::default());
     let following = tokio::spawn(lag::follow(Arc::clone(&lag), Arc::clone(&deps.log), partitions.clone()));
     let ticking = tokio::spawn(ticks::keep(deps.log, partitions.clone(), lag::now));
     let reporting = tokio::spawn(report(health, partitions));
     let running = running.on_stopped(async move {
-        following.abort();
-        ticking.abort();
-        reporting.abort();
+        [following, ticking, reporting, giving].iter().for_each(tokio::task::JoinHandle::abort);
         stop.trigger();
         // Joining blocks, and the threads end within one poll or batch.
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await;
@@ -114,11 +120,31 @@ pub async fn start(
     Ok(Started { running, lag })
 }
 
-fn spawn(worker: Worker, progress: Arc<PartitionProgress>, health: Health) -> std::io::Result<JoinHandle<()>> {
-    let partition = worker.partition().0;
+/// Gives each partition's thread its writer.
+async fn give(
+    writers: oneshot::Receiver<Vec<Box<dyn PartitionWriter>>>,
+    mut waiting: BTreeMap<PartitionId, mpsc::Sender<Box<dyn PartitionWriter>>>,
+) {
+    for writer in writers.await.into_iter().flatten() {
+        if let Some(thread) = waiting.remove(&writer.partition()) {
+            // Only the end of the service ends a thread that waits.
+            let _ = thread.send(writer);
+        }
+    }
+}
+
+/// Starts the thread of a partition, which waits for its writer.
+fn spawn(
+    means: Means,
+    writer: mpsc::Receiver<Box<dyn PartitionWriter>>,
+    batch_records: usize,
+) -> io::Result<JoinHandle<()>> {
+    let (progress, health) = (Arc::clone(&means.progress), means.health.clone());
+    let partition = progress.partition().0;
     thread::Builder::new().name(format!("partition-{partition}")).spawn(move || {
+        let Ok(writer) = writer.recv() else { return tracing::debug!(partition, "no writer came") };
         // What panics beside the applying of a record (eviction, the log's reader) is to show as well.
-        let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
+        let ended = catch_unwind(AssertUnwindSafe(|| Worker::new(means, writer, batch_records).run()));
         let why = match ended {
             Ok(Stopped::Closed) => return tracing::debug!(partition, "partition closed"),
             Ok(stopped) => stopped.to_string(),

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
+use event_log::EventLog;
 use types::{Offset, PartitionId, Timestamp};
 
 /// One partition's progress. All fields are statistics: written by the partition's thread, read by health, metrics
@@ -9,8 +10,9 @@ use types::{Offset, PartitionId, Timestamp};
 #[derive(Debug)]
 pub struct PartitionProgress {
     partition: PartitionId,
+    /// What was durable when the node started; see [`PartitionProgress::of`].
+    recover_to: Offset,
     started_at: AtomicU64,
-    recover_to: AtomicU64,
     next_offset: AtomicU64,
     rows: AtomicU64,
     /// Of what [`EventLog::appended_bytes`](event_log::EventLog::appended_bytes) counts of the partition, what is applied.
@@ -23,16 +25,23 @@ pub struct PartitionProgress {
 }
 
 impl PartitionProgress {
-    /// That of a partition whose thread has not started.
+    /// That of a partition whose thread has not started: all that the log holds now is to be recovered, and what is appended
+    /// from now on came since the start.
     #[must_use]
-    pub fn new(partition: PartitionId) -> Self {
+    pub fn of(log: &dyn EventLog, partition: PartitionId) -> Self {
+        // In this order: what comes between is taken for older than the start, not for applied.
+        let appended_bytes = log.appended_bytes(partition);
+        Self::new(partition, log.bounds(partition).end, appended_bytes)
+    }
+
+    fn new(partition: PartitionId, recover_to: Offset, appended_bytes: u64) -> Self {
         Self {
             partition,
+            recover_to,
             started_at: AtomicU64::new(0),
-            recover_to: AtomicU64::new(0),
             next_offset: AtomicU64::new(0),
             rows: AtomicU64::new(0),
-            applied_bytes: AtomicU64::new(0),
+            applied_bytes: AtomicU64::new(appended_bytes),
             refused: AtomicU64::new(0),
             due_at: AtomicI64::new(i64::MAX),
             recovered: AtomicBool::new(false),
@@ -40,10 +49,9 @@ impl PartitionProgress {
         }
     }
 
-    pub(crate) fn started(&self, at: Offset, recover_to: Offset) {
+    pub(crate) fn started(&self, at: Offset) {
         self.started_at.store(at.0, Relaxed);
         self.next_offset.store(at.0, Relaxed);
-        self.recover_to.store(recover_to.0, Relaxed);
     }
 
     pub(crate) fn applied(&self, next: Offset, rows: u64) {
@@ -63,6 +71,11 @@ impl PartitionProgress {
 
     pub(crate) fn partition(&self) -> PartitionId {
         self.partition
+    }
+
+    /// What lies before this offset was durable when the node started.
+    pub(crate) fn recover_to(&self) -> Offset {
+        self.recover_to
     }
 
     pub(crate) fn next_offset(&self) -> Offset {
@@ -95,7 +108,7 @@ impl PartitionProgress {
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let (from, to) = (self.started_at.load(Relaxed), self.recover_to.load(Relaxed));
+        let (from, to) = (self.started_at.load(Relaxed), self.recover_to.0);
         let next = self.next_offset.load(Relaxed);
         Snapshot {
             partition: self.partition,
@@ -134,12 +147,15 @@ pub(crate) fn recovery(partitions: &[Snapshot]) -> f64 {
 mod tests {
     use super::*;
 
-    /// Goal: recovery runs from 0 to 1 and does not count records that came after the start.
+    /// Goal: recovery runs from 0, while the thread waits for its writer, to 1, and does not count records that came after
+    /// the start.
     #[test]
     fn recovery_counts_what_was_there_at_the_start() {
-        let partition = PartitionProgress::new(PartitionId(0));
-        assert!((recovery(&[partition.snapshot()]) - 1.0).abs() < f64::EPSILON);
-        partition.started(Offset(10), Offset(20));
+        let empty = PartitionProgress::new(PartitionId(0), Offset::ZERO, 0);
+        assert!((recovery(&[empty.snapshot()]) - 1.0).abs() < f64::EPSILON);
+        let partition = PartitionProgress::new(PartitionId(0), Offset(20), 0);
+        assert!(recovery(&[partition.snapshot()]).abs() < f64::EPSILON);
+        partition.started(Offset(10));
         assert!(recovery(&[partition.snapshot()]).abs() < f64::EPSILON);
         partition.applied(Offset(15), 1);
         assert!((recovery(&[partition.snapshot()]) - 0.5).abs() < f64::EPSILON);

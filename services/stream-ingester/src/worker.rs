@@ -8,9 +8,9 @@
 //! 4. A record that cannot be applied now, as something that it needs is away, is tried again until it can, or the service
 //!    stops; until then nothing after it is applied, and health and the growing lag say so.
 //! 5. A stop is looked for between batches and while waiting. Nothing has to be finished: what the log holds is durable,
-//!    and what was applied of it lives in memory only.
-//! 6. A panic, a change of a table that cannot be read, or a log that is shorter than the state, stops the partition and
-//!    shows in health and as growing lag.
+//!    and what was applied of it since the last checkpoint is applied again.
+//! 6. A panic, a change of a table that cannot be read, ids of earlier events that are damaged or lost, or a log that is
+//!    shorter than the state, stops the partition and shows in health and as growing lag.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -45,7 +45,7 @@ pub enum Stopped {
     /// The log cannot give the next record.
     #[error("read the log: {0}")]
     Read(ReadError),
-    /// A change of a table cannot be read.
+    /// A change of a table cannot be read, or the ids that a record is to be judged by are damaged.
     #[error("{0}")]
     Unreadable(ApiError),
     /// A record made the writer panic.
@@ -91,7 +91,7 @@ pub struct Worker {
     applied: usize,
     /// How long to wait if the next try fails.
     retry: Duration,
-    /// What was durable when the worker started; `None` once it has been applied.
+    /// What was durable when the node started; `None` once it has been applied.
     recover_to: Option<Offset>,
 }
 
@@ -99,10 +99,8 @@ impl Worker {
     /// A worker that applies what lies from the writer's next offset on; `batch_records` between two rounds of housekeeping.
     #[must_use]
     pub fn new(means: Means, writer: Box<dyn PartitionWriter>, batch_records: usize) -> Self {
-        // In this order: what comes between is taken for older than the start, not for applied.
-        means.progress.caught_up(means.log.appended_bytes(writer.partition()));
-        let bounds = means.log.bounds(writer.partition());
-        means.progress.started(writer.next_offset(), bounds.end);
+        means.progress.started(writer.next_offset());
+        let recover_to = Some(means.progress.recover_to());
         Self {
             means,
             writer,
@@ -111,7 +109,7 @@ impl Worker {
             records: Vec::new(),
             applied: 0,
             retry: RETRY_MIN,
-            recover_to: Some(bounds.end),
+            recover_to,
         }
     }
 

@@ -1,7 +1,8 @@
 //! `truenow serve`: any set of services in one process.
 //!
 //! Start, in the order of dependence: metadata and log → catalog → hot tier → stream ingester → watermark → query API →
-//! rebalancer → control plane → gateway: the way in opens last. Stop: the same backwards, so that the gateway drains
+//! rebalancer → control plane → gateway: the way in opens last. Checkpoints are read beside that, so that events are taken
+//! meanwhile; where they may not be gone on without, everything stops again. Stop: the same backwards, so that the gateway drains
 //! first and what it acked is in the log before the log closes; the partitions' threads end last, wherever in the log they are.
 
 mod compose;
@@ -46,10 +47,13 @@ fn try_run(args: ServeArgs) -> Result<(), ServeError> {
     let runtime = runtime.map_err(ServeError::Runtime)?;
     runtime.block_on(async {
         let shutdown = Shutdown::on_signals().map_err(ServeError::Runtime)?;
-        let composed = Composed::start(&config, Metrics::install()).await?;
-        shutdown.wait().await;
+        let mut composed = Composed::start(&config, Metrics::install()).await?;
+        let outcome = tokio::select! {
+            () = shutdown.wait() => Ok(()),
+            error = composed.failed() => Err(error.into()),
+        };
         composed.shutdown().await;
-        Ok(())
+        outcome
     })
 }
 

@@ -25,7 +25,9 @@ mod run_file;
 mod store;
 mod worker;
 
-pub use checkpoints::{CheckpointError, CheckpointFiles, CheckpointStore, Generation, Loader, Paused, Written};
+pub use checkpoints::{
+    CheckpointError, CheckpointFiles, CheckpointStore, Generation, Loader, Paused, Reading, Written,
+};
 pub use files::{DiskFiles, NewRunFile, RunFile, RunFiles};
 pub use keeper::RunKeeper;
 pub use store::{IdStore, Kept, OpenError, Work};

@@ -61,7 +61,7 @@ pub trait PartitionWriter: Send {
     /// housekeeping; `None`: no time does. Where no record comes by itself, a tick is to be appended then.
     fn due_at(&self) -> Option<Timestamp>;
 
-    /// Nothing before this offset is needed to rebuild what is resident.
+    /// A rebuild at a restart needs nothing before this offset: the older of two checkpoints goes on from it.
     fn needed_from(&self) -> Offset;
 
     /// All that was durable when the writer started has been applied: from now on the partition answers scans. Before
@@ -227,7 +227,7 @@ pub struct NodeExplanation {
 pub enum Unavailable {
     /// No node that answers has it.
     Unreachable,
-    /// It is being rebuilt from the log, and what was acked before is not all there yet.
+    /// It is being rebuilt from its checkpoint and the log, and what was acked before is not all there yet.
     Recovering,
 }
 
@@ -282,8 +282,12 @@ pub trait HotTier: Send + Sync + 'static {
     async fn explain(&self, request: ScanRequest) -> Result<NodeExplanation, ApiError>;
 
     /// Progress of all partitions of this node, ascending.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` while the node reads its checkpoints: nobody knows yet how far its partitions are.
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError>;
 
-    /// What one table has in each of this node's partitions, ascending; without those that it does not use.
+    /// What one table has in each of this node's partitions, ascending; without those that it does not use, and without any
+    /// while [`HotTier::status`] is not known.
     async fn table_status(&self, key: TableKey) -> Result<Vec<TablePartitionStatus>, ApiError>;
 }

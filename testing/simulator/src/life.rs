@@ -206,7 +206,7 @@ impl Life {
         let recovered = writer.recovered();
         let means = Means {
             log: Arc::clone(&self.log),
-            progress: Arc::new(PartitionProgress::new(partition)),
+            progress: Arc::new(PartitionProgress::of(self.log.as_ref(), partition)),
             health: Health::starting("simulator", env!("CARGO_PKG_VERSION")),
             stop: Shutdown::new(),
         };

@@ -44,7 +44,7 @@ impl World {
         let log = Arc::new(log.unwrap());
         let budget = Arc::new(MemoryBudget::new(memory_bytes));
         let (engine, reader) = engine::partition(PARTITION, Offset::ZERO, Limits::default(), Arc::clone(&budget));
-        let progress = Arc::new(PartitionProgress::new(PARTITION));
+        let progress = Arc::new(PartitionProgress::of(log.as_ref(), PARTITION));
         let means = Means {
             log: log.clone(),
             progress: Arc::clone(&progress),

@@ -15,7 +15,7 @@ use std::{
 use engine::{
     IdRuns, Limits, MemoryBudget, Reader, RestoreError, RunFault, RunId, Writer, partition_with_runs, restore,
 };
-use id_store::{CheckpointError, CheckpointStore, DiskFiles, Generation, IdStore, Kept, OpenError, RunKeeper};
+use id_store::{CheckpointError, CheckpointStore, DiskFiles, Generation, IdStore, Kept, OpenError, Reading, RunKeeper};
 use metrics::counter;
 use types::{Offset, PartitionId};
 
@@ -65,22 +65,23 @@ pub type OpenedIds = Result<(Box<dyn IdRuns>, RunKeeper), OpenError>;
 /// Bytes to read and read so far, of all partitions.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
+    // Relaxed: a figure for people.
     all: AtomicU64,
-    read: Arc<AtomicU64>,
+    pub(crate) reading: Arc<Reading>,
 }
 
 impl Progress {
     /// From 0 to 1.
     pub(crate) fn share(&self) -> f64 {
         let all = self.all.load(Relaxed).max(1);
-        (self.read.load(Relaxed) as f64 / all as f64).min(1.0)
+        (self.reading.bytes() as f64 / all as f64).min(1.0)
     }
 }
 
 /// Opens all partitions, on so many threads.
 ///
 /// # Errors
-/// A directory cannot be read or made, or what is there of a partition may not be gone on without.
+/// A directory cannot be read or made, what is there of a partition may not be gone on without, or it was stopped.
 pub(crate) fn open_all(
     storage: &Storage,
     limits: Limits,
@@ -106,7 +107,7 @@ pub(crate) fn open_all(
                 while let Some(store) = next() {
                     let dir = storage.dir.join("ids").join(store.partition().to_string());
                     let log = &storage.log[store.partition().0 as usize];
-                    let partition = open(store, &mut on_disk(&dir), log, limits, budget, &progress.read);
+                    let partition = open(store, &mut on_disk(&dir), log, limits, budget, &progress.reading);
                     opened.lock().expect("nobody panics in here").push(partition);
                 }
             });
@@ -127,20 +128,23 @@ fn on_disk(dir: &Path) -> impl FnMut(Kept<'_>) -> OpenedIds {
     }
 }
 
-/// A partition from its newest checkpoint that is good, or without any, over what the log has of it. Bytes that it reads are
-/// counted in `read`.
+/// A partition from its newest checkpoint that is good, or without any, over what the log has of it; `reading` follows it.
 ///
 /// # Errors
 /// The place for ids does not open. The newest checkpoint is ahead of the log; or none is good, and one may be good for
-/// another start, or the log does not have all that they were made of. Then nothing that a checkpoint names has changed.
+/// another start, or the log does not have all that they were made of; or it was stopped. Then nothing that a checkpoint
+/// names has changed.
 pub fn open(
     mut store: CheckpointStore,
     open_ids: &mut OpenIds<'_>,
     log: &Range<Offset>,
     limits: Limits,
     budget: &Arc<MemoryBudget>,
-    read: &Arc<AtomicU64>,
+    reading: &Arc<Reading>,
 ) -> Result<Opened, HotTierError> {
+    if reading.is_stopped() {
+        return Err(HotTierError::Stopped);
+    }
     let (partition, started) = (store.partition(), Instant::now());
     let (mut generations, mut unread) = (store.generations(), None);
     if let Some(newest) = generations.last().filter(|newest| newest.next_offset > log.end) {
@@ -154,7 +158,7 @@ pub fn open(
     while let Some(newest) = generations.last() {
         let (mut ids, keeper) = open_ids(kept)?;
         generations.iter().for_each(|generation| retain(&keeper, generation));
-        let mut loader = store.loader(newest.number).expect("a generation of the store").counting(read);
+        let mut loader = store.loader(newest.number).expect("a generation of the store").watched_by(reading);
         match restore(partition, &mut loader, limits, budget, ids.as_mut()) {
             Ok(restored) => {
                 store.resume(newest.number, restored.names());
@@ -166,6 +170,7 @@ pub fn open(
                 tracing::info!(partition = partition.0, generation, next_offset, seconds, "restored from a checkpoint");
                 return Ok(Opened { writer, reader, store, keeper });
             }
+            Err(_) if reading.is_stopped() => return Err(HotTierError::Stopped),
             Err(error) => {
                 counter!("truenow_checkpoint_failures_total").increment(1);
                 tracing::error!(
@@ -382,6 +387,35 @@ mod tests {
         let outcome = open_over(dir.path(), 0..7, limits()).err().expect("ahead");
         assert!(outcome.to_string().contains("offset 8") && outcome.to_string().contains("offset 7"), "{outcome}");
         assert!(open_over(dir.path(), 4..8, limits()).is_ok());
+    }
+
+    /// Goal: a stop ends the reading, between partitions and between the parts of one, as an error of its own; nothing is
+    /// counted as no good or removed, and the next start has it all.
+    #[test]
+    fn a_stop_ends_the_reading() {
+        let dir = checkpointed();
+        let before = files(dir.path());
+        for between_parts in [false, true] {
+            let reading = Arc::<Reading>::default();
+            let stop_then_open = |kept: Kept<'_>| {
+                reading.stop();
+                on_disk(&dir.path().join("ids/1"))(kept)
+            };
+            if !between_parts {
+                reading.stop();
+            }
+            let disk = DiskFiles::open(&dir.path().join("checkpoints/1")).unwrap();
+            let store = CheckpointStore::open(Arc::new(disk), PartitionId(1)).unwrap();
+            let budget = Arc::new(MemoryBudget::new(u64::MAX));
+            let log = Offset(4)..Offset(8);
+            let outcome = open(store, &mut { stop_then_open }, &log, limits(), &budget, &reading);
+            let stopped = matches!(outcome, Err(HotTierError::Stopped));
+            assert!(stopped, "between parts: {between_parts}: {:?}", outcome.err());
+            assert_eq!(reading.bytes(), 0);
+            assert!(files(dir.path()) == before, "files changed");
+        }
+        let opened = open_both(dir.path());
+        assert!(opened.iter().all(|opened| opened.writer.next_offset() == Offset(8)));
     }
 
     /// Files of which some cannot be opened for now.

@@ -88,7 +88,9 @@ impl World {
         });
         let partitions = partitions.collect();
         let pool = ScanPool::start(2).unwrap();
-        Self { writers, node: Node::new(partitions, budget, pool, KeptResults::new(cache_bytes)) }
+        let node = Node::new(PARTITIONS, budget, pool, KeptResults::new(cache_bytes));
+        node.open(partitions);
+        Self { writers, node }
     }
 
     fn ingest(&mut self, partition: usize, table: &Table, rows: &[Row]) {

@@ -85,7 +85,7 @@ impl World {
             checkpoint_bytes_per_second: 1 << 20,
         };
         let hot = hot_tier::start(&host, addresses(), config, 7, storage).await.unwrap();
-        let mut writers = hot.writers;
+        let mut writers = hot.writers.await.unwrap().unwrap();
         writers.iter_mut().for_each(|writer| writer.recovered());
         let catalog = Arc::new(OneTable::default());
         let node: Arc<dyn HotTier> = Arc::new(hot.node);

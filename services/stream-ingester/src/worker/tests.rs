@@ -193,8 +193,8 @@ fn worker(log: FakeLog, refusals: u64, applying: Shutdown, stop: Shutdown) -> (W
     let applied = Arc::new(AtomicU64::new(0));
     let writer = FakeWriter { applied: Arc::clone(&applied), refusals, stop: applying, passed: Arc::default() };
     let means = Means {
+        progress: Arc::new(PartitionProgress::of(&log, PARTITION)),
         log: Arc::new(log),
-        progress: Arc::new(PartitionProgress::new(PARTITION)),
         health: Health::starting("test", "0"),
         stop,
     };
@@ -257,7 +257,7 @@ fn steps_apply_in_order_and_say_how_long_to_wait() {
 /// Steps a worker over a log to its end; what it passed over, what it counted, and how it ended.
 fn run_over(log: FakeLog) -> (Vec<Passed>, u64, Stopped) {
     let passed = Arc::<Mutex<Vec<Passed>>>::default();
-    let progress = Arc::new(PartitionProgress::new(PARTITION));
+    let progress = Arc::new(PartitionProgress::of(&log, PARTITION));
     let writer =
         FakeWriter { applied: Arc::default(), refusals: 0, stop: Shutdown::new(), passed: Arc::clone(&passed) };
     let means = Means {
@@ -304,7 +304,7 @@ fn a_lost_change_of_a_table_stops_the_partition() {
 #[test]
 fn a_state_ahead_of_the_log_is_never_recovered() {
     let log = FakeLog::default();
-    let progress = Arc::new(PartitionProgress::new(PARTITION));
+    let progress = Arc::new(PartitionProgress::of(&log, PARTITION));
     let applied = Arc::new(AtomicU64::new(RECORDS + 1));
     let writer = FakeWriter { applied, refusals: 0, stop: Shutdown::new(), passed: Arc::default() };
     let means = Means {

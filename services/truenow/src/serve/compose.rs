@@ -21,7 +21,7 @@ use proto::{
 };
 use service::{Authenticator, Host, HttpLimits, Metrics, Running, StartError, Unread};
 use stream_ingester::IngesterError;
-use tokio::task::JoinHandle;
+use tokio::{sync::oneshot, task::JoinHandle};
 use types::{NodeId, PartitionId, Timestamp};
 use watermark::Watermarks;
 
@@ -59,6 +59,8 @@ pub(crate) enum ComposeError {
 pub(crate) struct Composed {
     log: Arc<dyn EventLog>,
     log_size: JoinHandle<()>,
+    /// Ends when the partitions are open, or cannot be opened.
+    opening: JoinHandle<Result<(), HotTierError>>,
     /// Those that may stop while the log is open, first to last started.
     before_log: Vec<Running>,
     /// Those that read the log until they are stopped.
@@ -66,7 +68,7 @@ pub(crate) struct Composed {
 }
 
 impl Composed {
-    /// Starts all services of `config`.
+    /// Starts all services of `config`. Partitions are opened beside them; see [`Composed::failed`].
     ///
     /// # Errors
     /// The first that does not start.
@@ -87,13 +89,17 @@ impl Composed {
         let hot = hot_tier::start(&host, addresses, config.hot_tier, hash_seed, storage).await?;
         let memory: Arc<dyn NodeMemory> = Arc::new(hot.node.clone());
         let node: Arc<dyn HotTier> = Arc::new(hot.node);
-        let ingester = stream_ingester::start(
-            &host,
-            config.addresses(ServiceName::StreamIngester),
-            config.stream_ingester,
-            stream_ingester::Deps { log: Arc::clone(&log), writers: hot.writers },
-        )
-        .await?;
+        let (opened, writers) = oneshot::channel();
+        let partitions = (0..log.partitions()).map(PartitionId).collect();
+        let deps = stream_ingester::Deps { log: Arc::clone(&log), partitions, writers };
+        let addresses = config.addresses(ServiceName::StreamIngester);
+        let ingester = stream_ingester::start(&host, addresses, config.stream_ingester, deps).await?;
+        let opening = tokio::spawn(async move {
+            let writers = hot.writers.await.expect("opening partitions does not panic")?;
+            // The ingester is there unless everything ends.
+            let _ = opened.send(writers);
+            Ok(())
+        });
         let after_log = vec![hot.running, ingester.running];
 
         let mut before_log = Vec::new();
@@ -110,7 +116,15 @@ impl Composed {
             tracing::info!(service = running.service(), http = %running.http_address(), "started");
         }
         let log_size = tokio::spawn(log_size::report(log_dir(config)));
-        Ok(Self { log, log_size, before_log, after_log })
+        Ok(Self { log, log_size, opening, before_log, after_log })
+    }
+
+    /// Waits until the partitions cannot be opened: nothing of them can ever be asked then. Where they can, it never returns.
+    pub(crate) async fn failed(&mut self) -> ComposeError {
+        match (&mut self.opening).await.expect("opening partitions does not panic") {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error.into(),
+        }
     }
 
     /// Stops everything in the reverse order of the start.

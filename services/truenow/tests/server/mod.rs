@@ -1,12 +1,16 @@
 //! The real server, for as long as the value lives, and plain HTTP requests to it.
+#![allow(dead_code, reason = "no test needs all of it")]
 
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::Duration,
 };
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -19,13 +23,15 @@ const POLL: Duration = Duration::from_millis(100);
 pub(crate) struct Server {
     child: Child,
     offset: u16,
+    settings: Vec<(&'static str, &'static str)>,
     /// Removed with the server.
     directory: TempDir,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.child.kill().expect("the server runs until here");
+        // It may have ended.
+        let _ = self.child.kill();
         self.child.wait().expect("it is our child");
     }
 }
@@ -33,21 +39,66 @@ impl Drop for Server {
 impl Server {
     /// Starts it on ports that are free, and waits until events and questions are taken.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// As [`Server::start`], with settings of the environment.
+    pub(crate) fn start_with(settings: &[(&'static str, &'static str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let offset = free_offset();
-        let log = std::fs::File::create(directory.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_truenow"))
-            .current_dir(directory.path())
-            .args(["serve", "--data-dir", "data", "--port-offset", &offset.to_string()])
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let server = Self { child, offset, directory };
-        for port in [8001, 8088, 8081] {
-            server.wait_for(port);
-        }
+        let (offset, settings) = (free_offset(), settings.to_vec());
+        let child = spawn(&directory, offset, &settings);
+        let server = Self { child, offset, settings, directory };
+        [8001, 8088, 8081].into_iter().for_each(|port| server.wait_for(port));
         server
+    }
+
+    /// Starts it again, after its end.
+    pub(crate) fn restart(&mut self) {
+        self.child = spawn(&self.directory, self.offset, &self.settings);
+    }
+
+    /// Its data.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Ends it as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it is our child");
+    }
+
+    /// Asks it to end.
+    pub(crate) fn terminate(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
+    }
+
+    /// Waits for its end, and does something again and again until then.
+    pub(crate) fn ended(&mut self, meanwhile: impl Fn()) -> ExitStatus {
+        for _ in 0..POLLS_MAX {
+            meanwhile();
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status;
+            }
+            thread::sleep(POLL);
+        }
+        panic!("the server does not end:\n{}", self.log());
+    }
+
+    /// Waits until nobody takes connections on a port.
+    pub(crate) fn wait_for_silence(&self, port: u16) {
+        for _ in 0..POLLS_MAX {
+            if TcpStream::connect(("127.0.0.1", port + self.offset)).is_err() {
+                return;
+            }
+            thread::sleep(POLL);
+        }
+        panic!("port {port} stays open:\n{}", self.log());
+    }
+
+    /// What it wrote to its log.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
     /// Sends a request, and gives status and body.
@@ -73,16 +124,24 @@ impl Server {
         Ok((status, body.to_owned()))
     }
 
-    fn wait_for(&self, port: u16) {
+    /// Waits until a service is healthy.
+    pub(crate) fn wait_for(&self, port: u16) {
         for _ in 0..POLLS_MAX {
             if matches!(self.try_request(port, "GET", "/health", ""), Ok((200, _))) {
                 return;
             }
             thread::sleep(POLL);
         }
-        let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap();
-        panic!("the service on port {port} does not become healthy:\n{log}");
+        panic!("the service on port {port} does not become healthy:\n{}", self.log());
     }
+}
+
+fn spawn(directory: &TempDir, offset: u16, settings: &[(&str, &str)]) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(directory.path().join("log")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_truenow"));
+    command.current_dir(directory.path()).envs(settings.iter().copied());
+    command.args(["serve", "--data-dir", "data", "--port-offset", &offset.to_string()]);
+    command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
 /// An offset at which all ports are free, tried from one that other processes hardly choose.

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use engine::{PieceKind, Pieces, RestoreError};
@@ -15,6 +15,33 @@ use super::{
 };
 use crate::files::RunFile;
 
+/// How far the reading of checkpoints is, and whether it is to end: for those who wait for it.
+#[derive(Debug, Default)]
+pub struct Reading {
+    // Relaxed, both: a figure for people, and a flag that only has to be seen soon.
+    bytes: AtomicU64,
+    stopped: AtomicBool,
+}
+
+impl Reading {
+    /// Bytes of pieces that were read.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// Ends the reading before the next part.
+    pub fn stop(&self) {
+        self.stopped.store(true, Relaxed);
+    }
+
+    /// Whether the reading is to end.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Relaxed)
+    }
+}
+
 /// The pieces of one generation.
 pub struct Loader {
     files: Arc<dyn CheckpointFiles>,
@@ -24,15 +51,14 @@ pub struct Loader {
     /// The one that was read from last. There may be more packs than a process may have files open.
     pack: Option<(u64, Arc<dyn RunFile>)>,
     buffer: Vec<u8>,
-    /// Bytes that were read.
-    read: Arc<AtomicU64>,
+    reading: Arc<Reading>,
 }
 
 impl Loader {
     pub(super) fn new(files: Arc<dyn CheckpointFiles>, manifest: &Manifest) -> Self {
         let (partition, pieces) = (manifest.partition, manifest.pieces.clone());
         let kinds = pieces.iter().map(|piece| piece.kind).collect();
-        Self { files, partition, kinds, pieces, pack: None, buffer: Vec::new(), read: Arc::default() }
+        Self { files, partition, kinds, pieces, pack: None, buffer: Vec::new(), reading: Arc::default() }
     }
 
     /// Bytes of all pieces.
@@ -41,14 +67,17 @@ impl Loader {
         self.pieces.iter().flat_map(|piece| &piece.parts).map(|part| part.length).sum()
     }
 
-    /// Counts the bytes that it reads in `read`.
+    /// Tells `reading` how far it is, and ends when that says so.
     #[must_use]
-    pub fn counting(self, read: &Arc<AtomicU64>) -> Self {
-        Self { read: Arc::clone(read), ..self }
+    pub fn watched_by(self, reading: &Arc<Reading>) -> Self {
+        Self { reading: Arc::clone(reading), ..self }
     }
 
     /// Reads a part into the buffer.
     fn part(&mut self, part: Part) -> Result<(), CheckpointError> {
+        if self.reading.is_stopped() {
+            return Err(CheckpointError::Stopped);
+        }
         let name = pack_name(part.pack);
         let file = match self.pack.take() {
             Some((pack, file)) if pack == part.pack => file,
@@ -64,8 +93,7 @@ impl Loader {
         if part_checksum(self.partition, part.pack, part.position, &self.buffer) != part.checksum {
             return Err(CheckpointError::Damaged { name, position: part.position });
         }
-        // Relaxed: a figure for people.
-        self.read.fetch_add(part.length, Relaxed);
+        self.reading.bytes.fetch_add(part.length, Relaxed);
         Ok(())
     }
 }

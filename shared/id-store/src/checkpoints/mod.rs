@@ -23,5 +23,5 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use load::Loader;
+pub use load::{Loader, Reading};
 pub use store::{CheckpointError, CheckpointFiles, CheckpointStore, Generation, Paused, Written};

@@ -85,8 +85,8 @@ pub enum CheckpointError {
         /// The file.
         name: String,
     },
-    /// Whoever paces the writing wants it to end.
-    #[error("the writing was stopped")]
+    /// Whoever paces the writing, or waits for the reading, wants it to end.
+    #[error("it was stopped")]
     Stopped,
 }
 
