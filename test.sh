@@ -21,7 +21,8 @@ of 500 seeds, then a real server against real data, kill -9 with checkpoints int
 where ../shared/acceptance is, random questions against an oracle of their own. At most 25 minutes on two cores. What is
 missing (a compiler, cargo, curl, jq, zstd) is installed where apt-get is.
 
-  --full   also the long ones: more seeds, more crashes, more events, licences and sources of all dependencies (cargo-deny)
+  --full   also the long ones: more seeds, more crashes, more events, interfaces fuzzed by their OpenAPI documents (schemathesis,
+           where it can be had), licences and sources of all dependencies (cargo-deny)
 
 The last line is "N passed, M failed", counted over checks and tests; exit code 0 only if nothing failed.
 HELP
@@ -135,6 +136,39 @@ ask_at_random() {
   python3 ../shared/acceptance/acceptance.py --data ../shared/data "${arguments[@]}" "${addresses[@]}"
 }
 
+# The fuzzer of HTTP interfaces by their OpenAPI documents; pinned, so that a run can be repeated.
+SCHEMATHESIS=schemathesis==4.32.5
+
+# interfaces: each service is asked what its OpenAPI document allows and what it does not, with a seed that is said.
+interfaces() {
+  local venv=$out/schemathesis
+  if ! python3 -m venv "$venv" >"$out/venv.log" 2>&1; then
+    left_out "interfaces" "python3 cannot make a virtual environment (Debian and Ubuntu: python3-venv)"
+  elif ! "$venv/bin/pip" install --quiet --disable-pip-version-check "$SCHEMATHESIS" >>"$out/venv.log" 2>&1; then
+    left_out "interfaces" "$SCHEMATHESIS could not be installed: $(tail -n 1 "$out/venv.log")"
+  else
+    step "interfaces" on_a_server fuzz_interfaces "$venv/bin/schemathesis" "$((RANDOM * 32768 + RANDOM))"
+  fi
+}
+
+# fuzz_interfaces PROGRAM SEED --port-offset N: as on_a_server calls it.
+fuzz_interfaces() {
+  local program=$1 seed=$2 offset=$4 service failed=0 passed=0
+  local checks=not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance
+  for service in $SERVICES; do
+    printf '%s, seed %s\n' "${service%%:*}" "$seed"
+    # Its working directory gets what it remembers of a run.
+    if (cd "$out" && "$program" --no-color --config-file "$root/scripts/schemathesis.toml" run --checks "$checks" --seed "$seed" \
+      --max-examples 100 --phases coverage,fuzzing "http://127.0.0.1:$((${service#*:} + offset))/openapi.json"); then
+      passed=$((passed + 1))
+    else
+      failed=$((failed + 1))
+    fi
+  done
+  printf '%s passed, %s failed\n' "$passed" "$failed"
+  [ "$failed" = 0 ]
+}
+
 if cargo fmt --version >/dev/null 2>&1; then
   step "format" cargo fmt --all --check
 else
@@ -170,6 +204,7 @@ if $full; then
   step "queries" ./test_queries.sh --events 2000000
   acceptance --queries 500
   acceptance --copies 20 --queries 40
+  interfaces
   if cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny; then
     step "dependencies" cargo deny check
   else

@@ -5,7 +5,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["truenow/v1/ingest.proto", "truenow/v1/query.proto"];
+    let files = ["truenow/v1/ingest.proto", "truenow/v1/log.proto", "truenow/v1/query.proto"];
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);

@@ -6,6 +6,7 @@
 //! checkpoints.
 
 mod lag;
+mod log_service;
 mod progress;
 pub mod ticks;
 pub mod worker;
@@ -22,10 +23,11 @@ use std::{
 use config::{ServiceAddresses, StreamIngesterConfig};
 use event_log::EventLog;
 use lag::LagGauge;
+use log_service::LogService;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 pub use progress::PartitionProgress;
 use progress::recovery;
-use proto::{hot_tier::PartitionWriter, progress::ApplyLag};
+use proto::{catalog::Catalog, hot_tier::PartitionWriter, progress::ApplyLag, v1::log_server::LogServer};
 use service::{Health, Host, Parts, Routes, Running, Shutdown, StartError};
 use tokio::{sync::oneshot, time::MissedTickBehavior};
 use types::PartitionId;
@@ -39,6 +41,8 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What the service needs of others.
 pub struct Deps {
+    /// Tables, for whoever reads one from the log.
+    pub catalog: Arc<dyn Catalog>,
     /// The log to read.
     pub log: Arc<dyn EventLog>,
     /// The partitions that this node holds.
@@ -85,9 +89,9 @@ pub async fn start(
             http: addresses.http,
             grpc: addresses.grpc,
             router: service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION")),
-            grpc_routes: Routes::default(),
-            grpc_names: Vec::new(),
-            descriptors: Vec::new(),
+            grpc_routes: Routes::new(LogServer::new(LogService::new(deps.catalog, Arc::clone(&deps.log)))),
+            grpc_names: vec!["truenow.v1.Log".to_owned()],
+            descriptors: vec![proto::v1::FILE_DESCRIPTOR_SET],
         })
         .await?;
     let stop = Shutdown::new();

@@ -18,6 +18,9 @@ pub(crate) struct Addresses {
     /// Gateway, gRPC [default: http://127.0.0.1:9088].
     #[arg(long, value_name = "URL", help_heading = "Addresses")]
     gateway_grpc: Option<String>,
+    /// Stream ingester, gRPC [default: http://127.0.0.1:9100].
+    #[arg(long, value_name = "URL", help_heading = "Addresses")]
+    ingester_grpc: Option<String>,
     /// Query API, HTTP [default: http://127.0.0.1:8081].
     #[arg(long, value_name = "URL", help_heading = "Addresses")]
     query_api: Option<String>,
@@ -49,6 +52,11 @@ impl Addresses {
     /// Base URL of the gateway's gRPC port.
     pub(crate) fn gateway_grpc(&self) -> String {
         self.url(self.gateway_grpc.as_deref(), 9088)
+    }
+
+    /// Base URL of the stream ingester's gRPC port.
+    pub(crate) fn ingester_grpc(&self) -> String {
+        self.url(self.ingester_grpc.as_deref(), 9100)
     }
 
     /// Base URL of the query API.

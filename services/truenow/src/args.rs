@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Query(QueryArgs),
     /// Show rate, freshness and latency each second until Ctrl-C.
     Tail(TailArgs),
+    /// Send a table's events, as the log has them, to another table.
+    Replay(ReplayArgs),
     /// Check that every acked event is in one place: the ledgers of the tables.
     Verify(VerifyArgs),
     /// Generate load and measure what the server makes of it.
@@ -168,6 +170,40 @@ pub(crate) struct TailArgs {
     /// Stop after so many lines [default: at Ctrl-C].
     #[arg(long, value_name = "N")]
     pub(crate) lines: Option<u64>,
+    /// Where the services are.
+    #[command(flatten)]
+    pub(crate) addresses: Addresses,
+}
+
+const REPLAY_HELP: &str = "\
+The log has what the checkpoints still need, and its newest `event_log.retention_bytes_min` in any case; what it let go of
+before is not replayed, and is told. Times are event times, half-open: µs since the epoch, or 2026-01-31T12:00:00Z. Events keep their identity (their id, else their batch
+and its place, else their place in the log): what was a duplicate is one again, and the same replay once more within
+the target's dedup_window_us changes nothing. Create the target first where it is to have partitions, rollups or windows
+of its own; else it is created as by its first event.";
+
+/// `truenow replay`.
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = REPLAY_HELP)]
+pub(crate) struct ReplayArgs {
+    /// Namespace of the table to read.
+    #[arg(long, value_name = "N")]
+    pub(crate) namespace: String,
+    /// Table to read.
+    #[arg(long, value_name = "T")]
+    pub(crate) table: String,
+    /// Table to send to: TABLE of the same namespace, or NAMESPACE.TABLE.
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) into: String,
+    /// Only events from this time on.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+    /// Only events before this time.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<String>,
+    /// Count the events instead of sending them.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Where the services are.
     #[command(flatten)]
     pub(crate) addresses: Addresses,

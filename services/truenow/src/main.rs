@@ -14,6 +14,7 @@ mod http;
 mod ingest;
 mod metrics_text;
 mod outcome;
+mod replay;
 mod serve;
 mod table_text;
 mod tail;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         args::Command::Query(query) => outcome::exit_code(ask::run(&query)),
         args::Command::Tail(tail) => outcome::exit_code(tail::run(&tail)),
         args::Command::Verify(verify) => outcome::exit_code(verify::run(&verify)),
+        args::Command::Replay(replay) => outcome::exit_code(replay::run(&replay)),
         args::Command::Bench(bench) => outcome::exit_code(bench::run(&bench)),
     }
 }

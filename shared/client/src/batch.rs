@@ -68,11 +68,6 @@ impl Batcher {
         }
     }
 
-    /// The table.
-    pub(crate) fn table(&self) -> &Table {
-        &self.table
-    }
-
     /// Rows that no batch holds yet.
     pub(crate) fn pending(&self) -> usize {
         self.batch_rows

@@ -14,7 +14,7 @@ use types::{
 };
 
 use crate::{
-    ClientError, ColumnsWriter, Options, RowsWriter,
+    BlocksWriter, ClientError, ColumnsWriter, Options, RowsWriter,
     error::{Verdict, verdict},
     retry::Attempts,
 };
@@ -75,6 +75,15 @@ impl Client {
     pub async fn columns(&self, namespace: &str, table: &str, options: Options) -> Result<ColumnsWriter, ClientError> {
         let description = self.describe(namespace, table, &options).await?;
         Ok(ColumnsWriter::new(self.stub.clone(), described(namespace, table, &description)?, &description, options))
+    }
+
+    /// A writer of blocks that are there already, for one table, which is created if it does not exist and may be.
+    ///
+    /// # Errors
+    /// The server does not describe the table.
+    pub async fn blocks(&self, namespace: &str, table: &str, options: Options) -> Result<BlocksWriter, ClientError> {
+        let description = self.describe(namespace, table, &options).await?;
+        Ok(BlocksWriter::new(self.stub.clone(), options, namespace, table, &description))
     }
 
     /// A writer of rows of any tables, over one stream.

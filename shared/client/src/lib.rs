@@ -32,6 +32,7 @@
 //! ```
 
 mod batch;
+mod blocks;
 mod columns;
 mod connection;
 mod error;
@@ -40,8 +41,10 @@ mod retry;
 mod rows;
 mod summary;
 mod tokens;
+mod under_way;
 
 pub use batch::Row;
+pub use blocks::{BlocksWriter, IdentifiedBlock};
 pub use columns::ColumnsWriter;
 pub use connection::Client;
 pub use error::{ClientError, PushError};

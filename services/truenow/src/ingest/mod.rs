@@ -19,8 +19,8 @@ mod own_form;
 mod record;
 mod send_lines;
 mod source;
-mod summary;
-mod time;
+pub(crate) mod summary;
+pub(crate) mod time;
 mod visible;
 
 use std::{

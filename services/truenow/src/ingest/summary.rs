@@ -120,6 +120,8 @@ pub(crate) struct Progress {
     bar: ProgressBar,
     read: Arc<AtomicU64>,
     size: Option<u64>,
+    /// What there is so much of, for lines.
+    of: &'static str,
     began: Instant,
     shown: Instant,
 }
@@ -127,13 +129,23 @@ pub(crate) struct Progress {
 impl Progress {
     /// Progress through a source of `size` bytes, of which `read` counts those read.
     pub(crate) fn new(size: Option<u64>, read: Arc<AtomicU64>, now: Instant) -> Self {
-        let (bar, template) = match size {
-            Some(size) => (ProgressBar::new(size), "{wide_bar} {percent}% {bytes_per_sec} {msg} eta {eta}"),
-            None => (ProgressBar::no_length(), "{spinner} {bytes} {msg}"),
+        let template = match size {
+            Some(_) => "{wide_bar} {percent}% {bytes_per_sec} {msg} eta {eta}",
+            None => "{spinner} {bytes} {msg}",
         };
+        Self::with_template(template, size, "the file", read, now)
+    }
+
+    /// Progress through so many records of the log, of which `read` counts those read.
+    pub(crate) fn of_records(records: u64, read: Arc<AtomicU64>, now: Instant) -> Self {
+        Self::with_template("{wide_bar} {percent}% {msg} eta {eta}", Some(records), "the log", read, now)
+    }
+
+    fn with_template(template: &str, size: Option<u64>, of: &'static str, read: Arc<AtomicU64>, now: Instant) -> Self {
+        let bar = size.map_or_else(ProgressBar::no_length, ProgressBar::new);
         bar.set_draw_target(ProgressDrawTarget::stderr());
         bar.set_style(ProgressStyle::with_template(template).expect("the templates above are well formed"));
-        Self { bar, read, size, began: now, shown: now }
+        Self { bar, read, size, of, began: now, shown: now }
     }
 
     /// Shows the state, if it is time to.
@@ -146,7 +158,8 @@ impl Progress {
             self.bar.set_position(read);
         } else if now.duration_since(self.shown) >= LINE_EVERY {
             self.shown = now;
-            let part = self.size.map_or(String::new(), |size| format!("{}% of the file, ", read * 100 / size.max(1)));
+            let part =
+                self.size.map_or(String::new(), |size| format!("{}% of {}, ", read * 100 / size.max(1), self.of));
             note(&format!("{part}{} events accepted, {rate}/s", thousands(accepted)));
         }
     }

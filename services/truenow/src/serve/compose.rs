@@ -91,7 +91,7 @@ impl Composed {
         let node: Arc<dyn HotTier> = Arc::new(hot.node);
         let (opened, writers) = oneshot::channel();
         let partitions = (0..log.partitions()).map(PartitionId).collect();
-        let deps = stream_ingester::Deps { log: Arc::clone(&log), partitions, writers };
+        let deps = stream_ingester::Deps { catalog: Arc::clone(&catalog), log: Arc::clone(&log), partitions, writers };
         let addresses = config.addresses(ServiceName::StreamIngester);
         let ingester = stream_ingester::start(&host, addresses, config.stream_ingester, deps).await?;
         let opening = tokio::spawn(async move {

@@ -101,6 +101,12 @@ impl Server {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
+    /// What is added to every port.
+    #[allow(dead_code, reason = "not every test that has a server runs a command against it")]
+    pub(crate) fn offset(&self) -> u16 {
+        self.offset
+    }
+
     /// Sends a request, and gives status and body.
     pub(crate) fn request(&self, port: u16, method: &str, path: &str, body: &str) -> (u16, Value) {
         let (status, text) = self.try_request(port, method, path, body).unwrap();
