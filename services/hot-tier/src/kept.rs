@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use cache::Bounded;
+use cache::{Bounded, Uses};
 use query::{Cancel, KeptTask, Plan, Task, TaskKey, TaskPartial};
 use types::ApiError;
 
@@ -27,12 +27,13 @@ enum Met {
 /// The results that a node keeps.
 pub(crate) struct KeptResults {
     met: Bounded<TaskKey, Met>,
+    uses: Uses,
 }
 
 impl KeptResults {
     /// None yet, and so many bytes at most; 0: none ever.
     pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { met: Bounded::new("tasks", bytes_max) }
+        Self { met: Bounded::new("tasks", bytes_max), uses: Uses::of("tasks") }
     }
 
     /// What the keys of a plan's tasks have in common, where its results may be kept.
@@ -56,7 +57,7 @@ impl KeptResults {
         let Some(form) = form.filter(|_| task.rows() > 0) else { return query::run(plan, task, cancel) };
         let key = task.key(plan, form);
         let met = self.met.get(&key);
-        self.met.count(matches!(met, Some(Met::Kept(_))));
+        self.uses.count(matches!(met, Some(Met::Kept(_))));
         if let Some(Met::Kept(kept)) = met {
             return Ok(task.reuse(plan, &kept));
         }
@@ -64,11 +65,11 @@ impl KeptResults {
         let key_bytes = key.bytes() as u64;
         if met.is_none() {
             self.met.put(key, Met::Once, key_bytes);
-        } else if result.bytes() <= RESULT_BYTES_LEAST.max(task.rows() * ROW_BYTES_MAX) {
-            if let Some(kept) = result.keep() {
-                let bytes = key_bytes + kept.bytes() as u64;
-                self.met.put(key, Met::Kept(kept), bytes);
-            }
+        } else if result.bytes() <= RESULT_BYTES_LEAST.max(task.rows() * ROW_BYTES_MAX)
+            && let Some(kept) = result.keep()
+        {
+            let bytes = key_bytes + kept.bytes() as u64;
+            self.met.put(key, Met::Kept(kept), bytes);
         }
         Ok(result)
     }

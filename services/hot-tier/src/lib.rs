@@ -154,7 +154,8 @@ pub async fn start(
         })
         .await?;
     let pool = ScanPool::start(config.scan_threads as usize).map_err(HotTierError::Thread)?;
-    let node = Node::new(storage.log.len() as u32, Arc::clone(&budget), pool, KeptResults::new(config.cache_bytes));
+    let kept = KeptResults::new(config.cache_bytes);
+    let node = Node::new(storage.log.len() as u32, Arc::clone(&budget), pool, kept, hash_seed);
     let opening = Opening { node: node.clone(), config, progress: Arc::default(), health: health.clone() };
     let progress = Arc::clone(&opening.progress);
     let (opened, writers) = oneshot::channel();

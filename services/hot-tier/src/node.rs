@@ -19,7 +19,7 @@ use crate::{
     events, explain,
     kept::KeptResults,
     pool::ScanPool,
-    scan::{Prepare, Stop},
+    scan::{Asked, Prepare, Stop},
 };
 
 /// A partition as scans see it.
@@ -45,13 +45,21 @@ struct Inner {
     budget: Arc<MemoryBudget>,
     pool: ScanPool,
     kept: Arc<KeptResults>,
+    /// Of the versions of what plans meet here: drawn at the start, for segments are named anew then.
+    version_seed: u64,
 }
 
 impl Node {
     /// A node that will have `count` partitions.
-    pub(crate) fn new(count: u32, budget: Arc<MemoryBudget>, pool: ScanPool, kept: KeptResults) -> Self {
+    pub(crate) fn new(
+        count: u32,
+        budget: Arc<MemoryBudget>,
+        pool: ScanPool,
+        kept: KeptResults,
+        version_seed: u64,
+    ) -> Self {
         let partitions = OnceLock::new();
-        Self { inner: Arc::new(Inner { partitions, count, budget, pool, kept: Arc::new(kept) }) }
+        Self { inner: Arc::new(Inner { partitions, count, budget, pool, kept: Arc::new(kept), version_seed }) }
     }
 
     /// Gives it its partitions, once.
@@ -135,12 +143,19 @@ impl HotTier for Node {
         wait(&ready, &request.after, request.deadline, "after").await?;
         let at = |partition| request.at.iter().find(|(of, _)| *of == partition).map(|(_, offset)| *offset);
         let readers = ready.iter().map(|held| (held.reader.clone(), at(held.reader.partition()))).collect();
+        let asked = Asked { plan: request.plan, readers, known: request.known };
         let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
-        let kept = Arc::clone(&self.inner.kept);
-        let outcome = Prepare::submit(self.inner.pool.queue(), request.plan, readers, kept, Arc::clone(&stop.0));
+        let Inner { pool, kept, version_seed, .. } = &*self.inner;
+        let outcome = Prepare::submit(pool.queue(), asked, *version_seed, Arc::clone(kept), Arc::clone(&stop.0));
         // The reply is dropped unsent only by a panic, which the pool has logged.
         let lost = |_| Err(ApiError::internal("the scan failed; the server's log says why"));
         Ok(NodeScan { scans: outcome.await.unwrap_or_else(lost)?, unavailable })
+    }
+
+    async fn applied(&self, after: Vec<(PartitionId, Offset)>, deadline: Instant) -> Result<(), ApiError> {
+        let partitions: Vec<_> = after.iter().map(|(partition, _)| *partition).collect();
+        let (ready, _) = self.divide(&partitions);
+        wait(&ready, &after, deadline, "after").await
     }
 
     async fn events(&self, request: EventsRequest) -> Result<NodeEvents, ApiError> {
@@ -224,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_is_not_open_says_so() {
         let budget = Arc::new(MemoryBudget::new(1 << 20));
-        let node = Node::new(2, Arc::clone(&budget), ScanPool::start(1).unwrap(), KeptResults::new(0));
+        let node = Node::new(2, Arc::clone(&budget), ScanPool::start(1).unwrap(), KeptResults::new(0), 1);
         let asked = [0, 1, 2].map(PartitionId);
         let away = |why| move |partition: u32| (PartitionId(partition), why);
         let key = TableKey { tenant: TenantId(1), table: TableId(1), generation: Generation(1) };

@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     mem,
+    ops::Range,
     sync::{
         Arc, Mutex,
         atomic::{
@@ -19,7 +20,7 @@ use std::{
 };
 
 use engine::Reader;
-use proto::hot_tier::PartitionScan;
+use proto::hot_tier::{PartitionScan, Version};
 use query::{Partial, PartitionMerge, Plan, Source, Task, TaskPartial};
 use tokio::sync::oneshot;
 use types::{ApiError, LogGap, Offset, PartitionId, TableKey, Timestamp};
@@ -57,12 +58,21 @@ impl Stop {
     }
 }
 
+/// What a scan is asked for.
+pub(crate) struct Asked {
+    pub(crate) plan: Arc<Plan>,
+    /// What to read, and at which earlier offset.
+    pub(crate) readers: Vec<(Reader, Option<Offset>)>,
+    /// In the order of the readers, where results are known.
+    pub(crate) known: Vec<(PartitionId, Version)>,
+}
+
 /// A scan that waits for a thread to prepare it: taking snapshots and cutting them into tasks may look at rows.
 pub(crate) struct Prepare {
     queue: Queue,
-    plan: Arc<Plan>,
-    /// What to read, and at which earlier offset.
-    readers: Vec<(Reader, Option<Offset>)>,
+    asked: Asked,
+    /// Of versions.
+    seed: u64,
     kept: Arc<KeptResults>,
     stop: Arc<Stop>,
     reply: Mutex<Option<oneshot::Sender<Outcome>>>,
@@ -74,6 +84,7 @@ struct Covered {
     next_offset: Offset,
     lacks_before: Vec<Option<Timestamp>>,
     gaps: Vec<LogGap>,
+    version: Version,
 }
 
 /// The merge of a partition.
@@ -115,46 +126,49 @@ struct Scan {
 }
 
 impl Prepare {
-    /// Puts a scan of `readers` in the queue; its outcome comes by the receiver.
+    /// Puts a scan in the queue; its outcome comes by the receiver. `seed`: of the versions, and the node's own.
     pub(crate) fn submit(
         queue: &Queue,
-        plan: Arc<Plan>,
-        readers: Vec<(Reader, Option<Offset>)>,
+        asked: Asked,
+        seed: u64,
         kept: Arc<KeptResults>,
         stop: Arc<Stop>,
     ) -> oneshot::Receiver<Outcome> {
         let (reply, outcome) = oneshot::channel();
-        let prepare = Self { queue: queue.clone(), plan, readers, kept, stop, reply: Mutex::new(Some(reply)) };
+        let prepare = Self { queue: queue.clone(), asked, seed, kept, stop, reply: Mutex::new(Some(reply)) };
         queue.submit(&(Arc::new(prepare) as Arc<dyn Job>), 1);
         outcome
     }
 
     fn scan(&self) -> Result<Scan, ApiError> {
         let (mut covered, mut sources) = (Vec::new(), Vec::new());
-        for (reader, at) in &self.readers {
+        let plan = &self.asked.plan;
+        for (reader, at) in &self.asked.readers {
             let partition = reader.partition();
-            let keys: Vec<_> = self.plan.tables().iter().map(|table| table.key).collect();
+            let keys: Vec<_> = plan.tables().iter().map(|table| table.key).collect();
             let (next_offset, snapshots) = match *at {
                 None => reader.snapshots(&keys),
                 Some(offset) => (offset, reader.snapshots_at(&keys, offset).ok_or_else(|| behind(partition, offset))?),
             };
             let (lacks_before, gaps) = (vec![None; keys.len()], gaps_before(reader, next_offset, &keys));
-            covered.push(Covered { partition, next_offset, lacks_before, gaps });
+            covered.push(Covered { partition, next_offset, lacks_before, gaps, version: Version(0) });
             let found = snapshots.into_iter().enumerate();
             sources
                 .extend(found.filter_map(|(table, snapshot)| Some(Source { table, partition, snapshot: snapshot? })));
         }
-        let tasks = query::tasks(&self.plan, sources);
-        for task in &tasks {
-            let place = covered.iter_mut().find(|covered| covered.partition == task.partition());
-            place.expect("tasks are of the partitions that are covered").lacks_before[task.table()] =
-                task.lacks_before(&self.plan);
+        let tasks = query::tasks(plan, sources);
+        for Covered { partition, lacks_before, gaps, version, .. } in &mut covered {
+            let of_partition = &tasks[places(*partition, &tasks)];
+            for task in of_partition {
+                lacks_before[task.table()] = task.lacks_before(plan);
+            }
+            version.0 = query::version(plan, of_partition, lacks_before, gaps, self.seed);
         }
         let merging = covered.iter().map(|covered| Mutex::new(Merging::new(covered.partition, &tasks)));
         Ok(Scan {
-            form: self.kept.form(&self.plan),
+            form: self.kept.form(plan),
             kept: Arc::clone(&self.kept),
-            plan: Arc::clone(&self.plan),
+            plan: Arc::clone(plan),
             stop: Arc::clone(&self.stop),
             merging: merging.collect(),
             covered,
@@ -166,6 +180,12 @@ impl Prepare {
             reply: Mutex::new(lock(&self.reply).take()),
         })
     }
+}
+
+/// The places of a partition's tasks, which stand together.
+fn places(partition: PartitionId, tasks: &[Task]) -> Range<usize> {
+    let first = tasks.partition_point(|task| task.partition() < partition);
+    first..tasks.partition_point(|task| task.partition() <= partition)
 }
 
 /// The error of a scan at an offset of another time: the node was started anew and is not there yet.
@@ -185,6 +205,10 @@ impl Job for Prepare {
                 return false;
             }
         };
+        if scan.is_known(&self.asked.known) {
+            scan.reply(Ok(scan.covered.iter().map(|covered| covered.with(None)).collect()));
+            return false;
+        }
         match scan.tasks.len() {
             0 => scan.finish(),
             // The thread that is here already saves the way through the queue.
@@ -213,10 +237,9 @@ impl Job for Scan {
 }
 
 impl Merging {
-    /// Of a partition, whose tasks stand together among `tasks`.
+    /// Of a partition, whose tasks are among `tasks`.
     fn new(partition: PartitionId, tasks: &[Task]) -> Self {
-        let next = tasks.partition_point(|task| task.partition() < partition);
-        let end = tasks.partition_point(|task| task.partition() <= partition);
+        let Range { start: next, end } = places(partition, tasks);
         Self { next, end, waiting: BTreeMap::new(), state: MergeState::Idle(Box::new(PartitionMerge::new(partition))) }
     }
 
@@ -233,7 +256,26 @@ impl Merging {
     }
 }
 
+impl Covered {
+    fn with(&self, partial: Option<Partial>) -> PartitionScan {
+        PartitionScan {
+            partition: self.partition,
+            partial,
+            version: self.version,
+            next_offset: self.next_offset,
+            lacks_before: self.lacks_before.clone(),
+            gaps: self.gaps.clone(),
+        }
+    }
+}
+
 impl Scan {
+    /// Whether all that it would find is known.
+    fn is_known(&self, known: &[(PartitionId, Version)]) -> bool {
+        !known.is_empty()
+            && self.covered.iter().map(|covered| (covered.partition, covered.version)).eq(known.iter().copied())
+    }
+
     /// Runs a task and merges what is in order then.
     fn run(&self, at: usize, task: &Task) -> Result<(), ApiError> {
         let result = self.stop.watch(|cancel| self.kept.run(&self.plan, self.form.as_ref(), task, cancel))?;
@@ -271,10 +313,13 @@ impl Scan {
 
     /// Replies; runs once, on the thread that did the last task.
     fn finish(&self) {
-        let outcome = match lock(&self.failed).take() {
+        self.reply(match lock(&self.failed).take() {
             Some(error) => Err(error),
             None => self.outcome(),
-        };
+        });
+    }
+
+    fn reply(&self, outcome: Outcome) {
         if let Some(reply) = lock(&self.reply).take() {
             // Nobody waits any more if the client has left.
             let _ = reply.send(outcome);
@@ -289,13 +334,7 @@ impl Scan {
                 MergeState::Idle(merge) => merge.finish(&self.plan)?,
                 MergeState::Taken => return Err(ApiError::internal("a partition was merged by nobody")),
             };
-            Ok(PartitionScan {
-                partition: covered.partition,
-                partial,
-                next_offset: covered.next_offset,
-                lacks_before: covered.lacks_before.clone(),
-                gaps: covered.gaps.clone(),
-            })
+            Ok(covered.with(Some(partial)))
         });
         scans.collect()
     }

@@ -1,6 +1,7 @@
-//! One question from its JSON to the answer's JSON: parse, find the tables, plan, fan out, merge, receipt.
+//! One question from its JSON to the answer's JSON: parse, find the tables, plan, have it computed, receipt.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -10,25 +11,23 @@ use codec::{Token, TokenKey};
 use event_log::EventLog;
 use futures_util::future::try_join_all;
 use proto::{catalog::Catalog, progress::Progress};
-use query::{Answer, Query, QueryLimits};
+use query::{Query, QueryLimits};
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 use types::{ApiError, ErrorCode, Offset, PartitionId, Table, TableName, TenantId, Timestamp};
 
 use crate::{
-    conclude::{Concluded, Scans},
-    fanout::{FanOut, Nodes},
+    compute::{Computed, Question},
+    fanout::{self, Nodes},
+    flights::{Flights, Terms},
     places::Places,
-    receipt::{self, Missing, Receipt},
+    receipt::{self, Receipt},
+    results::{self, Results},
 };
 
 /// Queries up to this many bytes are parsed where they arrive.
 const INLINE_BYTES_MAX: usize = 64 << 10;
 /// How long after its deadline a query is ended from outside.
 pub(crate) const DEADLINE_GRACE: Duration = Duration::from_millis(250);
-
-/// How often a query is scanned anew where rows leave between the rounds of its selection.
-const SCANS_MAX: usize = 3;
 
 /// Answers questions; shared by HTTP and gRPC.
 pub(crate) struct Answers {
@@ -40,6 +39,10 @@ pub(crate) struct Answers {
     pub(crate) token_key: TokenKey,
     pub(crate) limits: QueryLimits,
     pub(crate) places: Places,
+    /// Results of earlier questions.
+    pub(crate) results: Results,
+    /// Questions that are being computed.
+    pub(crate) flights: Flights<Arc<Computed>>,
 }
 
 /// The answer to a question, in the parts of its JSON.
@@ -63,19 +66,12 @@ pub(crate) struct Stats {
     cached: bool,
 }
 
-/// What the scans of a query gave.
-struct Scanned {
-    missing: Vec<Missing>,
-    covered: Vec<(PartitionId, Offset)>,
-    answer: Answer,
-}
-
 impl Answers {
     /// The answer to the JSON of a query, as JSON.
     ///
     /// # Errors
     /// Those of the contract.
-    pub(crate) async fn answer(&self, tenant: TenantId, json: Bytes) -> Result<String, ApiError> {
+    pub(crate) async fn answer(self: &Arc<Self>, tenant: TenantId, json: Bytes) -> Result<String, ApiError> {
         self.answered(tenant, json).await?.into_json()
     }
 
@@ -83,15 +79,15 @@ impl Answers {
     ///
     /// # Errors
     /// Those of the contract.
-    pub(crate) async fn answered(&self, tenant: TenantId, json: Bytes) -> Result<Answered, ApiError> {
+    pub(crate) async fn answered(self: &Arc<Self>, tenant: TenantId, json: Bytes) -> Result<Answered, ApiError> {
         let began = Instant::now();
         let query = self.parse(json).await?;
-        let deadline = began + query.timeout;
+        let timeout = query.timeout;
         // The steps inside know the deadline and say what they waited for; this one catches what does not.
-        let last = deadline + DEADLINE_GRACE;
-        match tokio::time::timeout_at(last.into(), self.answer_query(tenant, &query, began, deadline)).await {
+        let last = began + timeout + DEADLINE_GRACE;
+        match tokio::time::timeout_at(last.into(), self.answer_query(tenant, query, began)).await {
             Ok(answer) => answer,
-            Err(_) => Err(timed_out(query.timeout)),
+            Err(_) => Err(timed_out(timeout)),
         }
     }
 
@@ -105,77 +101,49 @@ impl Answers {
     }
 
     async fn answer_query(
-        &self,
+        self: &Arc<Self>,
         tenant: TenantId,
-        query: &Query,
+        query: Query,
         began: Instant,
-        deadline: Instant,
     ) -> Result<Answered, ApiError> {
-        let tokens = self.tokens(tenant, query)?;
+        let tokens = self.tokens(tenant, &query)?;
         let tables = try_join_all(query.tables.iter().map(|name| self.table(tenant, name))).await?;
-        let after = offsets_of(&tokens, &tables)?;
-        let plan = Arc::new(query::plan(query, &tables)?);
-        let place = self.places.take(deadline, query.timeout).await?;
-        // Both are of a time before the scan, so that the receipt promises no more than the rows hold.
-        let as_of = now();
-        let watermark = self.progress.watermark(&tables).await?.unwrap_or_default();
-        let fan_out = FanOut {
-            plan,
-            partitions: tables.iter().flat_map(|table| table.partitions.iter().copied()).collect(),
-            after,
-            at: Vec::new(),
-            deadline,
-        };
-        let Scanned { missing, covered, answer } = self.scan(tenant, query, &tables, &fan_out, &place).await?;
-        let freshness_us = self.progress.freshness_us(covered.clone(), as_of).await?;
-        let receipt = Receipt {
-            complete: missing.is_empty(),
-            missing,
-            truncated: answer.truncated,
-            as_of_us: as_of.0,
-            watermark_us: watermark.0,
-            freshness_us,
-            covers: receipt::covers(tenant, &tables, &covered, &self.token_key),
-            offsets: receipt::offsets(&covered),
-        };
-        Ok(Answered { stats: stats(&answer, began), rows: answer.rows, columns: answer.columns, receipt })
+        let after = greatest(offsets_of(&tokens, &tables)?);
+        let plan = Arc::new(query::plan(&query, &tables)?);
+        let terms = Terms { after, deadline: began + query.timeout, timeout: query.timeout };
+        // Each waits for what it is to cover itself, so that nobody waits for what another one asked for.
+        fanout::applied(&terms.after, &self.nodes, &self.catalog.placement(), terms.deadline).await?;
+        let key = results::key(tenant, &tables, &plan, query.allow_partial);
+        let question = Question { tenant, query, tables, plan, key: key.clone() };
+        let tables = question.tables.clone();
+        let answers = Arc::clone(self);
+        let compute = move |terms| async move { answers.compute(&question, terms).await.map(Arc::new) };
+        let computed = self.flights.answer(key, terms, compute).await?;
+        Ok(self.reply(tenant, &tables, Arc::unwrap_or_clone(computed), began))
     }
 
-    /// Scans until an answer is of one state of its rows.
-    async fn scan(
-        &self,
-        tenant: TenantId,
-        query: &Query,
-        tables: &[Arc<Table>],
-        fan_out: &FanOut,
-        place: &Arc<OwnedSemaphorePermit>,
-    ) -> Result<Scanned, ApiError> {
-        let mut away = None;
-        for _ in 0..SCANS_MAX {
-            let placement = self.catalog.placement();
-            let gathered = fan_out.run(&self.nodes, &placement).await?;
-            self.still_there(tenant, tables).await?;
-            let gaps = gathered.gaps();
-            let missing = receipt::missing(query.range, &gathered.unavailable, &gaps, gathered.lacks_before());
-            if !query.allow_partial {
-                receipt::refuse_partial(&missing)?;
-            }
-            let covered = gathered.covered();
-            let scans = Scans { first: fan_out, nodes: &self.nodes, placement: &placement, place };
-            away = match scans.conclude(gathered.scans).await? {
-                Concluded::Answer(answer) => return Ok(Scanned { missing, covered, answer }),
-                Concluded::Away(partition) => Some(partition),
-                Concluded::RowsLeft => None,
-            };
-        }
-        if let Some(partition) = away {
-            let message = format!("partition {partition} did not answer again while exact percentiles were looked for");
-            return Err(ApiError::unavailable(message));
-        }
-        Err(ApiError::unavailable(
-            "rows left memory while their exact percentiles were looked for; ask for a range further from the oldest rows, \
-             or for the method sketch",
-        ))
+    /// What one who asked is told of what was computed for all who did.
+    fn reply(&self, tenant: TenantId, tables: &[Arc<Table>], computed: Computed, began: Instant) -> Answered {
+        let stats = Stats {
+            elapsed_us: micros(began.elapsed()),
+            rows_scanned: computed.stats.rows_scanned,
+            segments: computed.stats.segments_scanned,
+            segments_skipped: computed.stats.segments_skipped,
+            segments_cached: computed.stats.segments_cached,
+            rollup_buckets: computed.stats.rollup_buckets,
+            cached: computed.cached,
+        };
+        let receipt = Receipt {
+            complete: computed.missing.is_empty(),
+            missing: computed.missing,
+            truncated: computed.truncated,
+            as_of_us: computed.as_of.0,
+            watermark_us: computed.watermark.0,
+            freshness_us: computed.freshness_us,
+            covers: receipt::covers(tenant, tables, &computed.covered, &self.token_key),
+            offsets: receipt::offsets(&computed.covered),
+        };
+        Answered { rows: computed.rows, columns: computed.columns, receipt, stats }
     }
 
     /// The table of that name; as this process knows it, if it does.
@@ -229,6 +197,16 @@ pub(crate) fn offsets_of(tokens: &[Token], tables: &[Arc<Table>]) -> Result<Vec<
     Ok(after)
 }
 
+/// Of several offsets of a partition the greatest.
+fn greatest(offsets: Vec<(PartitionId, Offset)>) -> BTreeMap<PartitionId, Offset> {
+    let mut greatest = BTreeMap::new();
+    for (partition, offset) in offsets {
+        let least = greatest.entry(partition).or_insert(offset);
+        *least = offset.max(*least);
+    }
+    greatest
+}
+
 impl Answered {
     fn into_json(self) -> Result<String, ApiError> {
         let written = |json: serde_json::Result<String>| json.map_err(|error| unwritable(&error));
@@ -244,18 +222,6 @@ impl Answered {
 /// What became of an answer that is no JSON.
 pub(crate) fn unwritable(error: &serde_json::Error) -> ApiError {
     ApiError::internal(format!("writing the answer failed: {error}"))
-}
-
-fn stats(answer: &Answer, began: Instant) -> Stats {
-    Stats {
-        elapsed_us: micros(began.elapsed()),
-        rows_scanned: answer.stats.rows_scanned,
-        segments: answer.stats.segments_scanned,
-        segments_skipped: answer.stats.segments_skipped,
-        segments_cached: answer.stats.segments_cached,
-        rollup_buckets: answer.stats.rollup_buckets,
-        cached: false,
-    }
 }
 
 pub(crate) fn timed_out(timeout: Duration) -> ApiError {

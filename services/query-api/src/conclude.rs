@@ -51,7 +51,7 @@ impl Scans<'_> {
             Ok((finishing, round))
         };
         let (mut finishing, mut next) = off_network(deadline, self.place, begin).await?;
-        let mut again = FanOut { after: Vec::new(), at, ..self.first.clone() };
+        let mut again = FanOut { after: Vec::new(), known: Vec::new(), at, ..self.first.clone() };
         while let Some(round) = next.map(Arc::new) {
             again.plan = Arc::clone(&round);
             again.partitions = again.at.iter().map(|(partition, _)| *partition).collect();
@@ -86,8 +86,9 @@ fn horizon(lacks_before: &[Option<Timestamp>], start: Timestamp) -> Vec<Option<T
     lacks_before.iter().map(|horizon| horizon.filter(|&before| before > start)).collect()
 }
 
+/// The partial results, which are there where not everything was known before.
 fn partials(scans: Vec<PartitionScan>) -> Vec<Partial> {
-    scans.into_iter().map(|scan| scan.partial).collect()
+    scans.into_iter().filter_map(|scan| scan.partial).collect()
 }
 
 /// Does work that may take milliseconds. It stops soon after the deadline, and when nobody waits for it any more; until it

@@ -152,7 +152,14 @@ impl Answers {
         let after = offsets_of(&tokens, &tables)?;
         let plan = Arc::new(query::plan(query, &tables)?);
         let _place = self.places.take(deadline, query.timeout).await?;
-        let request = ScanRequest { plan: Arc::clone(&plan), partitions: Vec::new(), after, at: Vec::new(), deadline };
+        let request = ScanRequest {
+            plan: Arc::clone(&plan),
+            partitions: Vec::new(),
+            after,
+            at: Vec::new(),
+            known: Vec::new(),
+            deadline,
+        };
         let explained = self.ask(request).await?;
         let reply = reply(&plan, explained);
         serde_json::to_string(&reply).map_err(|error| ApiError::internal(format!("writing the plan failed: {error}")))

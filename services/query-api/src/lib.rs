@@ -5,28 +5,34 @@
 //! will do.
 
 mod answer;
+mod compute;
 mod conclude;
 mod event_ids;
 mod events;
 mod explain;
 mod fanout;
+mod flights;
 mod grpc;
 mod http;
 mod params;
 mod parts;
 mod places;
 mod receipt;
+mod results;
 mod short_form;
 
 use std::sync::Arc;
 
 use answer::Answers;
+use cache::LocalResults;
 use codec::TokenKey;
 use config::{QueryApiConfig, ServiceAddresses};
 use event_log::EventLog;
 pub use fanout::Nodes;
+use flights::Flights;
 use proto::{catalog::Catalog, progress::Progress, v1::query_server::QueryServer};
 use query::QueryLimits;
+use results::Results;
 use service::{Health, Host, Parts, Routes, Running, StartError};
 
 /// The service's name.
@@ -56,6 +62,7 @@ pub async fn start(
     config: QueryApiConfig,
     deps: Deps,
 ) -> Result<Running, StartError> {
+    cache::describe();
     let health = Health::starting(SERVICE, env!("CARGO_PKG_VERSION"));
     let answers = Arc::new(Answers {
         catalog: deps.catalog,
@@ -65,6 +72,8 @@ pub async fn start(
         token_key: deps.token_key,
         limits: limits(&config),
         places: places::Places::new(),
+        results: Results::new(Arc::new(LocalResults::new(config.cache_bytes)), config.cache_ttl),
+        flights: Flights::new(),
     });
     let grpc = QueryServer::new(grpc::QueryService::new(Arc::clone(&answers)));
     let grpc = grpc.max_decoding_message_size(http::QUERY_BYTES_MAX);

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -41,6 +41,10 @@ impl HotTier for World {
 
     async fn events(&self, _: EventsRequest) -> Result<NodeEvents, ApiError> {
         Err(ApiError::unavailable("no events here"))
+    }
+
+    async fn applied(&self, _: Vec<(PartitionId, Offset)>, _: Instant) -> Result<(), ApiError> {
+        Err(ApiError::unavailable("no scans here"))
     }
 
     async fn explain(&self, _: ScanRequest) -> Result<NodeExplanation, ApiError> {

@@ -55,8 +55,6 @@ pub struct Bounded<K, V> {
     /// `None`: nothing is ever kept.
     cache: Option<Cache<K, Held<V>, ByBytes, DefaultHashBuilder, Leaving>>,
     bytes_max: u64,
-    hits: Counter,
-    misses: Counter,
     bytes: Gauge,
     /// The bytes last shown. Relaxed: it only spares showing them again.
     shown: AtomicU64,
@@ -84,8 +82,6 @@ impl<K: Eq + Hash, V: Clone> Bounded<K, V> {
         Self {
             cache: (bytes_max > 0).then(cache),
             bytes_max,
-            hits: counter!("truenow_cache_hits_total", "cache" => name),
-            misses: counter!("truenow_cache_misses_total", "cache" => name),
             bytes: gauge!("truenow_cache_bytes", "cache" => name),
             shown: AtomicU64::new(0),
         }
@@ -97,17 +93,10 @@ impl<K: Eq + Hash, V: Clone> Bounded<K, V> {
         self.cache.is_some()
     }
 
-    /// The value of a key, if it is there. Whether it served is the caller's to say: [`Bounded::count`].
+    /// The value of a key, if it is there.
     #[must_use]
     pub fn get(&self, key: &K) -> Option<V> {
         self.cache.as_ref()?.get(key).map(|held| held.value)
-    }
-
-    /// Counts an answer that was found here, or was not.
-    pub fn count(&self, hit: bool) {
-        if self.is_on() {
-            if hit { &self.hits } else { &self.misses }.increment(1);
-        }
     }
 
     /// The largest value that would be kept, with its key, bytes.
@@ -126,6 +115,14 @@ impl<K: Eq + Hash, V: Clone> Bounded<K, V> {
         }
         cache.insert(key, Held { value, bytes: bytes + ENTRY_BYTES });
         self.show();
+    }
+
+    /// Forgets a value.
+    pub fn remove(&self, key: &K) {
+        if let Some(cache) = &self.cache {
+            cache.remove(key);
+            self.show();
+        }
     }
 
     /// Bytes of all that is kept.
@@ -169,6 +166,9 @@ mod tests {
         assert!(cache.bytes() > 32 << 10, "room is used: {}", cache.bytes());
         cache.put(0, "large", (4 << 10) + 1);
         assert_eq!(cache.get(&0), None);
+        cache.put(1, "new", 100);
+        cache.remove(&1);
+        assert_eq!(cache.get(&1), None);
     }
 
     /// Goal: a cache of no bytes keeps nothing.

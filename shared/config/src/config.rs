@@ -155,8 +155,10 @@ pub struct StreamIngesterConfig {
 /// The query API.
 #[derive(Debug, Clone, Copy)]
 pub struct QueryApiConfig {
-    /// How long a cached result will live. Results are not cached yet, so it has no effect.
+    /// How long a result is kept for the questions that come again; zero: none is.
     pub cache_ttl: Duration,
+    /// Bytes of all results that are kept.
+    pub cache_bytes: u64,
     /// Rows of an answer where the query does not say.
     pub limit_default: usize,
     /// Rows that a query may ask for.
@@ -451,6 +453,7 @@ fn query_api(raw: &RawConfig) -> Result<QueryApiConfig, ConfigError> {
     let groups_ceiling = limits::QUERY_GROUPS_MAX as u64;
     Ok(QueryApiConfig {
         cache_ttl: Duration::from_secs(number(section, "cache_ttl", raw.cache_ttl, 60, 0..=86_400)?),
+        cache_bytes: number(section, "cache_bytes", raw.cache_bytes, 64 << 20, 0..=64 << 30)?,
         limit_default: size(section, "limit_default", raw.limit_default, limit_default, 1..=limit_max as u64)?,
         limit_max,
         groups_max: size(section, "groups_max", raw.groups_max, limits::QUERY_GROUPS_DEFAULT, 1..=groups_ceiling)?,

@@ -192,6 +192,7 @@ section!(RawQueryApi "query_api" {
     http_port: u16,
     grpc_port: u16,
     cache_ttl: u64,
+    cache_bytes: u64,
     limit_default: u64,
     limit_max: u64,
     groups_max: u64,

@@ -121,9 +121,17 @@ pub struct ScanRequest {
     /// Partitions that are scanned as they were at an earlier offset, which was `next_offset` of an earlier scan; the others
     /// as they are. Rows that have left since are not there, as the horizons say.
     pub at: Vec<(PartitionId, Offset)>,
+    /// Versions of which the results of an equal plan are known: where all partitions still have theirs, none is scanned.
+    /// Empty: none is known.
+    pub known: Vec<(PartitionId, Version)>,
     /// When to give up.
     pub deadline: Instant,
 }
+
+/// The version of what a plan meets in a partition: equal ones of equal plans are equal rows in the same order, and the same
+/// rows missing. It means something to the node that gave it alone, and there until it is started anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version(pub u128);
 
 /// What a scan found in one partition, and what that covers. Partial results stay apart by partition: they are merged in
 /// the order of partitions, whichever nodes they come from, so that an answer does not depend on placement.
@@ -131,8 +139,10 @@ pub struct ScanRequest {
 pub struct PartitionScan {
     /// The partition.
     pub partition: PartitionId,
-    /// Its partial result.
-    pub partial: Partial,
+    /// Its partial result; `None` where it has the version that is known, as all partitions of the node have.
+    pub partial: Option<Partial>,
+    /// Which state of its rows that is.
+    pub version: Version,
     /// It covers every record before this offset, and none from it on.
     pub next_offset: Offset,
     /// Per table of the plan (by its index there): rows with event times before this, which the partial result should hold,
@@ -268,6 +278,13 @@ pub trait HotTier: Send + Sync + 'static {
     /// `DEADLINE_EXCEEDED` (`field` is `after` where the wait for offsets took the time), `UNAVAILABLE` with the partition's
     /// name where it is not here, `RESOURCE_EXHAUSTED` for too many groups.
     async fn scan(&self, request: ScanRequest) -> Result<NodeScan, ApiError>;
+
+    /// Waits until partitions have applied everything before some offsets. Those that cannot be scanned now are passed over: a
+    /// scan will say so.
+    ///
+    /// # Errors
+    /// `DEADLINE_EXCEEDED` with the field `after` where that took too long.
+    async fn applied(&self, after: Vec<(PartitionId, Offset)>, deadline: Instant) -> Result<(), ApiError>;
 
     /// The next page of raw events of some partitions. Otherwise as [`HotTier::scan`].
     ///

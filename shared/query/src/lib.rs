@@ -71,7 +71,7 @@ pub use parse::parse;
 pub use partial::{Partial, ScanStats, TaskPartial};
 pub use plan::{Plan, PlannedTable};
 pub use planner::plan;
-pub use reuse::{KeptTask, TaskKey};
+pub use reuse::{KeptTask, TaskKey, version};
 pub use run::run;
 pub use source::Source;
 pub use task::{TASK_ROWS_MIN, Task, tasks};

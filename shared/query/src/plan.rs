@@ -222,7 +222,8 @@ impl Plan {
     }
 
     /// The plan as bytes that no other plan has: every string and list goes with its length.
-    fn canonical(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn canonical(&self) -> Vec<u8> {
         let mut out = Canonical(vec![CANONICAL_VERSION]);
         out.list(&self.tables, |out, table| {
             out.number(table.key.tenant.0);

@@ -1,4 +1,4 @@
-//! Results of tasks that are used again, by what they depend on.
+//! Results that are used again: of tasks by what they depend on, of partitions by the version of what a plan meets there.
 //!
 //! 1. Rows of a segment never change, they only become more: (segment, rows) names a content for ever, sealed or not. So the
 //!    result of a task is a function of its [`TaskKey`], and a kept one is the same state that running it would give.
@@ -8,15 +8,16 @@
 
 use std::sync::Arc;
 
-use engine::SegmentId;
-use types::{TableKey, Timestamp};
+use engine::{SegmentId, SegmentView};
+use types::{LogGap, TableKey, Timestamp};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     cells::Cell,
     laid_out::LaidOut,
     partial::{Found, ScanStats, TaskGroups, TaskPartial},
     plan::Plan,
-    task::Task,
+    task::{Task, has_rows_in},
 };
 
 /// All that the result of a task depends on.
@@ -132,4 +133,44 @@ impl Task {
         let spread = groups.spread(plan, columns);
         Some(spread.map_or_else(|| TaskGroups::Listed(groups.groups(plan)), TaskGroups::LaidOut))
     }
+}
+
+/// The version of what a plan meets in a partition: equal versions of one plan are equal rows in the same order, and the same
+/// rows missing. `tasks` are all of the partition's; `lacks_before` and `gaps` say what it lacks. `seed` is one of the process
+/// whose segments and rollups these are: their names begin anew with each. Whatever else results come to depend on goes in here.
+#[must_use]
+pub fn version(plan: &Plan, tasks: &[Task], lacks_before: &[Option<Timestamp>], gaps: &[LogGap], seed: u64) -> u128 {
+    let mut hash = Xxh3::with_seed(seed);
+    let mut number = |number: u64| hash.update(&number.to_le_bytes());
+    // A table without rows in the range may be known to the partition or not.
+    let tasks = tasks.iter().filter(|task| task.taken.is_some() || !task.segments.is_empty());
+    number(tasks.clone().count() as u64);
+    for task in tasks {
+        // Where tasks end decides in which order floats are added up.
+        [task.source.table() as u64, task.narrow.into(), task.segments.len() as u64].into_iter().for_each(&mut number);
+        [task.range.start(), task.range.end()].into_iter().for_each(|time| number(time.0.cast_unsigned()));
+        let segments = task.source.segments();
+        let mut content = |segment: &SegmentView| {
+            number(segment.id().0);
+            number(segment.rows() as u64);
+        };
+        task.segments.iter().for_each(|&at| content(&segments[at]));
+        if let Some(taken) = &task.taken {
+            // Its buckets are made of what it keeps and of resident rows.
+            segments.iter().filter(|segment| has_rows_in(segment, taken.times)).for_each(&mut content);
+            let version = task.source.snapshot().rollups()[taken.rollup].version();
+            let version = version.expect("a rollup is taken where its past is known");
+            [version.rollup, version.revision].into_iter().for_each(&mut number);
+        }
+    }
+    // What left before the range is none of the plan's.
+    let horizons = lacks_before.iter().map(|horizon| horizon.filter(|&before| before > plan.range.start()));
+    for horizon in horizons {
+        number(horizon.is_some().into());
+        number(horizon.map_or(0, |before| before.0.cast_unsigned()));
+    }
+    for gap in gaps.iter().filter(|gap| gap.may_reach(&plan.range)) {
+        [gap.first.0, gap.end.0].into_iter().for_each(&mut number);
+    }
+    hash.digest128()
 }

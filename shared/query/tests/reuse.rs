@@ -163,3 +163,31 @@ fn keys_tell_apart() {
     (0..20).for_each(|_| world.ingest(&mut random, std::slice::from_ref(&row)));
     assert_ne!(keys(&world, all, by_region), base);
 }
+
+/// Goal: the version of what a plan meets is another one after another row, for another state of the horizon where that is in
+/// the range, and in another process; it stays where rows come outside of the range or leave before it.
+#[test]
+fn versions_tell_apart() {
+    let shape = Shape { rows: 500, limits: tiny(), span_us: 1_000, in_order: true, users: 10 };
+    let mut world = World::new(7, shape);
+    let of = |world: &World, before: Option<i64>, seed| {
+        let plan =
+            world.plan(r#"{"namespace":"shop","table":"events","start_time":200,"end_time":800,"group_by":["user"]}"#);
+        let plan = plan.unwrap();
+        let tasks: Vec<Task> =
+            world.tasks(&plan).into_iter().filter(|task| task.partition() == PartitionId(0)).collect();
+        query::version(&plan, &tasks, &[before.map(types::Timestamp)], &[], seed)
+    };
+    let base = of(&world, None, 1);
+    assert_eq!((of(&world, None, 1), of(&world, Some(200), 1)), (base, base));
+    let others = [of(&world, None, 2), of(&world, Some(201), 1), of(&world, Some(202), 1)];
+    assert!(others.iter().enumerate().all(|(at, other)| *other != base && !others[..at].contains(other)));
+    let (mut random, mut row) = (Random(3), random_row(&mut Random(9), &shape, 250));
+    (row.table, row.time) = (0, 5_000);
+    // Into each partition, wherever chance sends it.
+    (0..20).for_each(|_| world.ingest(&mut random, std::slice::from_ref(&row)));
+    assert_eq!(of(&world, None, 1), base);
+    row.time = 500;
+    (0..20).for_each(|_| world.ingest(&mut random, std::slice::from_ref(&row)));
+    assert_ne!(of(&world, None, 1), base);
+}

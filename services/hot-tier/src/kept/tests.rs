@@ -88,7 +88,7 @@ impl World {
         });
         let partitions = partitions.collect();
         let pool = ScanPool::start(2).unwrap();
-        let node = Node::new(PARTITIONS, budget, pool, KeptResults::new(cache_bytes));
+        let node = Node::new(PARTITIONS, budget, pool, KeptResults::new(cache_bytes), 1);
         node.open(partitions);
         Self { writers, node }
     }
@@ -138,6 +138,7 @@ impl World {
             partitions: (0..PARTITIONS).map(PartitionId).collect(),
             after: Vec::new(),
             at: Vec::new(),
+            known: Vec::new(),
             deadline: Instant::now() + Duration::from_secs(60),
         };
         self.node.scan(request).await.unwrap().scans
@@ -151,7 +152,8 @@ impl World {
         let cancel = Cancel::new(&left, &|| false);
         let scans = self.scan(&plan).await;
         let covered = scans.iter().map(|scan| (scan.next_offset, scan.lacks_before.clone())).collect();
-        let partials = |scans: Vec<PartitionScan>| scans.into_iter().map(|scan| scan.partial).collect();
+        let partials =
+            |scans: Vec<PartitionScan>| scans.into_iter().map(|scan| scan.partial.expect("nothing is known")).collect();
         let mut finishing = Finishing::new(&plan, partials(scans), &cancel).unwrap();
         while let Some(round) = finishing.next_round(&plan, &cancel).unwrap() {
             let more = partials(self.scan(&round).await);

@@ -45,6 +45,10 @@ impl HotTier for Fake {
         Ok(NodeEvents { events, more, covered, unavailable: Vec::new() })
     }
 
+    async fn applied(&self, _: Vec<(PartitionId, Offset)>, _: Instant) -> Result<(), ApiError> {
+        not_here()
+    }
+
     async fn explain(&self, _: ScanRequest) -> Result<NodeExplanation, ApiError> {
         not_here()
     }

@@ -59,8 +59,13 @@ pub struct World {
 }
 
 impl World {
-    /// An empty table, with this much memory for its rows.
+    /// An empty table, with this much memory for its rows; no result is kept.
     pub async fn start(memory_bytes: u64) -> Self {
+        Self::start_with(memory_bytes, Duration::ZERO).await
+    }
+
+    /// The same where results are kept for so long.
+    pub async fn start_with(memory_bytes: u64, cache_ttl: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Files so small that records can be released.
         let settings = EmbeddedConfig {
@@ -96,7 +101,7 @@ impl World {
             log: log.clone(),
             token_key: TokenKey::new(TOKEN_KEY),
         };
-        let running = query_api::start(&host, addresses(), query_config(), deps).await.unwrap();
+        let running = query_api::start(&host, addresses(), query_config(cache_ttl), deps).await.unwrap();
         Self { log, catalog, writers, running, _node: hot.running, _dir: dir }
     }
 
@@ -114,6 +119,12 @@ impl World {
             let (header, body) = record.block(table.schema.version(), PartitionId(partition));
             self.apply(partition, Append { header, body }).await;
         }
+    }
+
+    /// The table keeps so much event time from now on, and what is older leaves.
+    pub async fn keep_only(&mut self, hot_window_us: i64) {
+        let settings = self.catalog.current().settings.clone();
+        self.configure(TableSettings { hot_window_us: Some(hot_window_us), ..settings }).await;
     }
 
     async fn apply(&mut self, partition: u32, block: Append) {
@@ -170,9 +181,10 @@ fn addresses() -> ServiceAddresses {
     ServiceAddresses { http: any, grpc: any }
 }
 
-fn query_config() -> QueryApiConfig {
+fn query_config(cache_ttl: Duration) -> QueryApiConfig {
     QueryApiConfig {
-        cache_ttl: Duration::ZERO,
+        cache_ttl,
+        cache_bytes: 1 << 20,
         limit_default: 10_000,
         limit_max: 1_000_000,
         groups_max: 1_000,
@@ -220,6 +232,15 @@ impl OneTable {
         let mut held = self.table.lock().unwrap();
         *held = Arc::new(Table { settings, ..Table::clone(&held) });
         held.clone()
+    }
+
+    /// The table gets another dimension.
+    pub fn add_column(&self, name: &str) {
+        let mut held = self.table.lock().unwrap();
+        let mut columns = held.schema.columns().to_vec();
+        columns.push(ColumnDef { name: name.into(), kind: ColumnKind::Dimension });
+        let version = SchemaVersion(held.schema.version().0 + 1);
+        *held = Arc::new(Table { schema: Schema::from_parts(version, columns), ..Table::clone(&held) });
     }
 
     /// The table is deleted and created again.

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -129,6 +129,10 @@ impl HotTier for World {
 
     async fn events(&self, _: EventsRequest) -> Result<NodeEvents, ApiError> {
         Err(ApiError::unavailable("no events here"))
+    }
+
+    async fn applied(&self, _: Vec<(PartitionId, Offset)>, _: Instant) -> Result<(), ApiError> {
+        Err(ApiError::unavailable("no scans here"))
     }
 
     async fn explain(&self, _: ScanRequest) -> Result<NodeExplanation, ApiError> {

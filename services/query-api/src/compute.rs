@@ -1,0 +1,158 @@
+//! The computation of a question: from its plan to what all who ask it at the same time are told.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use cache::CacheKey;
+use proto::hot_tier::{PartitionScan, Version};
+use query::{Answer, Plan, Query, ScanStats};
+use tokio::sync::OwnedSemaphorePermit;
+use types::{ApiError, Offset, PartitionId, Table, TenantId, Timestamp};
+
+use crate::{
+    answer::{Answers, now},
+    conclude::{Concluded, Scans},
+    fanout::{FanOut, Gathered},
+    flights::Terms,
+    receipt::{self, Missing},
+    results::KeptResult,
+};
+
+/// How often a query is scanned anew where rows leave between the rounds of its selection.
+const SCANS_MAX: usize = 3;
+
+/// A question and what is known of it before it is computed.
+pub(crate) struct Question {
+    pub(crate) tenant: TenantId,
+    pub(crate) query: Query,
+    pub(crate) tables: Vec<Arc<Table>>,
+    pub(crate) plan: Arc<Plan>,
+    /// All that it asks.
+    pub(crate) key: CacheKey,
+}
+
+/// What came of a question, of one state of its rows.
+#[derive(Debug, Clone)]
+pub(crate) struct Computed {
+    /// The list of rows, as JSON text without white space between rows.
+    pub(crate) rows: String,
+    /// The list of the aggregates' descriptions, as JSON text.
+    pub(crate) columns: String,
+    pub(crate) truncated: bool,
+    pub(crate) stats: ScanStats,
+    /// Whether rows and columns were kept from an earlier time, and still are those of now.
+    pub(crate) cached: bool,
+    pub(crate) missing: Vec<Missing>,
+    pub(crate) covered: Vec<(PartitionId, Offset)>,
+    pub(crate) as_of: Timestamp,
+    pub(crate) watermark: Timestamp,
+    pub(crate) freshness_us: i64,
+}
+
+/// What the scans of a question gave.
+struct Scanned {
+    missing: Vec<Missing>,
+    covered: Vec<(PartitionId, Offset)>,
+    found: Found,
+}
+
+enum Found {
+    Kept(KeptResult),
+    Made(Answer),
+}
+
+impl Question {
+    /// The partitions that it is about.
+    pub(crate) fn partitions(&self) -> BTreeSet<PartitionId> {
+        self.tables.iter().flat_map(|table| table.partitions.iter().copied()).collect()
+    }
+}
+
+impl Answers {
+    /// Computes a question.
+    ///
+    /// # Errors
+    /// Those of the contract.
+    pub(crate) async fn compute(&self, question: &Question, terms: Terms) -> Result<Computed, ApiError> {
+        let place = self.places.take(terms.deadline, terms.timeout).await?;
+        // Both are of a time before the scan, so that the receipt promises no more than the rows hold.
+        let as_of = now();
+        let watermark = self.progress.watermark(&question.tables).await?.unwrap_or_default();
+        let fan_out = FanOut {
+            plan: Arc::clone(&question.plan),
+            partitions: question.partitions(),
+            after: terms.after.into_iter().collect(),
+            at: Vec::new(),
+            known: Vec::new(),
+            deadline: terms.deadline,
+        };
+        let Scanned { missing, covered, found } = self.scan(question, fan_out, &place).await?;
+        let cached = matches!(found, Found::Kept(_));
+        self.results.count(cached);
+        let freshness_us = self.progress.freshness_us(covered.clone(), as_of).await?;
+        let (rows, columns, truncated, stats) = match found {
+            Found::Made(answer) => (answer.rows, answer.columns, answer.truncated, answer.stats),
+            Found::Kept(kept) => {
+                let (rows, columns) = kept.text();
+                (rows, columns, kept.truncated, ScanStats { segments_cached: kept.segments, ..ScanStats::default() })
+            }
+        };
+        Ok(Computed { rows, columns, truncated, stats, cached, missing, covered, as_of, watermark, freshness_us })
+    }
+
+    /// Scans until an answer is of one state of its rows, unless what was kept still is.
+    async fn scan(
+        &self,
+        question: &Question,
+        mut fan_out: FanOut,
+        place: &Arc<OwnedSemaphorePermit>,
+    ) -> Result<Scanned, ApiError> {
+        let kept = self.results.find(&question.key).await;
+        fan_out.known = kept.as_ref().map(|kept| kept.versions.clone()).unwrap_or_default();
+        let mut away = None;
+        for _ in 0..SCANS_MAX {
+            let placement = self.catalog.placement();
+            let gathered = fan_out.run(&self.nodes, &placement).await?;
+            self.still_there(question.tenant, &question.tables).await?;
+            let missing = missing(question, &gathered)?;
+            let covered = gathered.covered();
+            if let Some(kept) = kept.as_ref().filter(|_| gathered.is_unchanged()) {
+                return Ok(Scanned { missing, covered, found: Found::Kept(kept.clone()) });
+            }
+            // What a partition that is away would have is in no version.
+            let versions = gathered.unavailable.is_empty().then(|| versions(&gathered.scans));
+            let scans = Scans { first: &fan_out, nodes: &self.nodes, placement: &placement, place };
+            away = match scans.conclude(gathered.scans).await? {
+                Concluded::Answer(answer) => {
+                    if let Some(versions) = versions {
+                        self.results.keep(&question.key, &versions, &answer).await;
+                    }
+                    return Ok(Scanned { missing, covered, found: Found::Made(answer) });
+                }
+                Concluded::Away(partition) => Some(partition),
+                Concluded::RowsLeft => None,
+            };
+        }
+        if let Some(partition) = away {
+            let message = format!("partition {partition} did not answer again while exact percentiles were looked for");
+            return Err(ApiError::unavailable(message));
+        }
+        Err(ApiError::unavailable(
+            "rows left memory while their exact percentiles were looked for; ask for a range further from the oldest rows, \
+             or for the method sketch",
+        ))
+    }
+}
+
+/// What the answer lacks, where it may lack anything.
+fn missing(question: &Question, gathered: &Gathered) -> Result<Vec<Missing>, ApiError> {
+    let (range, gaps) = (question.query.range, gathered.gaps());
+    let missing = receipt::missing(range, &gathered.unavailable, &gaps, gathered.lacks_before());
+    if !question.query.allow_partial {
+        receipt::refuse_partial(&missing)?;
+    }
+    Ok(missing)
+}
+
+fn versions(scans: &[PartitionScan]) -> Vec<(PartitionId, Version)> {
+    scans.iter().map(|scan| (scan.partition, scan.version)).collect()
+}

@@ -1,0 +1,149 @@
+//! Kept results over HTTP: a server that keeps them beside one that keeps none.
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::{Event, PARTITIONS, World};
+
+const MEMORY: u64 = 1 << 30;
+const MINUTE_US: i64 = 60_000_000;
+/// Longer than any test takes.
+const TTL: Duration = Duration::from_secs(3_600);
+
+/// Numbers that a seed names (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ mixed >> 31) % end
+    }
+}
+
+fn query(start: i64, end: i64, rest: &Value) -> Value {
+    let mut query = json!({"namespace": "shop", "table": "events", "start_time": start, "end_time": end});
+    query.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+    query
+}
+
+fn random_query(random: &mut Random) -> Value {
+    let (start, end) = [(0, 100), (1, 3), (2, 4), (0, 5), (4, 9)][random.below(5) as usize];
+    let rest = [
+        json!({"aggregates": [{"fn": "count"}, {"fn": "avg", "metric": "number"}, {"fn": "stddev", "metric": "number"}]}),
+        json!({"aggregates": [{"fn": "sum", "metric": "number"}], "group_by": ["region"], "interval_us": MINUTE_US / 2}),
+        json!({"aggregates": [{"fn": "p90", "metric": "number", "method": "exact"}], "filters": {"region": ["r0", "r2"]}}),
+        json!({"aggregates": [{"fn": "top", "dimension": "region", "k": 2}], "group_by": ["region"], "limit": 2}),
+    ];
+    let mut query = query(start * MINUTE_US, end * MINUTE_US, &rest[random.below(4) as usize]);
+    query["allow_partial"] = json!(random.below(3) > 0);
+    query
+}
+
+/// What two servers must agree on: all but when they were asked and what it took.
+fn told((status, mut answer): (u16, Value)) -> (u16, Value) {
+    if let Some(receipt) = answer["receipt"].as_object_mut() {
+        assert!(receipt.remove("as_of_us").is_some() && receipt.remove("freshness_us").is_some());
+    }
+    if let Some(answer) = answer.as_object_mut() {
+        answer.remove("stats");
+    }
+    (status, answer)
+}
+
+/// Goal: while events come, late ones too, old ones leave and records are lost, a server that keeps results says what one says
+/// that keeps none, to the byte: rows, columns, what is covered and what is missing. And what is kept serves without a scan.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kept_results_are_never_stale() {
+    let (mut hits, mut refused, mut missing) = (0, 0, 0);
+    for seed in 0..3 {
+        let mut random = Random(seed);
+        let (mut keeping, mut plain) = (World::start_with(MEMORY, TTL).await, World::start(MEMORY).await);
+        let mut now = 0;
+        for number in 0..150_u64 {
+            if random.below(100) < 25 {
+                let events: Vec<Event> = (0..1 + random.below(200))
+                    .map(|n| {
+                        now += random.below(400_000) as i64;
+                        let late = if random.below(10) == 0 { random.below(4 * MINUTE_US as u64) as i64 } else { 0 };
+                        Event { time: (now - late).max(0), number: number * 1_000 + n }
+                    })
+                    .collect();
+                let partition = random.below(PARTITIONS.into()) as u32;
+                keeping.ingest(partition, &events).await;
+                plain.ingest(partition, &events).await;
+            }
+            if number > 100 && random.below(100) < 6 {
+                let window = (1 + random.below(6) as i64) * MINUTE_US;
+                keeping.keep_only(window).await;
+                plain.keep_only(window).await;
+            }
+            let query = random_query(&mut random);
+            let (answer, expected) =
+                (keeping.post("/v1/query", query.to_string()).await, plain.post("/v1/query", query.to_string()).await);
+            if answer.1["stats"]["cached"] == true {
+                hits += 1;
+                assert_eq!(
+                    (&answer.1["stats"]["rows_scanned"], &answer.1["stats"]["segments"]),
+                    (&json!(0), &json!(0))
+                );
+            }
+            assert_ne!(expected.1["stats"]["cached"], true);
+            refused += u32::from(expected.0 == 400);
+            missing += u32::from(expected.1["receipt"]["complete"] == false);
+            assert_eq!(told(answer), told(expected), "seed {seed}, {number}: {query}");
+        }
+    }
+    assert!(hits > 50 && refused > 5 && missing > 5, "{hits} hits, {refused} refused, {missing} incomplete");
+}
+
+async fn ask(world: &World, query: &Value) -> (Value, bool) {
+    let (status, mut answer) = world.post("/v1/query", query.to_string()).await;
+    assert_eq!(status, 200, "{answer}");
+    (answer["rows"].take(), answer["stats"]["cached"].as_bool().unwrap())
+}
+
+/// Goal: a result serves the same question with another timeout, and none after a column was added or the table made anew;
+/// a record that is lost is told of at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn questions_and_lives_are_apart() {
+    let mut world = World::start_with(MEMORY, TTL).await;
+    let events: Vec<Event> = (0..100).map(|number| Event { time: number as i64, number }).collect();
+    world.ingest(0, &events).await;
+    let asked = query(0, 1_000, &json!({"timeout_ms": 4_000}));
+    let hundred = json!([{"count": 100}]);
+    assert_eq!(ask(&world, &asked).await, (hundred.clone(), false));
+    let hasty = query(0, 1_000, &json!({"timeout_ms": 3_000}));
+    assert_eq!(ask(&world, &hasty).await, (hundred.clone(), true));
+    // Rows of another time change nothing.
+    world.ingest(1, &[Event { time: 5 * MINUTE_US, number: 1_000 }]).await;
+    assert_eq!(ask(&world, &asked).await, (hundred.clone(), true));
+    world.catalog.add_column("late");
+    assert_eq!(ask(&world, &asked).await, (hundred.clone(), false));
+    assert_eq!(ask(&world, &asked).await, (hundred, true));
+
+    world.lose_next(2);
+    let (status, error) = world.post("/v1/query", asked.to_string()).await;
+    assert_eq!((status, &error["error"]["code"]), (503, &json!("UNAVAILABLE")), "{error}");
+
+    world.catalog.replace();
+    let partial = query(0, 1_000, &json!({"allow_partial": true}));
+    assert_eq!(ask(&world, &partial).await, (json!([{"count": 0}]), false));
+}
+
+/// Goal: equal questions that come at once, while events come too, each cover what was applied before they were asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn equal_questions_at_once_read_their_writes() {
+    let mut world = World::start_with(MEMORY, TTL).await;
+    let asked = query(0, 1_000_000, &json!({"aggregates": [{"fn": "count"}, {"fn": "max", "metric": "number"}]}));
+    for round in 0..40_u64 {
+        world.ingest(round as u32 % PARTITIONS, &[Event { time: round as i64, number: round }]).await;
+        let answers = (0..6).map(|_| ask(&world, &asked));
+        for (rows, _) in futures_util::future::join_all(answers).await {
+            assert_eq!(rows, json!([{"count": round + 1, "max_number": round as f64}]));
+        }
+    }
+}
