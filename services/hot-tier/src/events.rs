@@ -27,11 +27,13 @@ pub(crate) async fn page(
     readers: Vec<Reader>,
     stop: &Arc<Stop>,
 ) -> Result<Page, ApiError> {
-    let (limit, bytes_max, stop) = (request.limit, request.bytes_max, Arc::clone(stop));
-    let find = move |reader: &Reader| find(&request, reader, &stop);
+    let (limit, bytes_max) = (request.limit, request.bytes_max);
+    let (finding, reading) = (Arc::clone(stop), Arc::clone(stop));
+    let find = move |reader: &Reader| find(&request, reader, &finding);
     let (covered, found): (Vec<_>, Vec<_>) = for_each(queue, readers, find).await?.into_iter().unzip();
     let found: Vec<FoundEvents> = found.into_iter().flatten().collect();
-    let read = move |found: &Vec<FoundEvents>| Ok(query::first_events(found, limit, bytes_max));
+    let read =
+        move |found: &Vec<FoundEvents>| reading.watch(|cancel| query::first_events(found, limit, bytes_max, cancel));
     let mut pages = for_each(queue, vec![found], read).await?;
     let (events, more) = pages.pop().unwrap_or_default();
     Ok(Page { events, more, covered })

@@ -11,6 +11,7 @@ mod explain;
 mod kept;
 mod node;
 mod pool;
+mod recovery;
 mod scan;
 mod writer;
 
@@ -249,6 +250,8 @@ impl Opening {
         let start = |schedule| CheckpointThread::start(checkpointed, schedule, budget, self.health.clone());
         let checkpoints = schedule.map(start).transpose().map_err(HotTierError::Thread)?;
         self.node.open(held);
+        // First what is wrong still, so that nobody sees it healthy in between. It ends with the partitions.
+        tokio::spawn(recovery::follow(self.node.recovered(), self.health.clone()));
         self.health.set_serving();
         Ok((writers, checkpoints))
     }

@@ -82,6 +82,11 @@ impl Node {
         self.partitions().map(|(partition, held)| (partition, held.reader.gaps())).collect()
     }
 
+    /// Of each partition, whether everything that was durable at the start has been applied.
+    pub(crate) fn recovered(&self) -> Vec<watch::Receiver<bool>> {
+        self.partitions().map(|(_, held)| held.recovered.clone()).collect()
+    }
+
     /// The partitions of a request that can be scanned, and those that cannot.
     fn divide(&self, partitions: &[PartitionId]) -> (Vec<&Partition>, Vec<(PartitionId, Unavailable)>) {
         let (mut ready, mut unavailable) = (Vec::new(), Vec::new());
@@ -174,7 +179,8 @@ impl HotTier for Node {
         wait(&ready, &request.after, request.deadline, "after").await?;
         let readers = ready.iter().map(|held| held.reader.clone()).collect();
         let queue = self.inner.pool.queue();
-        let partitions = explain::partitions(queue, request.plan, readers).await?;
+        let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
+        let partitions = explain::partitions(queue, request.plan, readers, &stop.0).await?;
         Ok(NodeExplanation { partitions, unavailable, threads: queue.threads() })
     }
 

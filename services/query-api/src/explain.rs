@@ -10,10 +10,13 @@ use serde::Serialize;
 use types::{ApiError, ErrorCode, LogGap, PartitionId, Rollup, TenantId, TimeRange, Timestamp};
 
 use crate::{
-    answer::{Answers, DEADLINE_GRACE, offsets_of, timed_out},
+    answer::{Answers, DEADLINE_GRACE, offsets_of, timed_out, unwritable},
     fanout::assign,
     receipt::{self, Missing},
 };
+
+/// Segments listed one by one in an answer, all partitions together.
+const SEGMENTS_LISTED_MAX: usize = 10_000;
 
 #[derive(Serialize)]
 struct Reply {
@@ -161,8 +164,11 @@ impl Answers {
             deadline,
         };
         let explained = self.ask(request).await?;
-        let reply = reply(&plan, explained);
-        serde_json::to_string(&reply).map_err(|error| ApiError::internal(format!("writing the plan failed: {error}")))
+        self.still_there(tenant, &tables).await?;
+        // A plan over many partitions lists many segments.
+        let written = tokio::task::spawn_blocking(move || serde_json::to_string(&reply(&plan, explained))).await;
+        let written = written.map_err(|error| ApiError::internal(format!("writing the plan failed: {error}")))?;
+        written.map_err(|error| unwritable(&error))
     }
 
     /// Asks the nodes that would be asked to scan.
@@ -210,10 +216,11 @@ fn reply(plan: &Plan, explained: Explained) -> Reply {
     let gaps: Vec<(PartitionId, LogGap)> = (explained.partitions.iter())
         .flat_map(|partition| partition.gaps.iter().map(|gap| (partition.partition, *gap)))
         .collect();
-    let view = |partition: PartitionExplanation| PartitionView {
+    let mut listed = SEGMENTS_LISTED_MAX;
+    let mut view = |partition: PartitionExplanation| PartitionView {
         partition: partition.partition.0,
         offset: partition.next_offset.0,
-        tables: partition.sources.into_iter().map(|source| source_view(plan, source)).collect(),
+        tables: partition.sources.into_iter().map(|source| source_view(plan, source, &mut listed)).collect(),
     };
     let columns = query::methods(plan).into_iter();
     Reply {
@@ -222,7 +229,7 @@ fn reply(plan: &Plan, explained: Explained) -> Reply {
         rollup,
         cost: CostView { rows: cost.rows, bytes: cost.bytes, cpu_ms: cost.nanoseconds / 1e6, ms: explained.ms },
         missing: receipt::missing(plan.range(), &explained.unavailable, &gaps, lacks_before),
-        partitions: explained.partitions.into_iter().map(view).collect(),
+        partitions: explained.partitions.into_iter().map(&mut view).collect(),
     }
 }
 
@@ -250,7 +257,10 @@ fn range_view(range: TimeRange) -> RangeView {
     RangeView { start_time: range.start().0, end_time: range.end().0 }
 }
 
-fn source_view(plan: &Plan, source: SourceExplanation) -> SourceView {
+/// Lists at most `listed` segments, and takes those that it lists off.
+fn source_view(plan: &Plan, source: SourceExplanation, listed: &mut usize) -> SourceView {
+    let shown = source.segments.len().min(*listed);
+    *listed -= shown;
     let skipped = source.skipped.into_iter();
     SourceView {
         table: plan.tables()[source.table].name.to_string(),
@@ -263,7 +273,7 @@ fn source_view(plan: &Plan, source: SourceExplanation) -> SourceView {
             .collect(),
         rows_to_scan: source.cost.rows,
         bytes_to_scan: source.cost.bytes,
-        segments: source.segments.into_iter().map(segment_view).collect(),
+        segments: source.segments.into_iter().take(shown).map(segment_view).collect(),
     }
 }
 

@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use bytes::Bytes;
 use service::{ApiErrorResponse, read_body};
 use types::{ApiError, ErrorCode, TenantId};
 
@@ -33,14 +34,21 @@ pub(crate) fn routes(answers: Arc<Answers>, body_timeout: Duration) -> Router {
         .with_state(Handler { answers, body_timeout })
 }
 
+impl Handler {
+    /// The JSON of a query.
+    async fn body(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiErrorResponse> {
+        check_form(headers)?;
+        Ok(read_body(body, QUERY_BYTES_MAX, self.body_timeout).await?)
+    }
+}
+
 async fn query(
     State(handler): State<Handler>,
     Extension(tenant): Extension<TenantId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiErrorResponse> {
-    check_form(&headers)?;
-    let body = read_body(body, QUERY_BYTES_MAX, handler.body_timeout).await?;
+    let body = handler.body(&headers, body).await?;
     Ok(json(handler.answers.answer(tenant, body).await?))
 }
 
@@ -50,8 +58,7 @@ async fn explain(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiErrorResponse> {
-    check_form(&headers)?;
-    let body = read_body(body, QUERY_BYTES_MAX, handler.body_timeout).await?;
+    let body = handler.body(&headers, body).await?;
     Ok(json(handler.answers.explain(tenant, body).await?))
 }
 

@@ -18,6 +18,8 @@ use crate::{
     source::{PlannedSource, Source},
 };
 
+/// Events of a page that are read between two looks at whether anybody still waits.
+const EVENTS_PER_CHECK: usize = 1_024;
 /// Found places beyond the limit before the later ones are let go, at least.
 const SPARE_MIN: usize = 1_024;
 
@@ -165,15 +167,25 @@ impl First {
 
 /// The first `limit` events of all partitions, or fewer if their columns take more than `bytes_max`, but at least one.
 /// The second part says whether there are more.
-#[must_use]
-pub fn first_events(found: &[FoundEvents], limit: usize, bytes_max: usize) -> (Vec<RawEvent>, bool) {
+///
+/// # Errors
+/// `CANCELLED`, `DEADLINE_EXCEEDED`.
+pub fn first_events(
+    found: &[FoundEvents],
+    limit: usize,
+    bytes_max: usize,
+    cancel: &Cancel<'_>,
+) -> Result<(Vec<RawEvent>, bool), ApiError> {
     let mut all: Vec<(Found, usize)> =
         found.iter().enumerate().flat_map(|(at, part)| part.found.iter().map(move |found| (*found, at))).collect();
     // Of one place there is one event: partitions differ in it, and within one each row is found once.
     all.sort_unstable_by_key(|(found, _)| found.place);
     let names: Vec<Names> = found.iter().map(|part| Names::of(part.source.snapshot())).collect();
     let (mut events, mut bytes) = (Vec::new(), 0);
-    for (place, part) in all.iter().take(limit) {
+    for (n, (place, part)) in all.iter().take(limit).enumerate() {
+        if n.is_multiple_of(EVENTS_PER_CHECK) {
+            cancel.check()?;
+        }
         let event = names[*part].event(&found[*part].source, place);
         bytes += event.bytes();
         if bytes > bytes_max && !events.is_empty() {
@@ -182,7 +194,7 @@ pub fn first_events(found: &[FoundEvents], limit: usize, bytes_max: usize) -> (V
         events.push(event);
     }
     let more = events.len() < all.len();
-    (events, more)
+    Ok((events, more))
 }
 
 impl RawEvent {

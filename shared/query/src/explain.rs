@@ -12,9 +12,10 @@
 //! clock will show.
 
 use engine::{CHUNK_ROWS, Codes, ColumnIndex, RollupPart, SegmentView};
-use types::{PartitionId, Rollup, TimeRange, Timestamp};
+use types::{ApiError, PartitionId, Rollup, TimeRange, Timestamp};
 
 use crate::{
+    cancel::Cancel,
     cells::{Cell, QuantileMethod},
     cover::Taken,
     distinct::EXACT_MAX,
@@ -175,13 +176,15 @@ fn method(plan: &Plan, output: &Output) -> OutputMethod {
 }
 
 /// Explains the scan of all sources of one partition.
-#[must_use]
-pub fn explain(plan: &Plan, mut sources: Vec<Source>) -> Vec<SourceExplanation> {
+///
+/// # Errors
+/// `CANCELLED`, `DEADLINE_EXCEEDED`.
+pub fn explain(plan: &Plan, mut sources: Vec<Source>, cancel: &Cancel<'_>) -> Result<Vec<SourceExplanation>, ApiError> {
     sources.sort_by_key(|source| (source.partition, source.table));
-    planned(plan, sources).iter().map(|(source, _)| explain_source(plan, source)).collect()
+    planned(plan, sources).iter().map(|(source, _)| explain_source(plan, source, cancel)).collect()
 }
 
-fn explain_source(plan: &Plan, source: &PlannedSource) -> SourceExplanation {
+fn explain_source(plan: &Plan, source: &PlannedSource, cancel: &Cancel<'_>) -> Result<SourceExplanation, ApiError> {
     let (cover, evicted_before) = (source.cover(), source.snapshot().evicted_before());
     let mut explanation = SourceExplanation {
         table: source.table(),
@@ -202,6 +205,7 @@ fn explain_source(plan: &Plan, source: &PlannedSource) -> SourceExplanation {
         explanation.cost.rows += rollup.rows;
     }
     for segment in source.segments() {
+        cancel.check()?;
         let skipped = skip(plan, source, segment);
         match &skipped {
             None => {
@@ -222,7 +226,7 @@ fn explain_source(plan: &Plan, source: &PlannedSource) -> SourceExplanation {
         }
     }
     explanation.skipped.sort_by_key(|(_, count)| std::cmp::Reverse(count.rows));
-    explanation
+    Ok(explanation)
 }
 
 impl SourceExplanation {

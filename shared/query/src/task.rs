@@ -165,8 +165,8 @@ pub fn tasks(plan: &Plan, mut sources: Vec<Source>) -> Vec<Task> {
     tasks
 }
 
-/// The sources, which are in order, with what covers each, and with the rows of all of its partition's that may lie in the
-/// plan's range, by whole segments, where percentiles are asked; more than any number where a rollup holds some of them.
+/// The sources, which are in order, with what covers each, and with the rows of all of its partition's that lie in the plan's
+/// range where percentiles are asked; more than any number where a rollup holds some of them.
 pub(crate) fn planned(plan: &Plan, sources: Vec<Source>) -> Vec<(PlannedSource, u64)> {
     let mut planned: Vec<(PlannedSource, u64)> = Vec::with_capacity(sources.len());
     let mut sources = sources.into_iter().peekable();
@@ -176,7 +176,7 @@ pub(crate) fn planned(plan: &Plan, sources: Vec<Source>) -> Vec<(PlannedSource, 
         of_partition.extend(std::iter::from_fn(|| sources.next_if(|source| source.partition == partition)));
         // Nothing but percentiles goes by it.
         let counts = plan.cells.iter().any(|cell| matches!(cell, Cell::Quantiles { .. }));
-        let rows = if counts { of_partition.iter().map(|source| rows_in(source, plan.range)).sum() } else { 0 };
+        let rows = if counts { rows_in_range(plan, &of_partition) } else { 0 };
         let covers: Vec<_> = of_partition.iter().map(|source| Cover::new(plan, &source.snapshot, rows)).collect();
         let rows = if covers.iter().all(|cover| cover.rollups.is_empty()) { rows } else { u64::MAX };
         let of_partition = of_partition.into_iter().zip(covers);
@@ -185,9 +185,18 @@ pub(crate) fn planned(plan: &Plan, sources: Vec<Source>) -> Vec<(PlannedSource, 
     planned
 }
 
-fn rows_in(source: &Source, range: TimeRange) -> u64 {
-    let segments = source.snapshot.segments().iter().filter(|segment| has_rows_in(segment, range));
-    segments.map(|segment| segment.rows() as u64).sum()
+/// Rows of a partition in the plan's range: what the range and the rows say, whatever segments they lie in, so that
+/// partitions with the same rows decide alike. Counting ends beyond the most that a percentile asks about.
+fn rows_in_range(plan: &Plan, of_partition: &[Source]) -> u64 {
+    let most = plan.values.auto_rows_max.max(plan.values.values_max);
+    let mut rows = 0;
+    for segment in of_partition.iter().flat_map(|source| source.snapshot.segments()) {
+        rows += rows_in(segment, plan.range);
+        if rows > most {
+            break;
+        }
+    }
+    rows
 }
 
 fn cut(plan: &Plan, source: &Arc<PlannedSource>, partition_rows: u64, tasks: &mut Vec<Task>) {
@@ -221,6 +230,23 @@ fn cut_rows(plan: &Plan, source: &Arc<PlannedSource>, range: TimeRange, sequence
         task.push(plan, at, segment);
     }
     tasks.push(task);
+}
+
+/// How many rows lie in the range. Only chunks that straddle an end of it are looked into.
+fn rows_in(segment: &SegmentView, range: TimeRange) -> u64 {
+    let zone = segment.zone();
+    if range.covers_closed(zone.min, zone.max) {
+        return segment.rows() as u64;
+    }
+    let chunks = segment.times().chunks(CHUNK_ROWS).enumerate().map(|(chunk, times)| {
+        let zone = segment.chunk_zone(chunk);
+        match (range.meets_closed(zone.min, zone.max), range.covers_closed(zone.min, zone.max)) {
+            (false, _) => 0,
+            (true, true) => times.len(),
+            (true, false) => times.iter().filter(|&&time| range.start().0 <= time && time < range.end().0).count(),
+        }
+    });
+    chunks.sum::<usize>() as u64
 }
 
 /// Whether a row lies in the range. Only a segment that straddles an end of the range is looked into, and mostly its first

@@ -7,7 +7,9 @@ use std::{
     thread,
 };
 
-use query::{Cancel, Finishing, Plan, Task, TaskPartial};
+use engine::Limits;
+use proptest::prelude::*;
+use query::{Cancel, Finishing, Plan, Task, TaskPartial, ValueLimits};
 use types::ErrorCode;
 use world::{Random, Shape, World, conclude, tiny};
 
@@ -220,4 +222,29 @@ fn leading_groups_change_no_byte() {
         }
     }
     assert!(settled > 3 && again > 3, "{settled} settled, {again} asked again");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(30))]
+
+    /// Goal: whether a percentile by `auto` is exact goes by the rows in the range, to the row, however they lie in segments.
+    #[test]
+    fn auto_goes_by_the_rows_in_the_range(seed: u64, in_order: bool, start in 0_i64..3_000, length in 1_i64..3_000) {
+        for limits in [tiny(), Limits { segment_rows_max: 512, slot_width_us: 5_000, ..tiny() }] {
+            let shape = Shape { rows: 1_000, limits, span_us: 3_000, in_order, users: 30 };
+            let mut world = World::new(seed, shape);
+            let range = start..start + length;
+            let rows = world.rows.iter().filter(|row| row.table == 0 && range.contains(&row.time)).count() as u64;
+            prop_assume!(rows > 0);
+            for (auto_rows_max, exact) in [(rows, true), (rows - 1, false)] {
+                world.limits.values = ValueLimits { auto_rows_max, ..ValueLimits::default() };
+                let answer = world.answer(&format!(
+                    r#"{{"namespace":"shop","table":"events","start_time":{},"end_time":{},"aggregate":"p50","metric":"latency"}}"#,
+                    range.start, range.end
+                ));
+                let columns = answer.unwrap().columns;
+                prop_assert_eq!(columns.contains(r#""exact":true"#), exact, "{} rows: {}", rows, columns);
+            }
+        }
+    }
 }

@@ -41,7 +41,8 @@ fn pages(world: &World, plan: &Plan, limit: usize, bytes_max: usize) -> Vec<Vec<
     loop {
         // One more than the page takes tells whether there are more.
         let found = select(world, plan, after, limit + 1);
-        let (page, more) = query::first_events(&found, limit, bytes_max);
+        let left = AtomicBool::new(false);
+        let (page, more) = query::first_events(&found, limit, bytes_max, &Cancel::new(&left, &|| false)).unwrap();
         let last = page.last().map(|event| event.place);
         assert!(last > after || !more, "each page goes on");
         after = last;

@@ -49,7 +49,7 @@ proptest! {
             // A small world may have no event for a partition, which then knows nothing of the table.
             let Some(snapshot) = reader.snapshot(plan.tables()[0].key) else { continue };
             let source = || Source { table: 0, partition, snapshot: snapshot.clone() };
-            let explained = query::explain(&plan, vec![source()]).pop().unwrap();
+            let explained = query::explain(&plan, vec![source()], &cancel).unwrap().pop().unwrap();
             let tasks = query::tasks(&plan, vec![source()]);
             let results = tasks.iter().map(|task| query::run(&plan, task, &cancel)).collect::<Result<_, _>>().unwrap();
             let stats = query::merge(&plan, partition, results, &cancel).unwrap().stats();

@@ -249,9 +249,10 @@ fn the_coarsest_rollup_that_fits_is_taken() {
     let taken = |rest: &str| {
         let plan = world.plan(&format!("{{{EVENTS},{rest}}}")).unwrap();
         let key = plan.tables()[0].key;
+        let left = AtomicBool::new(false);
         let explained = world.readers.iter().flat_map(|reader| {
             let source = Source { table: 0, partition: reader.partition(), snapshot: reader.snapshot(key).unwrap() };
-            query::explain(&plan, vec![source])
+            query::explain(&plan, vec![source], &Cancel::new(&left, &|| false)).unwrap()
         });
         let times = |range: &TimeRange| (range.start().0, range.end().0);
         let explained = explained.map(|source| {
