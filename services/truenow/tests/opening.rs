@@ -39,10 +39,14 @@ fn files(dir: &Path, end: &str) -> Vec<PathBuf> {
     files.filter(|path| path.extension().is_some_and(|is| is == end)).collect()
 }
 
-fn wait_for_checkpoint(dir: &Path) {
-    while files(dir, "checkpoint").is_empty() {
+fn wait_for_checkpoint(server: &Server, dir: &Path) {
+    for _ in 0..1_000 {
+        if !files(dir, "checkpoint").is_empty() {
+            return;
+        }
         thread::sleep(Duration::from_millis(20));
     }
+    panic!("no checkpoint comes:\n{}", server.log());
 }
 
 /// Goal: while checkpoints are read events are acked, questions are refused as such, health says what goes on, and SIGTERM
@@ -54,7 +58,7 @@ fn events_are_taken_while_checkpoints_are_read() {
     let before = send(&server, 0..50);
     assert_eq!(count(&server, &[&before]).1["rows"], json!([{"n": 50}]));
     let checkpoints = server.data().join("checkpoints/0");
-    wait_for_checkpoint(&checkpoints);
+    wait_for_checkpoint(&server, &checkpoints);
     server.kill();
     let packs = files(&checkpoints, "pack");
     assert!(!packs.is_empty());
@@ -94,7 +98,7 @@ fn a_server_that_cannot_open_its_partitions_ends() {
     let mut server = Server::start_with(&settings);
     let before = send(&server, 0..50);
     let checkpoints = server.data().join("checkpoints/0");
-    wait_for_checkpoint(&checkpoints);
+    wait_for_checkpoint(&server, &checkpoints);
     server.kill();
     // A directory in the place of each pack can be opened and not be read, which may pass.
     let packs = files(&checkpoints, "pack");

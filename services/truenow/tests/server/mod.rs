@@ -6,6 +6,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::Mutex,
     thread,
     time::Duration,
 };
@@ -102,7 +103,6 @@ impl Server {
     }
 
     /// What is added to every port.
-    #[allow(dead_code, reason = "not every test that has a server runs a command against it")]
     pub(crate) fn offset(&self) -> u16 {
         self.offset
     }
@@ -150,9 +150,19 @@ fn spawn(directory: &TempDir, offset: u16, settings: &[(&str, &str)]) -> Child {
     command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
-/// An offset at which all ports are free, tried from one that other processes hardly choose.
+/// An offset at which all ports are free, tried from one that other processes hardly choose; another for each server of this
+/// one, which may not have opened its ports yet.
 fn free_offset() -> u16 {
+    static TRIED: Mutex<u16> = Mutex::new(0);
+    let mut tried = TRIED.lock().unwrap();
     let start = (std::process::id() % 400) as u16;
     let free = |offset: &u16| PORTS.iter().all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok());
-    (0..400).map(|step| 15_000 + (start + step) % 400 * 17).find(free).expect("some ports are free")
+    loop {
+        assert!(*tried < 400, "no ports are free");
+        let offset = 15_000 + (start + *tried) % 400 * 17;
+        *tried += 1;
+        if free(&offset) {
+            return offset;
+        }
+    }
 }
