@@ -30,7 +30,10 @@ fn send(server: &Server, ids: impl Iterator<Item = u64>) -> Value {
 }
 
 fn count(server: &Server, after: &[&Value]) -> (u16, Value) {
-    let query = json!({"namespace": "n", "table": "t", "aggregates": [{"fn": "count", "as": "n"}], "after": after});
+    let query = json!({
+        "namespace": "n", "table": "t", "start_time": 0, "end_time": 4_102_444_800_000_000_u64,
+        "aggregates": [{"fn": "count", "as": "n"}], "after": after,
+    });
     server.request(QUERY_API, "POST", "/v1/query", &query.to_string())
 }
 

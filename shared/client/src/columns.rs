@@ -21,8 +21,9 @@ impl ColumnsWriter {
         let limit = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         let rows_max = options.batch_rows_max.min(limit(description.request_events_max));
         let bytes_max = options.batch_bytes_max.min(limit(description.request_bytes_max) / REQUEST_SHARE);
-        let under_way = UnderWay::new(stub, options.clone(), &table.name.namespace, &table.name.table);
+        let name = table.name.clone();
         let batcher = Batcher::new(table, &options.producer_id, options.sequence, rows_max, bytes_max);
+        let under_way = UnderWay::new(stub, options, &name.namespace, &name.table);
         Self { batcher, first_pending: None, under_way }
     }
 
