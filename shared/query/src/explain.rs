@@ -8,8 +8,8 @@
 //! row, by three keys 2.0, a count and a sum per second 1.3, a filter on codes 0.15, percentiles by bins and distinct codes
 //! by a key 1.4 each, counts of a million codes 1.85. The constants meet each of these within a factor of 1.6. This crate's
 //! own loops were not compared with them, a filter's survivors are not guessed (the other columns count as if all rows
-//! passed), and planning, merging and waiting are left out. So the times say which of two questions is dearer, not what a
-//! clock will show.
+//! passed), what rollups take to merge is a guess, and planning, merging of partitions and waiting
+//! are left out. So the times say which of two questions is dearer, not what a clock will show.
 
 use engine::{CHUNK_ROWS, Codes, ColumnIndex, RollupPart, SegmentView};
 use types::{ApiError, PartitionId, Rollup, TimeRange, Timestamp};
@@ -37,7 +37,7 @@ const CELL_NS: f64 = 0.4;
 const KEYED_CELL_NS: f64 = 0.3;
 /// Likewise of a cell that keeps more than a number: values by bins, codes by counts.
 const WIDE_CELL_NS: f64 = 1.2;
-/// Nanoseconds to merge a group of a rollup, and one of its cells.
+/// Nanoseconds to merge a group of a rollup, and one of its cells: guesses, no loop stands behind them.
 const MERGED_NS: f64 = 20.0;
 const MERGED_CELL_NS: f64 = 5.0;
 
