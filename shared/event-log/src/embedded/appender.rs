@@ -4,6 +4,7 @@
 //!    knows of is durable.
 //! 2. A file in which a write or a sync failed gets no further record: what the system says of it later is worth
 //!    nothing. The next file's header says where its truth ends.
+//!    Nor does one after which a file could not be made: what is left of that file says where this one ends.
 //! 3. A failed group changes nothing: the next one gets its offsets and its row counts.
 //! 4. Every group tries anew. A disk that has room again, or works again, needs nobody's help.
 
@@ -138,8 +139,10 @@ impl Appender {
         let header =
             SegmentHeader { number, previous: previous.0, previous_end: previous.1, base: self.stands.clone() };
         let file = self.create(&header, self.config.segment_bytes.max(start + bytes)).inspect_err(|_| {
-            // Whatever is there of it never held a record.
+            // Whatever is there of it never held a record. But its name may come back after a crash, with a header that says
+            // where the file before it ends: so that one gets no further record.
             let _ = self.store.files.remove(&self.store.dir.join(log_name(number)));
+            self.seal_active();
         })?;
         let index = FileIndex::new(self.stands.clone());
         let next = ActiveFile { number, file: file.clone(), index };

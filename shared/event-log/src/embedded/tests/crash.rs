@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use proptest::prelude::*;
 use types::{Offset, PartitionId, TableKey};
 
-use super::{DIR, open};
+use super::{DIR, SEGMENT_BYTES, open};
 use crate::{
     Append, AppendError, EmbeddedLog, EventLog, LogLedger, ReadError,
     conformance::{block, read_all},
@@ -249,6 +249,31 @@ fn a_header_that_was_never_synced_is_not_believed_later() {
         drop(log);
         let log = Arc::new(open(&files).unwrap());
         assert_eq!(append_some(&log, 1..3, &mut acked), 2);
+        files.cut_power();
+        drop(log);
+        check(&open(&files).unwrap(), &acked, &BTreeMap::new());
+    }
+}
+
+/// Goal: of a file that could not be made a header may stay, which says where the file before it ends; that one gets no further
+/// record, even one for which it had room, or the header would take it back after a crash.
+#[test]
+fn a_file_that_could_not_be_made_takes_nothing_back() {
+    for seed in 0..20 {
+        let mut files = MemoryFiles::new(seed);
+        let log = Arc::new(open(&files).unwrap());
+        let mut acked = Acked::new();
+        // Seeds of large blocks; the file has room for all of these but the last, and for a small one after them.
+        let large: Vec<u64> = (4..).step_by(5).take((SEGMENT_BYTES / 20_500) as usize + 1).collect();
+        let (last, fitting) = large.split_last().unwrap();
+        fitting.iter().for_each(|&large| assert_eq!(append_some(&log, large..large + 1, &mut acked), 1));
+        files.set_plan(Box::new(|call, _| match call {
+            Call::SyncDir | Call::Remove => Outcome::Fail(std::io::ErrorKind::Other),
+            _ => Outcome::Done,
+        }));
+        assert_eq!(append_some(&log, *last..last + 1, &mut acked), 0);
+        files.set_plan(crate::faults::no_faults());
+        assert_eq!(append_some(&log, 1_000..1_001, &mut acked), 1);
         files.cut_power();
         drop(log);
         check(&open(&files).unwrap(), &acked, &BTreeMap::new());
