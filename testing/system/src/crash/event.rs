@@ -14,7 +14,7 @@ const STEP_US: i64 = 1_000;
 const OUTLIER_EVERY: u64 = 499;
 /// How long ago, µs: 30 days.
 const OUTLIER_AGE_US: i64 = 30 * 86_400 * 1_000_000;
-const USERS: u64 = 200;
+pub(crate) const USERS: u64 = 200;
 pub(crate) const REGIONS: [&str; 6] = ["us-east", "us-west", "eu-central", "eu-west", "ap-south", "sa-east"];
 
 /// A client and its way in.

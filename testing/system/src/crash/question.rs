@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Range};
 use serde_json::{Value, json};
 
 use super::{
-    event::{Event, Lane, NAMESPACE, REGIONS, Table, numbers_near, whole_window, window_of},
+    event::{Event, Lane, NAMESPACE, REGIONS, Table, USERS, numbers_near, whole_window, window_of},
     oracle::Known,
 };
 use crate::random::Random;
@@ -112,7 +112,11 @@ impl Question {
             _ => Filter::All,
         };
         let group = *random.choose(&[Group::None, Group::None, Group::Region, Group::Lane, Group::User]);
-        let interval_us = random.chance(30).then(|| *random.choose(&[250_000, 7_000_000, 86_400_000_000]));
+        // Narrow buckets by user over a long life are more groups than a server answers with.
+        let widest =
+            if group == Group::User { (i64::from(LIMIT) / USERS.cast_signed() - 1) * 250_000 } else { i64::MAX };
+        let narrow = if window.end - window.start < widest { 250_000 } else { 7_000_000 };
+        let interval_us = random.chance(30).then(|| *random.choose(&[narrow, 7_000_000, 86_400_000_000]));
         Self { table, origin, window, filter, group, interval_us }
     }
 
