@@ -10,8 +10,9 @@
 //!    not count: slow senders take nobody's room.
 //! 3. A request that finds no room stands in line for it, at most [`WAIT_MAX`], and is refused then. Its body stays with its
 //!    sender, but for the windows of HTTP/2. To refuse it at once would cost more than to let it wait: senders who are
-//!    refused send again, or send the next, and each refusal takes work from the threads of those who were let in. Refusals
-//!    at once made two thirds of all requests refusals, and halved what was taken (docs/decisions/0015).
+//!    refused send again, or send the next, and each refusal takes work from the threads of those who were let in. Where
+//!    refusals came at once, in one run on a busy machine, seven of eight requests were refused and half as much was taken
+//!    (docs/decisions/0015).
 
 use std::{
     pin::{Pin, pin},

@@ -133,12 +133,12 @@ impl Answers {
             };
         }
         if let Some(partition) = away {
-            let message = format!("partition {partition} did not answer again while exact percentiles were looked for");
+            let message = format!("partition {partition} did not answer again, and this answer takes several scans");
             return Err(ApiError::unavailable(message));
         }
         Err(ApiError::unavailable(
-            "rows left memory while their exact percentiles were looked for; ask for a range further from the oldest rows, \
-             or for the method sketch",
+            "rows left memory, or came late, between the scans that this answer takes; ask again, for a range further from the \
+             oldest rows, or for percentiles by the method sketch",
         ))
     }
 }
