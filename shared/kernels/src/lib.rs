@@ -7,7 +7,7 @@
 //!    row that is left out and a row that adds +0.0 are the same.
 //! 4. Loops are branch-free and of fixed width, so that the compiler vectorises them for the machine they run on; which
 //!    instructions there are is asked at run time ([`dispatch`]).
-//! 5. Hints about memory that is touched in no order ([`prefetch`], [`advise_huge_pages`]) change speed and nothing else.
+//! 5. Hints about memory that is touched in no order ([`prefetch`], [`LargeTable`]) change speed and nothing else.
 
 mod aggregate;
 mod code;
@@ -15,7 +15,7 @@ mod dispatch;
 mod few;
 mod filter;
 mod group;
-mod huge_pages;
+mod large_table;
 mod pairs;
 mod prefetch;
 mod selection;
@@ -28,7 +28,7 @@ pub use group::{
     GroupMoments, Key, Rows, SlotSums, add_lanes, all_present, append_absent, append_bucket, append_codes, count_rows,
     count_slots_codes, count_slots_equal, count_slots_present, greatest_slots, least_slots, moments_slots,
 };
-pub use huge_pages::advise_huge_pages;
+pub use large_table::{LargeTable, Number};
 pub use pairs::{
     Slots, count_numbers, count_pairs, each_present, from_ordered_bits, list_marked, list_pairs, list_values,
     mark_pairs, number_by_high_bits, number_values, ordered_bits,

@@ -15,7 +15,7 @@
 //! A bucket is nine bytes: the low 16 bits of its four fingerprints, then the two high bits of each. A batch of lookups
 //! asks for the memory of all of them before it looks at the first.
 
-use kernels::{advise_huge_pages, prefetch};
+use kernels::{LargeTable, prefetch};
 
 /// How full a filter gets.
 pub const LOAD_PERCENT_MAX: usize = 75;
@@ -35,7 +35,7 @@ const LANES_HIGH: u64 = 0x8000_8000_8000_8000;
 /// A set of hashed items; see the module's rules.
 #[derive(Debug, Clone)]
 pub struct CuckooFilter {
-    bytes: Vec<u8>,
+    bytes: LargeTable<u8>,
     buckets: u32,
     len: usize,
     capacity: usize,
@@ -65,8 +65,7 @@ impl CuckooFilter {
     pub fn with_capacity(capacity: usize) -> Self {
         let places = capacity.max(1).saturating_mul(100).div_ceil(LOAD_PERCENT_MAX);
         let buckets = u32::try_from(places.div_ceil(BUCKET_PLACES)).unwrap_or(u32::MAX);
-        let mut bytes = vec![0; buckets as usize * BUCKET_BYTES];
-        advise_huge_pages(&mut bytes);
+        let bytes = LargeTable::zeroed(buckets as usize * BUCKET_BYTES);
         let capacity = buckets as usize * BUCKET_PLACES * LOAD_PERCENT_MAX / 100;
         Self { bytes, buckets, len: 0, capacity }
     }
@@ -333,7 +332,7 @@ mod tests {
             let inserted = together.insert_all(&items);
             prop_assert_eq!(inserted, items.iter().take_while(|item| single.insert(**item).is_ok()).count());
             prop_assert_eq!(together.len(), inserted);
-            prop_assert_eq!(together.bytes, single.bytes);
+            prop_assert_eq!(&together.bytes[..], &single.bytes[..]);
         }
 
         /// Goal: the other place of the other place is the place, whatever the number of buckets.

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use kernels::{advise_huge_pages, prefetch};
+use kernels::{LargeTable, prefetch};
 
 use super::identity::NONE;
 use crate::sync::Arc;
@@ -30,7 +30,7 @@ const MOVES_PER_ID_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct MemoryRun {
     /// Their number is a power of two, or 0.
-    places: Vec<Place>,
+    places: LargeTable<Place>,
     ids: Arrivals,
 }
 
@@ -148,8 +148,8 @@ impl MemoryRun {
         if places == self.places.len() {
             return;
         }
-        let before = std::mem::replace(&mut self.places, empty_places(places));
-        for place in before.into_iter().filter(|place| *place != 0) {
+        let before = std::mem::replace(&mut self.places, LargeTable::zeroed(places));
+        for place in before.iter().copied().filter(|place| *place != 0) {
             let mut at = self.home(top_of(place));
             while self.places[at] != 0 {
                 at = self.after(at);
@@ -227,7 +227,7 @@ impl MemoryRun {
 
     /// Takes all ids out, and makes another table of the same size for those to come.
     pub(super) fn freeze_and_go_on(&mut self) -> FrozenIds {
-        let next = Self { places: empty_places(self.places.len()), ids: Arrivals::default() };
+        let next = Self { places: LargeTable::zeroed(self.places.len()), ids: Arrivals::default() };
         FrozenIds(std::mem::replace(self, next))
     }
 
@@ -318,13 +318,6 @@ fn top_of(place: Place) -> u32 {
 #[inline]
 fn number_of(place: Place) -> usize {
     place as u32 as usize - 1
-}
-
-/// Memory that the system zeroes when it is first touched, on huge pages where it has them.
-fn empty_places(count: usize) -> Vec<Place> {
-    let mut places = vec![0; count];
-    advise_huge_pages(&mut places);
-    places
 }
 
 /// Insertion by insertion, which is one pass where ids are at most a cluster away from their place.

@@ -1,0 +1,159 @@
+//! Zeroed tables that are touched in no order. A look at one of many MiB else misses the processor's cache of page addresses
+//! as well as that of memory, so large ones lie on huge pages, where the system has them.
+//!
+//! They lie in mappings of their own. Advice for memory of the allocator stays with the addresses when that is freed: whatever
+//! comes to lie there next is then zeroed by 2 MiB at its first byte.
+
+use std::{
+    ffi::c_void,
+    fmt,
+    ops::{Deref, DerefMut},
+    ptr::{self, NonNull},
+};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+/// Bytes of a huge page, and the least that is worth one.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// What a table can be of: numbers, for which all bits 0 are a value.
+pub trait Number: Copy + Default + sealed::Sealed {}
+
+impl Number for u8 {}
+impl Number for u64 {}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for u8 {}
+    impl Sealed for u64 {}
+}
+
+/// A slice of numbers, all 0 at first, whose length does not change. The system zeroes a large one as it is first touched.
+pub struct LargeTable<T: Number> {
+    /// Of `len` initialised elements, which nothing else points to.
+    first: NonNull<T>,
+    len: usize,
+    /// Whether they are a mapping of their own, of [`mapped_bytes`], or else a boxed slice.
+    mapped: bool,
+}
+
+// SAFETY: the table owns its elements as a boxed slice does, and those are plain numbers.
+unsafe impl<T: Number + Send> Send for LargeTable<T> {}
+// SAFETY: a shared table gives shared references to its elements and nothing else.
+unsafe impl<T: Number + Sync> Sync for LargeTable<T> {}
+
+impl<T: Number> LargeTable<T> {
+    /// A table of `len` times 0.
+    #[must_use]
+    pub fn zeroed(len: usize) -> Self {
+        if len.saturating_mul(size_of::<T>()) >= HUGE_PAGE_BYTES
+            && let Some(first) = map::<T>(len)
+        {
+            return Self { first, len, mapped: true };
+        }
+        let items = NonNull::from(Box::leak(vec![T::default(); len].into_boxed_slice()));
+        Self { first: items.cast(), len, mapped: false }
+    }
+}
+
+/// Address space for `len` elements, whole huge pages of it, as else they would not begin where one can.
+fn mapped_bytes<T>(len: usize) -> usize {
+    (len * size_of::<T>()).next_multiple_of(HUGE_PAGE_BYTES)
+}
+
+/// A mapping for `len` elements; `None` where the system gives none.
+fn map<T: Number>(len: usize) -> Option<NonNull<T>> {
+    let bytes = mapped_bytes::<T>(len);
+    // SAFETY: a new mapping at an address that the system chooses touches nothing that is there.
+    let start =
+        unsafe { mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) };
+    let start = start.ok()?;
+    // What is left behind the last whole one stays on small pages, and is not resident where it is not used.
+    let whole = len * size_of::<T>() / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+    // A system without huge pages says so; small ones serve as well.
+    // SAFETY: the range lies within the mapping, and the advice changes neither its content nor whether it can be used.
+    let _advised = unsafe { madvise(start, whole, Advice::LinuxHugepage) };
+    // Pages are zero, which is a value of every `Number`, and aligned for any.
+    NonNull::new(start.cast())
+}
+
+impl<T: Number> Drop for LargeTable<T> {
+    fn drop(&mut self) {
+        let items = ptr::slice_from_raw_parts_mut(self.first.as_ptr(), self.len);
+        if !self.mapped {
+            // SAFETY: `zeroed` leaked this box, and nothing has it since.
+            drop(unsafe { Box::from_raw(items) });
+            return;
+        }
+        // SAFETY: this mapping was made for the table, with as many bytes, and nothing borrows from it any more.
+        let unmapped = unsafe { munmap(self.first.as_ptr().cast::<c_void>(), mapped_bytes::<T>(self.len)) };
+        debug_assert_eq!(unmapped, Ok(()), "a mapping of our own");
+    }
+}
+
+impl<T: Number> Deref for LargeTable<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        // SAFETY: `first` points to `len` initialised elements that are the table's own, for as long as it lives.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Number> DerefMut for LargeTable<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as for `deref`; the table is borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.first.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Number> Default for LargeTable<T> {
+    fn default() -> Self {
+        Self::zeroed(0)
+    }
+}
+
+impl<T: Number> Clone for LargeTable<T> {
+    fn clone(&self) -> Self {
+        let mut copy = Self::zeroed(self.len);
+        copy.copy_from_slice(self);
+        copy
+    }
+}
+
+impl<T: Number + fmt::Debug> fmt::Debug for LargeTable<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.deref().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: tables of any size, mapped or not, are zero, hold what is written to their ends, and are copied whole.
+    #[test]
+    fn tables_hold_what_is_written() {
+        for len in [0, 1, 1_000, HUGE_PAGE_BYTES / 8 - 1, HUGE_PAGE_BYTES / 8, HUGE_PAGE_BYTES / 8 * 3 + 5] {
+            let mut table = LargeTable::<u64>::zeroed(len);
+            assert_eq!((table.len(), table.mapped), (len, len * 8 >= HUGE_PAGE_BYTES));
+            assert!(table.iter().all(|number| *number == 0));
+            if let [first, .., last] = &mut *table {
+                (*first, *last) = (1, 2);
+            }
+            let copy = table.clone();
+            assert_eq!(copy[..], table[..]);
+            assert_eq!(copy.iter().sum::<u64>(), if len > 1 { 3 } else { 0 });
+        }
+    }
+
+    /// Goal: bytes behind the last whole huge page are a table's as well.
+    #[test]
+    fn the_last_bytes_can_be_used() {
+        let mut table = LargeTable::<u8>::zeroed(HUGE_PAGE_BYTES * 2 + 7);
+        table.fill(7);
+        assert!(table.iter().all(|byte| *byte == 7));
+    }
+}
