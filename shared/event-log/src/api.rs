@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use codec::BlockHeader;
-use types::{Offset, PartitionId, TableKey, Timestamp};
+use types::{LogIdentity, Offset, PartitionId, TableKey, Timestamp};
 
 /// What an ack of a log means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +153,9 @@ pub enum ReadError {
 /// The log. Appends are async and durable when they return; reads block and belong on threads of their own.
 #[async_trait]
 pub trait EventLog: Send + Sync + 'static {
+    /// Which log this is; never changes, and no other log has it. Offsets mean something in one log alone.
+    fn identity(&self) -> LogIdentity;
+
     /// How many partitions there are; never changes.
     fn partitions(&self) -> u32;
 

@@ -30,6 +30,13 @@ macro_rules! conformance {
             #[allow(unused_imports, reason = "the expression may need what its module has, or not")]
             use super::*;
 
+            #[doc = "Goal: no two logs have one identity, and each keeps its own."]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn identities_differ() {
+                let ((one, _guard), (other, _other_guard)) = ($open, $open);
+                $crate::conformance::identities_differ(one, other).await;
+            }
+
             $(
                 #[doc = concat!("Goal: the case `", stringify!($case), "` of the suite.")]
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,6 +88,14 @@ pub fn read_all(log: &dyn EventLog, partition: u32, from: Offset) -> Vec<Record>
         assert!(count > 0, "there are records before the end");
     }
     records
+}
+
+/// No two logs have one identity, and each keeps its own.
+pub async fn identities_differ(one: Arc<dyn EventLog>, other: Arc<dyn EventLog>) {
+    let (own, others) = (one.identity(), other.identity());
+    assert_ne!(own, others);
+    one.append(vec![block(0, 1, 1, 1, 10)]).await.expect("the log takes blocks");
+    assert_eq!((one.identity(), other.identity()), (own, others));
 }
 
 /// Bodies of many sizes come back as they went in, header included, with the appender's fields filled.

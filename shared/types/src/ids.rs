@@ -55,6 +55,23 @@ id!(
     AppenderId(u64)
 );
 
+/// Which log: drawn at random when a log is made and its for good, so that what was made of one log is not taken for what was
+/// made of another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LogIdentity(pub u128);
+
+impl fmt::Display for LogIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for LogIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LogIdentity({self})")
+    }
+}
+
 impl TenantId {
     /// The tenant of all requests where no authentication is configured.
     pub const DEFAULT: Self = Self(1);

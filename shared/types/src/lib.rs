@@ -11,7 +11,9 @@ mod time;
 
 pub use error::{ApiError, ErrorCode};
 pub use gap::{GapReason, LogGap};
-pub use ids::{AppenderId, Generation, NodeId, Offset, PartitionId, SchemaVersion, TableId, TableKey, TenantId};
+pub use ids::{
+    AppenderId, Generation, LogIdentity, NodeId, Offset, PartitionId, SchemaVersion, TableId, TableKey, TenantId,
+};
 pub use name::{NameError, TableName, check_column_name, check_table_name};
 pub use schema::{ColumnDef, ColumnKind, Schema, SchemaConflict};
 pub use table::{Rollup, Table, TableSettings};

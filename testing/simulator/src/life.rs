@@ -23,7 +23,7 @@ use stream_ingester::{
     worker::{Means, Step, Worker},
 };
 use tokio::sync::watch;
-use types::{Offset, PartitionId};
+use types::{LogIdentity, Offset, PartitionId};
 
 use crate::{
     check::{Rows, rows_of},
@@ -39,6 +39,8 @@ use crate::{
 const LOG_DIR: &str = "/log";
 /// The log's own key, which it would draw otherwise.
 const FRAME_KEY: u64 = 3;
+/// Which log it is, the same in every run of a seed.
+const LOG_IDENTITY: LogIdentity = LogIdentity(4);
 /// Numbers of runs that a life may use: none comes again.
 const RUNS_OF_A_LIFE: u64 = 1 << 32;
 
@@ -163,6 +165,7 @@ impl Life {
             tail_bytes_max: profile.tail_bytes_max,
             index_bytes_max: profile.tail_bytes_max,
             frame_key: Some(FRAME_KEY),
+            identity: Some(LOG_IDENTITY),
             ..EmbeddedConfig::new(LOG_DIR, profile.partitions)
         };
         let log_files = plant::file_system(plant, Arc::clone(&files));

@@ -23,7 +23,7 @@ use event_log::{
     LogReader, OpenMode, ReadError,
 };
 use proto::hot_tier::{NotApplied, PartitionWriter};
-use types::{GapReason, Offset, PartitionId, TableKey, Timestamp};
+use types::{GapReason, LogIdentity, Offset, PartitionId, TableKey, Timestamp};
 
 /// A bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -224,6 +224,10 @@ impl EagerLog {
 
 #[async_trait]
 impl EventLog for EagerLog {
+    fn identity(&self) -> LogIdentity {
+        self.log.identity()
+    }
+
     fn partitions(&self) -> u32 {
         self.log.partitions()
     }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use codec::{BodyView, EventRef};
 use event_log::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogLedger, LogReader, ReadError};
 use tokio::sync::watch;
-use types::{Offset, PartitionId, TableKey, Timestamp};
+use types::{LogIdentity, Offset, PartitionId, TableKey, Timestamp};
 
 /// How the log is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,6 +101,10 @@ impl MemoryLog {
 
 #[async_trait]
 impl EventLog for MemoryLog {
+    fn identity(&self) -> LogIdentity {
+        LogIdentity(1)
+    }
+
     fn partitions(&self) -> u32 {
         self.partitions.len() as u32
     }

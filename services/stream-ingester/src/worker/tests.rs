@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use codec::{BlockHeader, BlockKind, BodyBuilder, ControlRecord, EventRef};
 use event_log::{Append, AppendError, Appended, Bounds, Durability, Load, LogLedger};
-use types::{Generation, SchemaVersion, TableId, TableKey, TenantId, Timestamp};
+use types::{Generation, LogIdentity, SchemaVersion, TableId, TableKey, TenantId, Timestamp};
 
 use super::*;
 
@@ -83,6 +83,10 @@ impl LogReader for FakeReader {
 
 #[async_trait]
 impl EventLog for FakeLog {
+    fn identity(&self) -> LogIdentity {
+        LogIdentity(1)
+    }
+
     fn partitions(&self) -> u32 {
         1
     }

@@ -29,8 +29,8 @@ use tokio::{
     net::TcpStream,
 };
 use types::{
-    ApiError, ColumnDef, ErrorCode, Generation, NodeId, Offset, PartitionId, Schema, Table, TableId, TableKey,
-    TableName, TableSettings, TenantId, Timestamp,
+    ApiError, ColumnDef, ErrorCode, Generation, LogIdentity, NodeId, Offset, PartitionId, Schema, Table, TableId,
+    TableKey, TableName, TableSettings, TenantId, Timestamp,
 };
 use watermark::{Config, Deps};
 
@@ -68,6 +68,10 @@ pub(crate) struct World {
 
 #[async_trait]
 impl EventLog for World {
+    fn identity(&self) -> LogIdentity {
+        LogIdentity(1)
+    }
+
     fn partitions(&self) -> u32 {
         2
     }

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
+use types::LogIdentity;
+
 /// How an embedded log is kept. [`EmbeddedConfig::new`] has the defaults.
 #[derive(Debug, Clone)]
 pub struct EmbeddedConfig {
@@ -12,6 +14,8 @@ pub struct EmbeddedConfig {
     /// What the checksums of a new log are seeded with; `None`: a random number. One that exists keeps its own. Who knows it
     /// can write events that a recovery may take for records.
     pub frame_key: Option<u64>,
+    /// Which log a new one is; `None`: a random number. One that exists keeps its own.
+    pub identity: Option<LogIdentity>,
     /// Bytes of a file; one group of blocks that is larger makes its file longer.
     pub segment_bytes: u64,
     /// Bytes queued and not yet durable past which `append` refuses.
@@ -37,6 +41,7 @@ impl EmbeddedConfig {
             dir: dir.into(),
             partitions,
             frame_key: None,
+            identity: None,
             segment_bytes: 128 << 20,
             queue_bytes_max: 64 << 20,
             group_bytes_max: 8 << 20,

@@ -36,12 +36,13 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
-use types::{AppenderId, Offset, PartitionId, TableKey, Timestamp, limits::PARTITIONS_MAX};
+use types::{AppenderId, LogIdentity, Offset, PartitionId, TableKey, Timestamp, limits::PARTITIONS_MAX};
 
 use self::{
     appender::Appender,
     group::RowCounts,
     index::{FILE_BYTES_MAX, FileIndex},
+    manifest::Manifest,
     queue::{Queue, Request},
     reader::Reader,
     recovery::{Inventory, recover},
@@ -68,6 +69,7 @@ const _: () = assert!(2 * APPEND_BYTES_MAX < FILE_BYTES_MAX);
 pub struct EmbeddedLog {
     store: Arc<Store>,
     queue: Arc<Queue>,
+    identity: LogIdentity,
     partitions: u32,
     id: AppenderId,
     recovery: Recovery,
@@ -114,7 +116,8 @@ impl EmbeddedLog {
         let recovery = recover(&store, &inventory.logs, partitions)?;
         inventory.sweep(&store);
         let Recovery { files, cut_bytes, damaged_records } = recovery;
-        tracing::info!(files, cut_bytes, damaged_records, epoch = manifest.epoch, "event log: open");
+        let Manifest { epoch, identity, partitions, .. } = manifest;
+        tracing::info!(files, cut_bytes, damaged_records, epoch, %identity, "event log: open");
 
         let queue = Arc::new(Queue::new(config.queue_bytes_max));
         let (stands, newest_sealed) = {
@@ -134,8 +137,8 @@ impl EmbeddedLog {
             spares: inventory.spares,
         };
         let (driver, ended) = Driver::new(appender, lock);
-        let (partitions, id) = (manifest.partitions, manifest.appender());
-        Ok((Self { store, queue, partitions, id, recovery, ended, thread: None }, driver))
+        let log = Self { store, queue, identity, partitions, id: manifest.appender(), recovery, ended, thread: None };
+        Ok((log, driver))
     }
 
     /// Opens a log on the real file system, by the machine's clock.
@@ -211,6 +214,10 @@ impl Drop for EmbeddedLog {
 
 #[async_trait]
 impl EventLog for EmbeddedLog {
+    fn identity(&self) -> LogIdentity {
+        self.identity
+    }
+
     fn partitions(&self) -> u32 {
         self.partitions
     }

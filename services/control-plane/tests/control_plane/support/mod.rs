@@ -23,7 +23,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use types::{ApiError, NodeId, Offset, PartitionId, TableKey, Timestamp};
+use types::{ApiError, LogIdentity, NodeId, Offset, PartitionId, TableKey, Timestamp};
 
 pub(crate) const LOG_PARTITIONS: u32 = 8;
 pub(crate) const NOW: Timestamp = Timestamp(1_754_772_362_000_000);
@@ -62,6 +62,10 @@ impl FakeLog {
 
 #[async_trait]
 impl EventLog for FakeLog {
+    fn identity(&self) -> LogIdentity {
+        LogIdentity(1)
+    }
+
     fn partitions(&self) -> u32 {
         LOG_PARTITIONS
     }

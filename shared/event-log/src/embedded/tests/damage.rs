@@ -235,7 +235,7 @@ fn another_format_is_refused_by_name() {
     let manifest = Path::new(DIR).join("manifest");
     files.damage(&manifest, |file| file[4_096 + 4] = 1);
     let refused = open(&files).map(|_| ()).unwrap_err();
-    assert!(matches!(&refused, OpenError::Version { found: 1, read: 2, .. }), "{refused}");
+    assert!(matches!(&refused, OpenError::Version { found: 1, read: 3, .. }), "{refused}");
 }
 
 /// Goal: a file in the middle that lost its header or is gone stops the start; one damaged copy of a header does not.
@@ -283,7 +283,7 @@ fn a_first_start_may_end_anywhere_in_the_manifest() {
     let whole = MemoryFiles::new(1);
     drop(open(&whole).unwrap());
     let first = whole.contents(&path).unwrap();
-    for written in 0..40 {
+    for written in 0..56 {
         let files = MemoryFiles::new(1);
         drop(open(&files).unwrap());
         files.damage(&path, |bytes| {
@@ -293,4 +293,35 @@ fn a_first_start_may_end_anywhere_in_the_manifest() {
         });
         assert_eq!(open(&files).unwrap().appender().0, 1, "{written} bytes were written");
     }
+}
+
+/// Goal: a log keeps its identity from start to start, and one that was made before logs had any gets one at its next start,
+/// with what it holds and the rest of its manifest as they were.
+#[test]
+fn a_log_keeps_its_identity() {
+    let files = MemoryFiles::new(1);
+    let of = |log: &EmbeddedLog| (log.identity(), log.appender().0, log.bounds(PartitionId(0)).end, log.partitions());
+    let log = open(&files).unwrap();
+    append_each(&log, &[10]);
+    let (drawn, ..) = of(&log);
+    drop(log);
+    assert_eq!(of(&open(&files).unwrap()), (drawn, 2, Offset(1), 3));
+
+    // As version 2 wrote it: what is behind the key is the checksum.
+    let manifest = Path::new(DIR).join("manifest");
+    files.damage(&manifest, |file| {
+        for slot in [0, 4_096] {
+            file[slot + 4] = 2;
+            let checksum = xxhash_rust::xxh3::xxh3_64(&file[slot..slot + 32]);
+            file[slot + 32..slot + 56].fill(0);
+            file[slot + 32..slot + 40].copy_from_slice(&checksum.to_le_bytes());
+        }
+    });
+    let mended = of(&open(&files).unwrap());
+    assert_eq!((mended.1, mended.2, mended.3), (3, Offset(1), 3));
+    assert_ne!(mended.0, drawn);
+    assert_ne!(mended.0, types::LogIdentity(0));
+    let versions = files.contents(&manifest).map(|file| [file[4], file[4_096 + 4]]);
+    assert_eq!(versions, Some([3; 2]), "the program before would go on from its slot");
+    assert_eq!(of(&open(&files).unwrap()), (mended.0, 4, Offset(1), 3));
 }
