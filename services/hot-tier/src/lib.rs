@@ -15,7 +15,7 @@ mod recovery;
 mod scan;
 mod writer;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use checkpoint::{
     restore::{self, Progress},
@@ -97,7 +97,20 @@ pub enum HotTierError {
         /// What the log has begins here.
         start: Offset,
     },
-    /// The log is not the one that a checkpoint was made of, or was cut.
+    /// A checkpoint is of another log: the directories were put together from several, or the log was made anew.
+    #[error(
+        "{} of partition {partition} lies beside another log than it was made of; put the log, checkpoints/ and ids/ of one \
+         backup back, or move checkpoints/ and ids/ away to go on with what this log has", .dir.display()
+    )]
+    OtherLog {
+        /// The partition.
+        partition: PartitionId,
+        /// The directory of its checkpoints.
+        dir: PathBuf,
+        /// The checkpoint, and both logs.
+        source: CheckpointError,
+    },
+    /// The log was cut behind what a checkpoint was made of.
     #[error(
         "the checkpoint of partition {partition} goes on at offset {next_offset}, and the log ends at offset {end}"
     )]

@@ -193,7 +193,7 @@ impl Life {
         let runs_dir = Arc::new(Directory::open(Arc::clone(files), &ids_dir(partition))?);
         let checkpoint_files = plant::checkpoint_files(plant, Arc::clone(files));
         let checkpoints = Directory::open(checkpoint_files, &checkpoints_dir(partition))?;
-        let store = CheckpointStore::open(Arc::new(checkpoints), partition)?;
+        let store = CheckpointStore::open(Arc::new(checkpoints), partition, self.log.identity())?;
         let run_counts = &self.run_counts;
         let mut open_ids = |kept: Kept<'_>| -> OpenedIds {
             let ids = IdStore::open(Arc::clone(&runs_dir) as _, kept, first_run, Work::Within)?;

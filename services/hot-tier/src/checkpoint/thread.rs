@@ -275,7 +275,7 @@ mod tests {
 
     use engine::{Limits, Writer, partition_with_runs};
     use id_store::{CheckpointStore, DiskFiles, IdStore, Kept};
-    use types::{GapReason, LogGap, PartitionId, Timestamp};
+    use types::{GapReason, LogGap, LogIdentity, PartitionId, Timestamp};
 
     use super::{super::seam::Seam, *};
 
@@ -284,7 +284,8 @@ mod tests {
         let (partition, budget) = (PartitionId(0), Arc::new(MemoryBudget::new(u64::MAX)));
         let ids = IdStore::open_on_disk(&dir.join("ids"), Kept::Named(&[])).unwrap();
         let keeper = ids.keeper();
-        let store = CheckpointStore::open(Arc::new(DiskFiles::open(dir).unwrap()), partition).unwrap();
+        let files = Arc::new(DiskFiles::open(dir).unwrap());
+        let store = CheckpointStore::open(files, partition, LogIdentity(1)).unwrap();
         let (writer, reader) = partition_with_runs(partition, Offset::ZERO, Limits::default(), budget, Box::new(ids));
         let (seam, captures) = Seam::new(store.needed_from());
         (writer, Checkpointed::new(reader, Rounds::new((Arc::new(seam), captures), store, keeper)))

@@ -80,7 +80,7 @@ impl World {
             metrics: Metrics::install(),
         };
         let empty = vec![Offset::ZERO..Offset::ZERO; PARTITIONS as usize];
-        let storage = hot_tier::Storage { dir: dir.path().to_owned(), log: empty };
+        let storage = hot_tier::Storage { dir: dir.path().to_owned(), identity: log.identity(), log: empty };
         let config = HotTierConfig {
             memory_bytes,
             scan_threads: 2,

@@ -84,7 +84,8 @@ impl Composed {
         let catalog: Arc<dyn Catalog> = Arc::new(plane.clone());
 
         let bounds = (0..log.partitions()).map(|partition| log.bounds(PartitionId(partition)));
-        let storage = Storage { dir: dir.clone(), log: bounds.map(|bounds| bounds.start..bounds.end).collect() };
+        let bounds = bounds.map(|bounds| bounds.start..bounds.end).collect();
+        let storage = Storage { dir: dir.clone(), identity: log.identity(), log: bounds };
         let (addresses, hash_seed) = (config.addresses(ServiceName::HotTier), getrandom::u64()?);
         let hot = hot_tier::start(&host, addresses, config.hot_tier, hash_seed, storage).await?;
         let memory: Arc<dyn NodeMemory> = Arc::new(hot.node.clone());

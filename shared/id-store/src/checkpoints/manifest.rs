@@ -1,10 +1,11 @@
-//! The bytes of a manifest, version 1. Little-endian.
+//! The bytes of a manifest, version 2. Little-endian.
 //!
 //! | bytes | |
 //! |---|---|
 //! | 4, 4 | magic `TNC1`, version |
 //! | 4 | the format of the pieces ([`engine::FORMAT`]) |
 //! | 4, 8, 8 | partition, generation, the offset of the record that comes next |
+//! | 16 | the log that the state was made of; version 1 does not have it, and is read all the same |
 //! | 4, then 8 each | runs of ids that the pieces refer to |
 //! | 4, then | pieces: kind (1), number of parts (4), and for each part |
 //! | 8, 8, 8 | pack, position in it, length |
@@ -12,11 +13,13 @@
 //! | 8 | xxh3-64 of what comes before it, seeded with partition and generation |
 
 use engine::{FORMAT, PieceKind, RunId};
-use types::{Offset, PartitionId};
+use types::{LogIdentity, Offset, PartitionId};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 const MAGIC: [u8; 4] = *b"TNC1";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The version before, which does not say which log it is of.
+const VERSION_1: u32 = 1;
 
 /// A checkpoint: where the parts of its pieces lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub(super) struct Manifest {
     pub(super) partition: PartitionId,
     pub(super) generation: u64,
     pub(super) next_offset: Offset,
+    /// `None`: of version 1.
+    pub(super) log: Option<LogIdentity>,
     pub(super) runs: Vec<RunId>,
     pub(super) pieces: Vec<PieceParts>,
 }
@@ -71,8 +76,10 @@ impl Manifest {
         let u32 = |out: &mut Vec<u8>, value: u32| out.extend_from_slice(&value.to_le_bytes());
         let u64 = |out: &mut Vec<u8>, value: u64| out.extend_from_slice(&value.to_le_bytes());
         out.extend_from_slice(&MAGIC);
-        [VERSION, FORMAT, self.partition.0].into_iter().for_each(|value| u32(&mut out, value));
+        let version = if self.log.is_some() { VERSION } else { VERSION_1 };
+        [version, FORMAT, self.partition.0].into_iter().for_each(|value| u32(&mut out, value));
         [self.generation, self.next_offset.0].into_iter().for_each(|value| u64(&mut out, value));
+        out.extend(self.log.iter().flat_map(|log| log.0.to_le_bytes()));
         u32(&mut out, self.runs.len() as u32);
         self.runs.iter().for_each(|run| u64(&mut out, run.0));
         u32(&mut out, self.pieces.len() as u32);
@@ -97,27 +104,26 @@ impl Manifest {
         }
         let mut left = Bytes(body);
         // Whoever writes another version keeps the checksum, the magic and where the versions are.
-        let [magic, version, format] = [left.array(), left.array(), left.array()];
-        if magic != Some(MAGIC) {
+        if left.array() != Some(MAGIC) {
             return Err(NoManifest::Damaged);
         }
-        if [version, format] != [VERSION, FORMAT].map(|number| Some(number.to_le_bytes())) {
-            return Err(NoManifest::Version);
-        }
-        Self::decode_body(left, partition, generation).ok_or(NoManifest::Damaged)
+        let versions = left.u32().zip(left.u32());
+        let Some((version @ (VERSION_1 | VERSION), FORMAT)) = versions else { return Err(NoManifest::Version) };
+        Self::decode_body(left, version, partition, generation).ok_or(NoManifest::Damaged)
     }
 
-    fn decode_body(mut left: Bytes<'_>, partition: PartitionId, generation: u64) -> Option<Self> {
+    fn decode_body(mut left: Bytes<'_>, version: u32, partition: PartitionId, generation: u64) -> Option<Self> {
         if left.u32()? != partition.0 || left.u64()? != generation {
             return None;
         }
         let next_offset = Offset(left.u64()?);
+        let log = if version == VERSION { Some(LogIdentity(u128::from_le_bytes(left.array()?))) } else { None };
         let runs = left.list(|left| left.u64().map(RunId))?;
         let pieces = left.list(|left| {
             let kind = PieceKind::from_number(left.u8()?)?;
             Some(PieceParts { kind, parts: left.list(Bytes::part)? })
         })?;
-        left.0.is_empty().then_some(Self { partition, generation, next_offset, runs, pieces })
+        left.0.is_empty().then_some(Self { partition, generation, next_offset, log, runs, pieces })
     }
 
     /// All parts.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use engine::{Capture, Piece, PieceName, RunId};
-use types::{Offset, PartitionId};
+use types::{LogIdentity, Offset, PartitionId};
 
 use super::{
     load::Loader,
@@ -85,6 +85,16 @@ pub enum CheckpointError {
         /// The file.
         name: String,
     },
+    /// It is whole, and of the offsets of another log.
+    #[error("{name} was made of log {of}, and the log here is {log}")]
+    OtherLog {
+        /// The file.
+        name: String,
+        /// The log that it was made of.
+        of: LogIdentity,
+        /// The log that it was to be used with.
+        log: LogIdentity,
+    },
     /// Whoever paces the writing, or waits for the reading, wants it to end.
     #[error("it was stopped")]
     Stopped,
@@ -96,7 +106,7 @@ impl CheckpointError {
     pub fn may_be_good(&self) -> bool {
         match self {
             Self::Io { source, .. } => !matches!(source.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof),
-            Self::Version { .. } => true,
+            Self::Version { .. } | Self::OtherLog { .. } => true,
             Self::Damaged { .. } | Self::Stopped => false,
         }
     }
@@ -137,6 +147,8 @@ pub struct Written {
 pub struct CheckpointStore {
     pub(super) files: Arc<dyn CheckpointFiles>,
     pub(super) partition: PartitionId,
+    /// The log that states are made of.
+    log: LogIdentity,
     /// Ascending by generation.
     retained: Vec<Manifest>,
     /// The parts of pieces of this life.
@@ -173,11 +185,16 @@ fn number_of(name: &str, suffix: &str) -> Option<u64> {
 }
 
 impl CheckpointStore {
-    /// The checkpoints in a directory. One whose manifest is damaged is reported and passed over.
+    /// The checkpoints in a directory, of the partition of a log. One whose manifest is damaged is reported and passed over.
     ///
     /// # Errors
-    /// The directory cannot be read.
-    pub fn open(files: Arc<dyn CheckpointFiles>, partition: PartitionId) -> Result<Self, CheckpointError> {
+    /// The directory cannot be read, or has a checkpoint of another log: no offset of it means anything here. One that was
+    /// made before checkpoints said so is taken for one of this log.
+    pub fn open(
+        files: Arc<dyn CheckpointFiles>,
+        partition: PartitionId,
+        log: LogIdentity,
+    ) -> Result<Self, CheckpointError> {
         let names = files.list().map_err(io_error("list", "the directory of checkpoints"))?;
         let number = |suffix: &str| names.iter().filter_map(|name| number_of(name, suffix)).collect::<BTreeSet<_>>();
         let (generations, packs) = (number(".checkpoint"), number(".pack"));
@@ -185,6 +202,7 @@ impl CheckpointStore {
         let mut store = Self {
             files,
             partition,
+            log,
             retained: Vec::new(),
             known: HashMap::new(),
             packs: BTreeMap::new(),
@@ -197,6 +215,7 @@ impl CheckpointStore {
             match store.read_manifest(generation) {
                 // More than two where old ones could not be removed; of those some may be no good.
                 Ok(manifest) => store.retained.insert(0, manifest),
+                Err(error @ CheckpointError::OtherLog { .. }) => return Err(error),
                 Err(error) => {
                     store.all_read = false;
                     let partition = partition.0;
@@ -219,6 +238,9 @@ impl CheckpointStore {
         });
         let bytes = bytes.map_err(io_error("read", &name))?;
         match Manifest::decode(&bytes, self.partition, generation) {
+            Ok(Manifest { log: Some(of), .. }) if of != self.log => {
+                Err(CheckpointError::OtherLog { name, of, log: self.log })
+            }
             Ok(manifest) => Ok(manifest),
             Err(NoManifest::Version) => Err(CheckpointError::Version { name }),
             Err(NoManifest::Damaged) => Err(CheckpointError::Damaged { name, position: 0 }),
@@ -355,7 +377,7 @@ impl CheckpointStore {
         let known = known.collect();
         let pieces = pieces.iter().zip(parts).map(|(piece, parts)| PieceParts { kind: piece.kind(), parts }).collect();
         let (partition, next_offset, runs) = (self.partition, capture.next_offset(), capture.runs().collect());
-        let manifest = Manifest { partition, generation, next_offset, runs, pieces };
+        let manifest = Manifest { partition, generation, next_offset, log: Some(self.log), runs, pieces };
         self.write_manifest(&manifest)?;
         Ok(Made { manifest, known, packs })
     }
@@ -431,7 +453,31 @@ impl CheckpointStore {
 
 #[cfg(test)]
 mod tests {
-    use super::room_of;
+    use super::*;
+
+    /// Goal: a checkpoint of another log is refused with both names, beside good ones, too, and nothing is removed; one that
+    /// was made before checkpoints said so is read.
+    #[test]
+    fn a_checkpoint_of_another_log_is_refused() {
+        let (partition, log, other) = (PartitionId(2), LogIdentity(7), LogIdentity(9));
+        let manifest = |generation, log| {
+            let (next_offset, runs, pieces) = (Offset(generation), Vec::new(), Vec::new());
+            Manifest { partition, generation, next_offset, log, runs, pieces }.encode()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let open = || CheckpointStore::open(Arc::new(DiskFiles::open(dir.path()).unwrap()), partition, log);
+        fs::write(dir.path().join(manifest_name(1)), manifest(1, None)).unwrap();
+        fs::write(dir.path().join(manifest_name(3)), manifest(3, Some(log))).unwrap();
+        let numbers: Vec<_> = open().unwrap().generations().iter().map(|generation| generation.number).collect();
+        assert_eq!(numbers, [1, 3]);
+        let others = dir.path().join(manifest_name(2));
+        fs::write(&others, manifest(2, Some(other))).unwrap();
+        let refused = open().unwrap_err();
+        let is_named = matches!(&refused, CheckpointError::OtherLog { name, of, log: here }
+            if *name == manifest_name(2) && (*of, *here) == (other, log));
+        assert!(is_named && refused.may_be_good(), "{refused}");
+        assert!(others.exists());
+    }
 
     /// Goal: of a small disk a share is left, of a large one what a log needs for a while.
     #[test]

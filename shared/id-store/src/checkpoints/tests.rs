@@ -8,7 +8,7 @@ use std::{
 
 use codec::{BlockHeader, BodyBuilder, BodyView, EventRef};
 use engine::{HeapRuns, Limits, MemoryBudget, Pieces, Reader, Writer, partition, restore};
-use types::{Generation, Offset, PartitionId, SchemaVersion, TableId, TableKey, TenantId, Timestamp};
+use types::{Generation, LogIdentity, Offset, PartitionId, SchemaVersion, TableId, TableKey, TenantId, Timestamp};
 
 use super::{CheckpointError, CheckpointFiles, CheckpointStore};
 use crate::files::{NewRunFile, RunFile, RunFiles};
@@ -220,7 +220,7 @@ fn fresh() -> (Writer, Reader) {
 }
 
 fn open(disk: &Disk) -> CheckpointStore {
-    CheckpointStore::open(Arc::new(disk.clone()), PARTITION).expect("a disk that can be listed")
+    CheckpointStore::open(Arc::new(disk.clone()), PARTITION, LogIdentity(1)).expect("a disk that can be listed")
 }
 
 /// What a start makes of the disk: the newest generation that is good, and how many were not.

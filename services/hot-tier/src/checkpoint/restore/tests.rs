@@ -1,0 +1,275 @@
+//! Starts from checkpoints that are good, damaged, of other sizes or of another log.
+
+use std::io;
+
+use codec::{BodyBuilder, BodyView, EventRef};
+use engine::Capture;
+use id_store::{CheckpointFiles, NewRunFile, RunFile, RunFiles};
+use types::{Generation, SchemaVersion, TableId, TableKey, TenantId, Timestamp};
+
+use super::*;
+
+const LOG: LogIdentity = LogIdentity(5);
+const KEY: TableKey = TableKey { tenant: TenantId(1), table: TableId(1), generation: Generation(1) };
+
+fn limits() -> Limits {
+    Limits { recent_ids_max: 100, ..Limits::default() }
+}
+
+/// Over a log that has these offsets of both partitions.
+fn open_over(dir: &Path, log: Range<u64>, limits: Limits) -> Result<Vec<Opened>, HotTierError> {
+    open_beside(dir, LOG, log, limits)
+}
+
+fn open_beside(
+    dir: &Path,
+    identity: LogIdentity,
+    log: Range<u64>,
+    limits: Limits,
+) -> Result<Vec<Opened>, HotTierError> {
+    let log = vec![Offset(log.start)..Offset(log.end); 2];
+    let storage = Storage { dir: dir.to_owned(), identity, log };
+    let progress = Progress::default();
+    let opened = open_all(&storage, limits, &Arc::new(MemoryBudget::new(u64::MAX)), 2, &progress);
+    assert!((0.0..=1.0).contains(&progress.share()));
+    opened
+}
+
+fn open_both(dir: &Path) -> Vec<Opened> {
+    open_over(dir, 0..1_000, limits()).expect("a good disk")
+}
+
+/// Applies the next record: 50 rows, of which the first was in the record before.
+fn apply(opened: &mut Opened) {
+    let offset = opened.writer.next_offset();
+    let mut builder = BodyBuilder::default();
+    for n in offset.0 * 49..offset.0 * 49 + 50 {
+        let (namespace, table, id) = ("n", "t", n.to_le_bytes());
+        let (event_time, event_id) = (Some(n as i64), Some(id.as_slice()));
+        let event = EventRef { namespace, table, event_time, event_id, dimensions: &[], metrics: &[] };
+        builder.push(&event, Timestamp(0), 0).unwrap();
+    }
+    let body = builder.finish(false).unwrap();
+    let header = body.header(KEY, SchemaVersion(1), opened.writer.partition(), None);
+    let view = BodyView::parse(&body.bytes).unwrap();
+    opened.writer.apply(offset, Timestamp(0), &header, &view).unwrap();
+}
+
+fn checkpoint(opened: &mut Opened) {
+    let capture: Capture = opened.writer.capture();
+    let runs: Vec<_> = capture.runs().collect();
+    opened.keeper.retain(opened.store.next_generation(), runs.clone()).unwrap();
+    opened.keeper.sync(&runs).unwrap();
+    let written = opened.store.write(&capture, &mut |_| true).unwrap();
+    if let Some(dropped) = written.dropped {
+        opened.keeper.release(dropped);
+    }
+}
+
+fn damage(dir: &Path, which: &str) {
+    let names = std::fs::read_dir(dir.join("checkpoints/1")).unwrap().map(|entry| entry.unwrap().path());
+    let mut manifests: Vec<_> = names.filter(|path| path.extension().is_some_and(|e| e == "checkpoint")).collect();
+    manifests.sort();
+    let path = if which == "newest" { manifests.pop() } else { manifests.into_iter().next() }.expect("there are some");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Goal: a node goes on from the newest checkpoint that is good with all it knew, also of ids that are on disk alone; of
+/// two bad ones it takes nothing.
+#[test]
+fn the_newest_good_checkpoint_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open_both(dir.path());
+    assert!(opened.iter().all(|opened| opened.writer.next_offset() == Offset::ZERO));
+    for _ in 0..3 {
+        opened.iter_mut().for_each(|opened| (0..4).for_each(|_| apply(opened)));
+        opened.iter_mut().for_each(checkpoint);
+    }
+    for (which, from) in [("none", [12, 12]), ("newest", [12, 8]), ("oldest", [12, 0])] {
+        drop(opened);
+        if which != "none" {
+            damage(dir.path(), which);
+        }
+        opened = open_both(dir.path());
+        let offsets: Vec<_> = opened.iter().map(|opened| opened.writer.next_offset().0).collect();
+        assert_eq!(offsets, from, "{which} is damaged");
+        for opened in &mut opened {
+            while opened.writer.next_offset() < Offset(14) {
+                apply(opened);
+            }
+            let status = opened.reader.table_status(KEY).unwrap();
+            assert_eq!((status.live, status.duplicate), (14 * 49 + 1, 13), "{which} is damaged");
+        }
+    }
+}
+
+/// All files below a directory, with their bytes.
+fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()) {
+        if entry.file_type().unwrap().is_dir() {
+            all.extend(files(&entry.path()));
+        } else {
+            all.push((entry.path(), std::fs::read(entry.path()).unwrap()));
+        }
+    }
+    all.sort();
+    all
+}
+
+/// A directory with two checkpoints of each partition, the newest of which goes on at offset 8.
+fn checkpointed() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open_both(dir.path());
+    for _ in 0..2 {
+        opened.iter_mut().for_each(|opened| (0..4).for_each(|_| apply(opened)));
+        opened.iter_mut().for_each(checkpoint);
+    }
+    dir
+}
+
+/// Goal: where all checkpoints are damaged and the log has let go of what they were made of, the start fails by name and
+/// nothing is removed; what was damaged in their packs for a while is used as soon as it is good again.
+#[test]
+fn the_only_copies_are_never_removed() {
+    for what in ["checkpoint", "pack"] {
+        let dir = checkpointed();
+        let good = files(dir.path());
+        for (path, bytes) in good.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == what)) {
+            let mut bytes = bytes.clone();
+            bytes.iter_mut().for_each(|byte| *byte ^= 1);
+            std::fs::write(path, bytes).unwrap();
+        }
+        let damaged = files(dir.path());
+        assert!(damaged != good, "{what}");
+        let outcome = open_over(dir.path(), 4..1_000, limits());
+        let refused = matches!(outcome, Err(HotTierError::NoGoodCheckpoint { start: Offset(4), .. }));
+        assert!(refused, "{what}: {:?}", outcome.err());
+        assert!(files(dir.path()) == damaged, "{what}: files changed");
+        good.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+        let opened = open_over(dir.path(), 4..1_000, limits()).unwrap();
+        assert!(opened.iter().all(|opened| opened.writer.next_offset() == Offset(8)), "{what}");
+    }
+}
+
+/// Goal: checkpoints that are good, and not for this start (other sizes), are neither gone on without nor removed,
+/// whatever the log has.
+#[test]
+fn checkpoints_of_other_limits_stay() {
+    let dir = checkpointed();
+    let before = files(dir.path());
+    let others = Limits { open_slots_max: limits().open_slots_max + 1, ..limits() };
+    let outcome = open_over(dir.path(), 0..1_000, others);
+    let refused = matches!(outcome, Err(HotTierError::Unread { source: RestoreError::Limits, .. }));
+    assert!(refused, "{:?}", outcome.err());
+    assert!(files(dir.path()) == before);
+}
+
+/// Goal: a checkpoint that is ahead of the log is refused with both offsets; one that is as far is good.
+#[test]
+fn a_checkpoint_ahead_of_the_log_is_refused() {
+    let dir = checkpointed();
+    let outcome = open_over(dir.path(), 0..7, limits()).err().expect("ahead");
+    assert!(outcome.to_string().contains("offset 8") && outcome.to_string().contains("offset 7"), "{outcome}");
+    assert!(open_over(dir.path(), 4..8, limits()).is_ok());
+}
+
+/// Goal: checkpoints beside another log than they were made of end the start, though their offsets would do: it says
+/// where they lie and of which logs, and changes nothing, so that they are good beside their own.
+#[test]
+fn checkpoints_beside_another_log_are_refused() {
+    let dir = checkpointed();
+    let before = files(dir.path());
+    let outcome = open_beside(dir.path(), LogIdentity(6), 0..1_000, limits()).err().expect("of another log");
+    let HotTierError::OtherLog { source, .. } = &outcome else { panic!("{outcome}") };
+    let both = [LOG, LogIdentity(6)].map(|log| source.to_string().contains(&log.to_string()));
+    assert!(outcome.to_string().contains(dir.path().to_str().unwrap()) && both == [true; 2], "{outcome}: {source}");
+    assert!(files(dir.path()) == before, "files changed");
+    assert!(open_over(dir.path(), 4..8, limits()).is_ok());
+}
+
+/// Goal: a stop ends the reading, between partitions and between the parts of one, as an error of its own; nothing is
+/// counted as no good or removed, and the next start has it all.
+#[test]
+fn a_stop_ends_the_reading() {
+    let dir = checkpointed();
+    let before = files(dir.path());
+    for between_parts in [false, true] {
+        let reading = Arc::<Reading>::default();
+        let stop_then_open = |kept: Kept<'_>| {
+            reading.stop();
+            on_disk(&dir.path().join("ids/1"))(kept)
+        };
+        if !between_parts {
+            reading.stop();
+        }
+        let disk = DiskFiles::open(&dir.path().join("checkpoints/1")).unwrap();
+        let store = CheckpointStore::open(Arc::new(disk), PartitionId(1), LOG).unwrap();
+        let budget = Arc::new(MemoryBudget::new(u64::MAX));
+        let log = Offset(4)..Offset(8);
+        let outcome = open(store, &mut { stop_then_open }, &log, limits(), &budget, &reading);
+        let stopped = matches!(outcome, Err(HotTierError::Stopped));
+        assert!(stopped, "between parts: {between_parts}: {:?}", outcome.err());
+        assert_eq!(reading.bytes(), 0);
+        assert!(files(dir.path()) == before, "files changed");
+    }
+    let opened = open_both(dir.path());
+    assert!(opened.iter().all(|opened| opened.writer.next_offset() == Offset(8)));
+}
+
+/// Files of which some cannot be opened for now.
+struct Away(DiskFiles, &'static str);
+
+impl RunFiles for Away {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn NewRunFile>> {
+        self.0.create(name)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn RunFile>> {
+        if name.ends_with(self.1) { Err(ErrorKind::Other.into()) } else { self.0.open(name) }
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        self.0.sync_names()
+    }
+}
+
+impl CheckpointFiles for Away {
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn room(&self) -> io::Result<u64> {
+        self.0.room()
+    }
+}
+
+/// Goal: a disk that gives nothing for now does not cost the checkpoints, which the log alone may not make good: the
+/// start fails, and the next one has them with their ids.
+#[test]
+fn what_cannot_be_read_is_not_given_up() {
+    let dir = checkpointed();
+    for suffix in [".checkpoint", ".pack"] {
+        let before = files(dir.path());
+        let away = Away(DiskFiles::open(&dir.path().join("checkpoints/1")).unwrap(), suffix);
+        let store = CheckpointStore::open(Arc::new(away), PartitionId(1), LOG).unwrap();
+        let budget = Arc::new(MemoryBudget::new(u64::MAX));
+        let (ids_dir, log) = (dir.path().join("ids/1"), Offset(4)..Offset(8));
+        let outcome = open(store, &mut on_disk(&ids_dir), &log, limits(), &budget, &Arc::default());
+        let error = outcome.err().expect("nothing can be read");
+        assert!(!matches!(error, HotTierError::NoGoodCheckpoint { .. }), "{suffix}: {error}");
+        assert!(files(dir.path()) == before, "{suffix}: files changed");
+    }
+    let opened = open_both(dir.path());
+    assert!(opened.iter().all(|opened| opened.writer.next_offset() == Offset(8)));
+}
