@@ -102,6 +102,13 @@ impl MemoryBudget {
         self.used().saturating_sub(gone).saturating_sub(self.limit - self.reserve())
     }
 
+    /// Bytes that may still become resident before eviction begins.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        let gone = self.retired() + self.pooled.load(Ordering::Relaxed);
+        (self.limit - self.reserve()).saturating_sub(self.used().saturating_sub(gone))
+    }
+
     /// The part of the limit that pools may fill, so that memory is used again and not freed and allocated.
     fn reserve(&self) -> u64 {
         self.limit / RESERVE_SHARE

@@ -40,6 +40,12 @@ impl<T: Copy + Default> Chunked<T> {
         Self { first_log2, chunks: (0..chunks).map(|_| AtomicPtr::new(ptr::null_mut())).collect(), budget }
     }
 
+    /// Bytes of the chunks that so many items need, where the first chunk has `2^first_log2`.
+    pub(crate) fn bytes_with(first_log2: u32, items: usize) -> usize {
+        let first = 1 << first_log2;
+        ((items + first).next_power_of_two() - first) * size_of::<T>()
+    }
+
     /// Chunk and place in it of an index.
     fn place(&self, index: usize) -> (usize, usize) {
         let biased = index + (1 << self.first_log2);

@@ -37,7 +37,10 @@ mod view;
 mod writer;
 
 pub use budget::MemoryBudget;
-pub use checkpoint::{Capture, FORMAT, Piece, PieceKind, PieceName, Pieces, RestoreError, Restored, restore};
+pub use checkpoint::{
+    Capture, FORMAT, Horizon, Piece, PieceKind, PieceName, Pieces, RestoreError, Restored, SealedRows, horizon_alone,
+    newest_within, restore,
+};
 pub use columns::{Codes, ColumnIndex};
 pub use dedup::{FrozenIds, HeapRuns, IdRuns, PinnedRun, RunFault, RunId, RunSet, SetUsage, SortedIds};
 pub use dictionary::DictionaryView;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use codec::{BlockHeader, BodyView};
 use disk_runs::{Disk, Runs};
-use engine::{Limits, MemoryBudget, Reader, TableSnapshot, Writer, partition_with_runs, restore};
+use engine::{Limits, MemoryBudget, Reader, TableSnapshot, Writer, horizon_alone, partition_with_runs, restore};
 use kept::Kept;
 use proptest::prelude::*;
 use rows::{PARTITION, Row, block_with_ids, decode, table_key};
@@ -142,7 +142,8 @@ impl World {
 
     fn restored(kept: &mut Kept, limits: Limits, budget: &Arc<MemoryBudget>, disk: &Disk) -> Self {
         let mut runs = Runs::on(disk);
-        let restored = restore(PARTITION, kept, limits, budget, &mut runs).expect("what was captured");
+        let restored = restore(PARTITION, kept, limits, budget, &mut runs, &mut horizon_alone(&budget))
+            .expect("what was captured");
         kept.rename(restored.names());
         let (writer, reader) = restored.into_partition(Box::new(runs));
         Self { writer, reader }
@@ -408,7 +409,7 @@ proptest! {
             }
         }
         let mut runs = Runs::on(&disk);
-        let restored = restore(PARTITION, &mut kept, tiny(), &budget, &mut runs);
+        let restored = restore(PARTITION, &mut kept, tiny(), &budget, &mut runs, &mut horizon_alone(&budget));
         prop_assert!(what == 1 || what == 4 || what == 3 || restored.is_err() || kept.parts[piece].is_empty());
         if let Ok(restored) = restored {
             let (_, reader) = restored.into_partition(Box::new(runs));

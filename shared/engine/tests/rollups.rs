@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use codec::BodyView;
 use disk_runs::{Disk, Runs};
-use engine::{Limits, MemoryBudget, Reader, TableSnapshot, Writer, partition_with_runs, restore};
+use engine::{Limits, MemoryBudget, Reader, TableSnapshot, Writer, horizon_alone, partition_with_runs, restore};
 use kept::Kept;
 use plain_rollup::{actual, check_group, expected};
 use proptest::prelude::*;
@@ -155,7 +155,8 @@ impl World {
         let Self { disk, budget, writer, reader } = self;
         drop((writer, reader));
         let mut runs = Runs::on(&disk);
-        let restored = restore(PARTITION, kept, tiny(), &budget, &mut runs).expect("what was captured");
+        let restored = restore(PARTITION, kept, tiny(), &budget, &mut runs, &mut horizon_alone(&budget))
+            .expect("what was captured");
         kept.rename(restored.names());
         let (writer, reader) = restored.into_partition(Box::new(runs));
         Self { writer, reader, disk, budget }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use engine::{MemoryBudget, Reader, RunId, TableSnapshot};
+use engine::{MemoryBudget, Reader, RunId, TableSnapshot, horizon_alone};
 use event_log::{AppendError, Appended, Bounds, Driver, EmbeddedConfig, EmbeddedLog, EventLog, FileSystem, OpenError};
 use hot_tier::{HotTierError, OpenedIds, Rounds, open_partition};
 use id_store::{CheckpointStore, IdStore, Kept, Work};
@@ -202,7 +202,8 @@ impl Life {
         };
         let Bounds { start, end: recover_to, .. } = self.log.bounds(partition);
         let (log, limits) = (start..recover_to, profile.limits());
-        let opened = open_partition(store, &mut open_ids, &log, limits, budget, &Arc::default())?;
+        let opened =
+            open_partition(store, &mut open_ids, &log, limits, budget, &Arc::default(), &mut horizon_alone(budget))?;
         let (writer, reader, rounds) = opened.with_checkpoints();
         let newest = rounds.generations().last().map_or(0, |newest| newest.next_offset.0);
         let newest = Arc::new(AtomicU64::new(newest));

@@ -9,6 +9,7 @@
 //!    the log's start. Where the log does not have that any more, or a checkpoint may be good after all, the start is refused
 //!    and nothing removed: what is there is the only copy.
 
+mod horizon;
 pub(crate) mod restore;
 pub(crate) mod round;
 pub(crate) mod seam;

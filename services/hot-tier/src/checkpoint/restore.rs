@@ -5,7 +5,7 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
@@ -13,13 +13,14 @@ use std::{
 };
 
 use engine::{
-    IdRuns, Limits, MemoryBudget, Reader, RestoreError, RunFault, RunId, Writer, partition_with_runs, restore,
+    Horizon, IdRuns, Limits, MemoryBudget, Reader, RestoreError, RunFault, RunId, SealedRows, Writer,
+    partition_with_runs, restore,
 };
 use id_store::{CheckpointError, CheckpointStore, DiskFiles, Generation, IdStore, Kept, OpenError, Reading, RunKeeper};
 use metrics::counter;
 use types::{LogIdentity, Offset, PartitionId};
 
-use super::{round::Rounds, seam::Seam};
+use super::{horizon::Meeting, round::Rounds, seam::Seam};
 use crate::{HotTierError, NodeWriter};
 
 /// Where a node keeps what its partitions need beside the log.
@@ -80,7 +81,7 @@ impl Progress {
     }
 }
 
-/// Opens all partitions, on so many threads.
+/// Opens all partitions, so many at a time; where memory became smaller, the oldest rows of all are left out.
 ///
 /// # Errors
 /// A directory cannot be read or made, what is there of a partition may not be gone on without, or it was stopped.
@@ -101,25 +102,19 @@ pub(crate) fn open_all(
         progress.all.fetch_add(newest.map_or(0, |loader| loader.bytes()), Relaxed);
         stores.push(store);
     }
-    let (waiting, opened) = (Mutex::new(stores), Mutex::new(Vec::new()));
+    let meeting = Meeting::new(stores.len(), threads, budget);
+    let open_one = |store: CheckpointStore| {
+        let mut seat = meeting.join();
+        let dir = storage.dir.join("ids").join(store.partition().to_string());
+        let log = &storage.log[store.partition().0 as usize];
+        let mut horizon = |sealed: &[SealedRows]| seat.speak(sealed);
+        open(store, &mut on_disk(&dir), log, limits, budget, &progress.reading, &mut horizon)
+    };
+    let open_one = &open_one;
     thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            scope.spawn(|| {
-                // The guard is gone before the store is used.
-                let next = || waiting.lock().expect("nobody panics in here").pop();
-                while let Some(store) = next() {
-                    let dir = storage.dir.join("ids").join(store.partition().to_string());
-                    let log = &storage.log[store.partition().0 as usize];
-                    let partition = open(store, &mut on_disk(&dir), log, limits, budget, &progress.reading);
-                    opened.lock().expect("nobody panics in here").push(partition);
-                }
-            });
-        }
-    });
-    let opened = opened.into_inner().expect("nobody panicked in there");
-    let mut opened = opened.into_iter().collect::<Result<Vec<_>, _>>()?;
-    opened.sort_by_key(|opened| opened.writer.partition());
-    Ok(opened)
+        let opening: Vec<_> = stores.into_iter().map(|store| scope.spawn(move || open_one(store))).collect();
+        opening.into_iter().map(|thread| thread.join().expect("opening a partition does not panic")).collect()
+    })
 }
 
 fn unopened(partition: PartitionId, dir: PathBuf, error: CheckpointError) -> HotTierError {
@@ -138,7 +133,8 @@ fn on_disk(dir: &Path) -> impl FnMut(Kept<'_>) -> OpenedIds {
     }
 }
 
-/// A partition from its newest checkpoint that is good, or without any, over what the log has of it; `reading` follows it.
+/// A partition from its newest checkpoint that is good, or without any, over what the log has of it; `reading` follows it, and
+/// `horizon` says for which rows there is room.
 ///
 /// # Errors
 /// The place for ids does not open. The newest checkpoint is ahead of the log; or none is good, and one may be good for
@@ -151,6 +147,7 @@ pub fn open(
     limits: Limits,
     budget: &Arc<MemoryBudget>,
     reading: &Arc<Reading>,
+    horizon: &mut Horizon<'_>,
 ) -> Result<Opened, HotTierError> {
     if reading.is_stopped() {
         return Err(HotTierError::Stopped);
@@ -169,7 +166,7 @@ pub fn open(
         let (mut ids, keeper) = open_ids(kept)?;
         generations.iter().for_each(|generation| retain(&keeper, generation));
         let mut loader = store.loader(newest.number).expect("a generation of the store").watched_by(reading);
-        match restore(partition, &mut loader, limits, budget, ids.as_mut()) {
+        match restore(partition, &mut loader, limits, budget, ids.as_mut(), horizon) {
             Ok(restored) => {
                 store.resume(newest.number, restored.names());
                 let stays = |old: &Generation| store.generations().iter().any(|stays| stays.number == old.number);

@@ -199,7 +199,7 @@ impl Piece<'_> {
         match &self.content {
             Content::Partition(_) | Content::Table(..) => 1,
             Content::Dictionary(at) => at.dictionary.string_bytes() / u64::from(at.strings).max(1) + 4,
-            Content::Segment(segment) => row_bytes(&segment.entry.segment) as u64,
+            Content::Segment(segment) => row_bytes(segment.entry.segment.layout()) as u64,
             Content::Rollup(part) => part.bytes(),
         }
     }

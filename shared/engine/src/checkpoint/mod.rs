@@ -30,8 +30,8 @@ pub(crate) use bytes::{Put, Take, text};
 pub use capture::{Capture, Piece};
 pub(crate) use capture::{CapturedRollup, CapturedSegment, CapturedTable, DictionaryAt};
 pub(crate) use restore::RestoredTable;
-pub use restore::{Pieces, Restored, restore};
-pub(crate) use segment::{Number, RowsPart};
+pub use restore::{Horizon, Pieces, Restored, SealedRows, horizon_alone, newest_within, restore};
+pub(crate) use segment::{Number, RowsPart, runs_within};
 pub(crate) use table::{OpenState, SegmentState, TableState, put_key, take_key};
 
 /// The version of the bytes of all pieces. Whoever keeps them keeps it beside them.

@@ -2,7 +2,8 @@
 //!
 //! Rows are read in the order in which the memory budget would rather keep them: open segments, then sealed ones from the
 //! newest times to the oldest, of all tables together. Where the budget has become smaller, those that it has no room for
-//! are evicted without having been read.
+//! are evicted without having been read: whoever knows all that share the budget says from which time on it has room
+//! ([`Horizon`]), so that the oldest leave first, whichever partition they are in.
 
 use std::{
     cmp::Reverse,
@@ -13,7 +14,7 @@ use types::{Generation, Offset, PartitionId, TableId, TableKey, TenantId, Timest
 
 use super::{
     PieceKind, PieceName, RestoreError, RowsPart, SegmentState, TableState, Take, dictionary::decode_strings, rollup,
-    table::ColumnState,
+    runs_within, table::ColumnState,
 };
 use crate::{
     IdRuns, Limits, MemoryBudget, Reader, Writer,
@@ -34,12 +35,48 @@ pub trait Pieces {
     /// What they are, by number.
     fn kinds(&self) -> &[PieceKind];
 
+    /// Bytes of all parts of a piece; 0 where there is none.
+    fn bytes(&self, piece: u32) -> u64;
+
     /// Hands the parts of a piece to `take`, in order; an error of `take` ends it.
     ///
     /// # Errors
     /// That of `take`, or [`RestoreError::Source`]: a part cannot be read, or is not what was written.
     fn read(&mut self, piece: u32, take: &mut dyn FnMut(&[u8]) -> Result<(), RestoreError>)
     -> Result<(), RestoreError>;
+}
+
+/// A sealed segment that waits to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealedRows {
+    /// The greatest event time in it.
+    pub time_max: Timestamp,
+    /// Bytes that its rows will take.
+    pub bytes: u64,
+}
+
+/// Told the sealed segments of a partition when all else of it is in memory; says from which `time_max` on they are to be
+/// read. The others are evicted.
+pub type Horizon<'a> = dyn FnMut(&[SealedRows]) -> Timestamp + 'a;
+
+/// The least time such that segments of it and of later times fit into `room` bytes: the newest first, and all of one time or
+/// none.
+#[must_use]
+pub fn newest_within(room: u64, mut sealed: Vec<SealedRows>) -> Timestamp {
+    sealed.sort_unstable_by_key(|rows| Reverse(rows.time_max));
+    let mut left = room;
+    for rows in sealed {
+        match left.checked_sub(rows.bytes) {
+            Some(bytes) => left = bytes,
+            None => return Timestamp(rows.time_max.0.saturating_add(1)),
+        }
+    }
+    Timestamp::MIN
+}
+
+/// The [`Horizon`] of a partition that has the budget for itself.
+pub fn horizon_alone(budget: &MemoryBudget) -> impl FnMut(&[SealedRows]) -> Timestamp + '_ {
+    |sealed| newest_within(budget.room(), sealed.to_vec())
 }
 
 /// A restored partition, which [`Restored::into_partition`] starts.
@@ -74,7 +111,8 @@ pub(crate) struct RestoredTable {
     pub(crate) dedup: Dedup,
 }
 
-/// Makes a partition of the pieces of a state; `runs` has the runs that the state refers to.
+/// Makes a partition of the pieces of a state; `runs` has the runs that the state refers to, and `horizon` says which sealed
+/// segments there is room for.
 ///
 /// # Errors
 /// See [`RestoreError`]. Nothing of what was read stays in memory.
@@ -84,6 +122,7 @@ pub fn restore(
     limits: Limits,
     budget: &Arc<MemoryBudget>,
     runs: &mut dyn IdRuns,
+    horizon: &mut Horizon<'_>,
 ) -> Result<Restored, RestoreError> {
     limits.check();
     let kinds = pieces.kinds().to_vec();
@@ -101,7 +140,7 @@ pub fn restore(
         return Err(RestoreError::Malformed("it is another partition's"));
     }
     let mut tables = restorer.tables(runs)?;
-    restorer.rows(&mut tables, state.next_offset)?;
+    restorer.rows(&mut tables, state.next_offset, horizon)?;
     let Restorer { mut pool, names, .. } = restorer;
     let tables = tables.into_iter().map(|table| (table.state.key, TableWriter::restore(table, &mut pool))).collect();
     Ok(Restored { partition: state, limits, budget: Arc::clone(budget), pool, tables, names })
@@ -248,40 +287,56 @@ impl Restorer<'_> {
     }
 
     /// Gives the tables their segments, as far as the budget goes; all rows come from records before `end`.
-    fn rows(&mut self, tables: &mut [RestoredTable], end: Offset) -> Result<(), RestoreError> {
-        let mut waiting = Vec::new();
+    fn rows(
+        &mut self,
+        tables: &mut [RestoredTable],
+        end: Offset,
+        horizon: &mut Horizon<'_>,
+    ) -> Result<(), RestoreError> {
+        let mut sealed = Vec::new();
         for (at, table) in tables.iter_mut().enumerate() {
-            let segments = std::mem::take(&mut table.state.segments).into_iter();
-            waiting.extend(segments.map(|segment| (at, segment)));
-        }
-        waiting.sort_by_key(|(_, segment)| Reverse(segment.sealed.as_ref().map_or(Timestamp::MAX, |s| s.time_max)));
-        waiting.sort_by_key(|(_, segment)| segment.sealed.is_some());
-        let mut full = false;
-        for (at, segment) in waiting {
-            let table = &mut tables[at];
-            // What is left out once is the end: the rest is older.
-            full |= segment.sealed.is_some() && self.budget.excess() > 0;
-            match &segment.sealed {
-                Some(sealed) if full => {
-                    table.state.leave_out(sealed);
-                    // Rollups that outlive rows have to see them leave.
-                    if table.rollups.iter().any(RollupState::keeps) {
-                        self.segment(segment, table, end)?;
-                        self.names.pop();
-                        table.keep_of_last(self.budget);
+            for segment in std::mem::take(&mut table.state.segments) {
+                match &segment.sealed {
+                    Some(stats) => {
+                        let layout = table.layout(&segment);
+                        let runs = runs_within(self.pieces.bytes(segment.piece), &layout, segment.rows);
+                        let bytes = Segment::bytes_with(&layout, runs);
+                        sealed.push((SealedRows { time_max: stats.time_max, bytes }, at, segment));
                     }
-                    table.uncover();
+                    None => self.segment(segment, table, end)?,
                 }
-                _ => self.segment(segment, table, end)?,
+            }
+        }
+        sealed.sort_by_key(|(rows, ..)| Reverse(rows.time_max));
+        let from = horizon(&sealed.iter().map(|(rows, ..)| *rows).collect::<Vec<_>>());
+        for (rows, at, segment) in sealed {
+            let table = &mut tables[at];
+            if rows.time_max >= from {
+                self.segment(segment, table, end)?;
+            } else {
+                self.leave_out(segment, table, end)?;
             }
         }
         tables.iter_mut().for_each(|table| table.segments.sort_by_key(|entry| entry.order));
         Ok(())
     }
 
+    /// Evicts a sealed segment.
+    fn leave_out(&mut self, segment: SegmentState, table: &mut RestoredTable, end: Offset) -> Result<(), RestoreError> {
+        let Some(sealed) = &segment.sealed else { return Ok(()) };
+        table.state.leave_out(sealed);
+        // Rollups that outlive rows have to see them leave.
+        if table.rollups.iter().any(RollupState::keeps) {
+            self.segment(segment, table, end)?;
+            self.names.pop();
+            table.keep_of_last(self.budget);
+        }
+        table.uncover();
+        Ok(())
+    }
+
     fn segment(&mut self, state: SegmentState, table: &mut RestoredTable, end: Offset) -> Result<(), RestoreError> {
-        let columns = state.columns.iter().map(|column| table.stored(*column)).collect();
-        let layout = SegmentLayout::new(state.capacity, columns);
+        let layout = table.layout(&state);
         let slab = self.pool.slab(layout.words);
         let id = self.budget.next_id();
         let mut writer = SegmentWriter::new(Segment::new(id, layout, slab, self.budget));
@@ -329,6 +384,11 @@ impl RestoredTable {
         self.rollups.iter_mut().filter(|state| !state.keeps()).for_each(|state| state.uncover(horizon));
     }
 
+    /// How a segment holds its rows.
+    fn layout(&self, state: &SegmentState) -> SegmentLayout {
+        SegmentLayout::new(state.capacity, state.columns.iter().map(|column| self.stored(*column)).collect())
+    }
+
     /// How a segment holds a column; its place follows from the layout.
     fn stored(&self, column: ColumnState) -> Stored {
         match column {
@@ -339,5 +399,22 @@ impl RestoredTable {
                 Stored::Codes { width, dictionary, word: 0 }
             }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Goal: the newest segments are chosen as long as they fit, with nothing older than what does not, and all of one time
+    /// or none.
+    #[test]
+    fn the_newest_fit_first() {
+        let rows = |time_max, bytes| SealedRows { time_max: Timestamp(time_max), bytes };
+        let all = vec![rows(30, 5), rows(10, 1), rows(20, 4), rows(20, 4), rows(40, 2)];
+        let from = |room| newest_within(room, all.clone()).0;
+        assert_eq!([from(1), from(2), from(7), from(11), from(14), from(15)], [41, 31, 21, 21, 21, 11]);
+        assert_eq!([from(16), from(u64::MAX)], [Timestamp::MIN.0; 2]);
+        assert_eq!(newest_within(0, Vec::new()), Timestamp::MIN);
     }
 }

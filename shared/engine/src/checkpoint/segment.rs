@@ -13,7 +13,7 @@ use std::ops::Range;
 use super::{Put, RestoreError, Take};
 use crate::{
     columns::Width,
-    segment::{Run, Segment, Stored},
+    segment::{Run, Segment, SegmentLayout, Stored},
     slab::Item,
 };
 
@@ -54,9 +54,15 @@ fn item_bytes(stored: &Stored) -> Option<u8> {
 }
 
 /// Bytes of a row, about.
-pub(crate) fn row_bytes(segment: &Segment) -> usize {
-    let columns = segment.layout().columns.iter().filter_map(item_bytes);
+pub(crate) fn row_bytes(layout: &SegmentLayout) -> usize {
+    let columns = layout.columns.iter().filter_map(item_bytes);
     size_of::<i64>() + columns.map(usize::from).sum::<usize>()
+}
+
+/// How many runs the parts of a piece can have that have so many rows and bytes all together.
+pub(crate) fn runs_within(bytes: u64, layout: &SegmentLayout, rows: usize) -> usize {
+    const RUN_BYTES: usize = size_of::<u64>() + 2 * size_of::<u32>();
+    ((bytes as usize).saturating_sub(rows * row_bytes(layout)) / RUN_BYTES).min(rows)
 }
 
 /// Appends rows of a segment, of which there are some, all of them published.

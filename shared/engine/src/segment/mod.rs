@@ -168,7 +168,7 @@ impl Segment {
         assert!(layout.words <= slab.words(), "the layout fits into its slab");
         let capacity = layout.capacity;
         let chunk_zones: Box<[SharedZone]> = (0..capacity.div_ceil(CHUNK_ROWS)).map(|_| SharedZone::empty()).collect();
-        let overhead = size_of::<Self>() + size_of_val(&*chunk_zones) + size_of_val(&*layout.columns);
+        let overhead = Self::overhead(&layout);
         Self {
             id,
             layout,
@@ -180,6 +180,17 @@ impl Segment {
             rows: AtomicUsize::new(0),
             overhead: Charge::new(budget, overhead as u64),
         }
+    }
+
+    /// Bytes of a segment of a layout that has so many runs.
+    pub(crate) fn bytes_with(layout: &SegmentLayout, runs: usize) -> u64 {
+        let runs = Chunked::<Run>::bytes_with(FIRST_RUNS_LOG2, runs);
+        (layout.words * size_of::<u64>() + runs + Self::overhead(layout)) as u64
+    }
+
+    fn overhead(layout: &SegmentLayout) -> usize {
+        let zones = layout.capacity.div_ceil(CHUNK_ROWS) * size_of::<SharedZone>();
+        size_of::<Self>() + zones + size_of_val(&*layout.columns)
     }
 
     pub(crate) fn id(&self) -> u64 {

@@ -229,8 +229,8 @@ fn start(disk: &Disk) -> (CheckpointStore, Writer, Reader, usize) {
     let generations = store.generations();
     for (bad, generation) in generations.iter().rev().enumerate() {
         let mut loader = store.loader(generation.number).expect("it is there");
-        let budget = Arc::new(MemoryBudget::new(u64::MAX));
-        match restore(PARTITION, &mut loader, Limits::default(), &budget, &mut HeapRuns::default()) {
+        let (budget, mut runs) = (Arc::new(MemoryBudget::new(u64::MAX)), HeapRuns::default());
+        match restore(PARTITION, &mut loader, Limits::default(), &budget, &mut runs, &mut |_| Timestamp::MIN) {
             Ok(restored) => {
                 assert_eq!(restored.next_offset(), generation.next_offset);
                 store.resume(generation.number, restored.names());

@@ -3,9 +3,12 @@
 use std::io;
 
 use codec::{BodyBuilder, BodyView, EventRef};
-use engine::Capture;
+use engine::{Capture, horizon_alone};
 use id_store::{CheckpointFiles, NewRunFile, RunFile, RunFiles};
-use types::{Generation, SchemaVersion, TableId, TableKey, TenantId, Timestamp};
+use types::{
+    Generation, Interval, Rollup, Schema, SchemaVersion, Table, TableId, TableKey, TableName, TableSettings, TenantId,
+    Timestamp,
+};
 
 use super::*;
 
@@ -41,11 +44,16 @@ fn open_both(dir: &Path) -> Vec<Opened> {
 
 /// Applies the next record: 50 rows, of which the first was in the record before.
 fn apply(opened: &mut Opened) {
+    apply_every(1, opened);
+}
+
+/// As [`apply`], with so much time between two rows.
+fn apply_every(step_us: i64, opened: &mut Opened) {
     let offset = opened.writer.next_offset();
     let mut builder = BodyBuilder::default();
     for n in offset.0 * 49..offset.0 * 49 + 50 {
         let (namespace, table, id) = ("n", "t", n.to_le_bytes());
-        let (event_time, event_id) = (Some(n as i64), Some(id.as_slice()));
+        let (event_time, event_id) = (Some(n as i64 * step_us), Some(id.as_slice()));
         let event = EventRef { namespace, table, event_time, event_id, dimensions: &[], metrics: &[] };
         builder.push(&event, Timestamp(0), 0).unwrap();
     }
@@ -209,7 +217,8 @@ fn a_stop_ends_the_reading() {
         let store = CheckpointStore::open(Arc::new(disk), PartitionId(1), LOG).unwrap();
         let budget = Arc::new(MemoryBudget::new(u64::MAX));
         let log = Offset(4)..Offset(8);
-        let outcome = open(store, &mut { stop_then_open }, &log, limits(), &budget, &reading);
+        let mut all = horizon_alone(&budget);
+        let outcome = open(store, &mut { stop_then_open }, &log, limits(), &budget, &reading, &mut all);
         let stopped = matches!(outcome, Err(HotTierError::Stopped));
         assert!(stopped, "between parts: {between_parts}: {:?}", outcome.err());
         assert_eq!(reading.bytes(), 0);
@@ -265,11 +274,103 @@ fn what_cannot_be_read_is_not_given_up() {
         let store = CheckpointStore::open(Arc::new(away), PartitionId(1), LOG).unwrap();
         let budget = Arc::new(MemoryBudget::new(u64::MAX));
         let (ids_dir, log) = (dir.path().join("ids/1"), Offset(4)..Offset(8));
-        let outcome = open(store, &mut on_disk(&ids_dir), &log, limits(), &budget, &Arc::default());
+        let mut all = horizon_alone(&budget);
+        let outcome = open(store, &mut on_disk(&ids_dir), &log, limits(), &budget, &Arc::default(), &mut all);
         let error = outcome.err().expect("nothing can be read");
         assert!(!matches!(error, HotTierError::NoGoodCheckpoint { .. }), "{suffix}: {error}");
         assert!(files(dir.path()) == before, "{suffix}: files changed");
     }
     let opened = open_both(dir.path());
     assert!(opened.iter().all(|opened| opened.writer.next_offset() == Offset(8)));
+}
+
+/// A table whose rollup counts all its rows, and outlives them or not.
+fn counted(keep_us: Option<i64>) -> Table {
+    let interval = Interval::from_micros(86_400_000_000).unwrap();
+    let (group_by, distinct, percentiles, top) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let rollups = vec![Rollup { interval, group_by, distinct, percentiles, top, keep_us }];
+    Table {
+        key: KEY,
+        name: TableName::new("n", "t"),
+        partitions: vec![PartitionId(0)],
+        partition_by: None,
+        partition_seed: 0,
+        identity_seed: 0,
+        schema: Schema::default(),
+        settings: TableSettings { rollups, ..TableSettings::default() },
+    }
+}
+
+/// Rows of the segments that are full, and between two rows of each partition: all cover the same time.
+const SEGMENT_ROWS: usize = 64;
+const STEPS: [i64; 4] = [1, 2, 5, 20];
+
+/// Opens partitions of [`STEPS`] with so much memory.
+fn open_small(dir: &Path, limit: u64) -> (Vec<Opened>, Arc<MemoryBudget>) {
+    let limits =
+        Limits { segment_rows_first: SEGMENT_ROWS, segment_rows_max: SEGMENT_ROWS, open_slots_max: 1, ..limits() };
+    let storage = Storage { dir: dir.to_owned(), identity: LOG, log: vec![Offset(0)..Offset(1_000); STEPS.len()] };
+    let budget = Arc::new(MemoryBudget::new(limit));
+    let opened = open_all(&storage, limits, &budget, 2, &Progress::default()).expect("a good disk");
+    (opened, budget)
+}
+
+/// Fills partitions of uneven sizes with rows of the same time, writes checkpoints, and says how much memory these take.
+fn fill_unevenly(dir: &Path, rollup: Option<Option<i64>>) -> u64 {
+    let (mut opened, _) = open_small(dir, u64::MAX);
+    for (opened, step) in opened.iter_mut().zip(STEPS) {
+        rollup.iter().for_each(|keep_us| opened.writer.configure(Offset(0), Timestamp(0), &counted(*keep_us)).unwrap());
+        (0..400 / step).for_each(|_| apply_every(step, opened));
+        checkpoint(opened);
+    }
+    drop(opened);
+    let (_opened, budget) = open_small(dir, u64::MAX);
+    budget.used()
+}
+
+/// Goal: on a node whose memory became smaller the oldest rows of all partitions stay out, however uneven these are, and not
+/// all of some: what is left of each begins at about the same time, and is about what there is room for. Rows that stay out
+/// count as evicted, and a rollup that outlives rows has them.
+#[test]
+fn less_memory_costs_all_partitions_their_oldest() {
+    for rollup in [None, Some(None), Some(Some(i64::MAX / 4))] {
+        let dir = tempfile::tempdir().unwrap();
+        let used = fill_unevenly(dir.path(), rollup);
+        let (opened, budget) = open_small(dir.path(), used * 3 / 4);
+        let (used, limit) = (budget.used(), budget.limit());
+        assert!((limit * 7 / 8..=limit).contains(&used), "{used} of {limit} with {rollup:?}");
+        let mut horizons = Vec::new();
+        for (opened, step) in opened.iter().zip(STEPS) {
+            let (status, snapshot) = (opened.reader.table_status(KEY).unwrap(), opened.reader.snapshot(KEY).unwrap());
+            let all = 400 / step as u64 * 49 + 1;
+            assert_eq!((snapshot.rows() as u64, status.live + status.evicted), (status.live, all));
+            assert!(status.live >= all / 4, "{} of {all}", status.live);
+            horizons.extend(snapshot.evicted_before());
+            if let Some(Some(_)) = rollup {
+                let kept = snapshot.rollups()[0].history(i64::MIN..i64::MAX).flat_map(|part| part.rows()).sum::<u64>();
+                assert_eq!(kept, status.evicted);
+            }
+        }
+        assert!(!horizons.is_empty());
+        let spread = horizons.iter().max().unwrap().0 - horizons.iter().min().unwrap().0;
+        assert!(spread <= SEGMENT_ROWS as i64 * STEPS[3], "no further apart than rows of a segment: {horizons:?}");
+    }
+}
+
+/// Goal: where not even the newest sealed rows have room, none comes back; what is open does, nothing is lost to the counts,
+/// and the node goes on.
+#[test]
+fn memory_for_no_sealed_rows_is_enough_to_open() {
+    let dir = tempfile::tempdir().unwrap();
+    fill_unevenly(dir.path(), Some(Some(i64::MAX / 4)));
+    let (mut opened, _) = open_small(dir.path(), 1);
+    for (opened, step) in opened.iter_mut().zip(STEPS) {
+        let all = |records: i64| records as u64 * 49 + 1;
+        let status = opened.reader.table_status(KEY).unwrap();
+        assert_eq!(status.live + status.evicted, all(400 / step));
+        assert!(status.live <= SEGMENT_ROWS as u64 && opened.reader.snapshot(KEY).unwrap().segments().len() <= 1);
+        apply_every(step, opened);
+        let status = opened.reader.table_status(KEY).unwrap();
+        assert_eq!(status.live + status.evicted, all(400 / step + 1));
+    }
 }
