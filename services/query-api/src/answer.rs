@@ -19,6 +19,7 @@ use crate::{
     compute::{Computed, Question},
     fanout::{self, Nodes},
     flights::{Flights, Terms},
+    held::{Held, Share, Unsent},
     places::Places,
     receipt::{self, Receipt},
     results::{self, Results},
@@ -39,6 +40,7 @@ pub(crate) struct Answers {
     pub(crate) token_key: TokenKey,
     pub(crate) limits: QueryLimits,
     pub(crate) places: Places,
+    pub(crate) unsent: Unsent,
     /// Results of earlier questions.
     pub(crate) results: Results,
     /// Questions that are being computed.
@@ -67,26 +69,33 @@ pub(crate) struct Stats {
 }
 
 impl Answers {
-    /// The answer to the JSON of a query, as JSON.
+    /// The answer to the JSON of a query, as JSON, and until when it waits for who asked.
     ///
     /// # Errors
     /// Those of the contract.
-    pub(crate) async fn answer(self: &Arc<Self>, tenant: TenantId, json: Bytes) -> Result<String, ApiError> {
-        self.answered(tenant, json).await?.into_json()
+    pub(crate) async fn answer(self: &Arc<Self>, tenant: TenantId, json: Bytes) -> Result<(String, Held), ApiError> {
+        let (answered, held) = self.answered(tenant, json).await?;
+        Ok((answered.into_json()?, held))
     }
 
-    /// The answer to the JSON of a query, in parts.
+    /// The answer to the JSON of a query, in parts, and until when it waits for who asked.
     ///
     /// # Errors
     /// Those of the contract.
-    pub(crate) async fn answered(self: &Arc<Self>, tenant: TenantId, json: Bytes) -> Result<Answered, ApiError> {
+    pub(crate) async fn answered(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        json: Bytes,
+    ) -> Result<(Answered, Held), ApiError> {
         let began = Instant::now();
         let query = self.parse(json).await?;
         let timeout = query.timeout;
         // The steps inside know the deadline and say what they waited for; this one catches what does not.
         let last = began + timeout + DEADLINE_GRACE;
         match tokio::time::timeout_at(last.into(), self.answer_query(tenant, query, began)).await {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                answer.map(|(answered, share)| (answered, Held { until: last, timeout, share: Arc::new(share) }))
+            }
             Err(_) => Err(timed_out(timeout)),
         }
     }
@@ -105,7 +114,7 @@ impl Answers {
         tenant: TenantId,
         query: Query,
         began: Instant,
-    ) -> Result<Answered, ApiError> {
+    ) -> Result<(Answered, Share), ApiError> {
         let tokens = self.tokens(tenant, &query)?;
         let tables = try_join_all(query.tables.iter().map(|name| self.table(tenant, name))).await?;
         let after = greatest(offsets_of(&tokens, &tables)?);
@@ -119,11 +128,11 @@ impl Answers {
         let answers = Arc::clone(self);
         let compute = move |terms| async move { answers.compute(&question, terms).await.map(Arc::new) };
         let computed = self.flights.answer(key, terms, compute).await?;
-        Ok(self.reply(tenant, &tables, Arc::unwrap_or_clone(computed), began))
+        Ok(self.reply(tenant, &tables, computed.own(&self.unsent)?, began))
     }
 
     /// What one who asked is told of what was computed for all who did.
-    fn reply(&self, tenant: TenantId, tables: &[Arc<Table>], computed: Computed, began: Instant) -> Answered {
+    fn reply(&self, tenant: TenantId, tables: &[Arc<Table>], computed: Computed, began: Instant) -> (Answered, Share) {
         let stats = Stats {
             elapsed_us: micros(began.elapsed()),
             rows_scanned: computed.stats.rows_scanned,
@@ -143,7 +152,7 @@ impl Answers {
             covers: receipt::covers(tenant, tables, &computed.covered, &self.token_key),
             offsets: receipt::offsets(&computed.covered),
         };
-        Answered { rows: computed.rows, columns: computed.columns, receipt, stats }
+        (Answered { rows: computed.rows, columns: computed.columns, receipt, stats }, computed.share)
     }
 
     /// The table of that name; as this process knows it, if it does.

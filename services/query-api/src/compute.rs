@@ -13,6 +13,7 @@ use crate::{
     conclude::{Concluded, Scans},
     fanout::{FanOut, Gathered},
     flights::Terms,
+    held::{Share, Unsent},
     receipt::{self, Missing},
     results::KeptResult,
 };
@@ -31,12 +32,14 @@ pub(crate) struct Question {
 }
 
 /// What came of a question, of one state of its rows.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Computed {
     /// The list of rows, as JSON text without white space between rows.
     pub(crate) rows: String,
     /// The list of the aggregates' descriptions, as JSON text.
     pub(crate) columns: String,
+    /// Of both.
+    pub(crate) share: Share,
     pub(crate) truncated: bool,
     pub(crate) stats: ScanStats,
     /// Whether rows and columns were kept from an earlier time, and still are those of now.
@@ -64,6 +67,24 @@ impl Question {
     /// The partitions that it is about.
     pub(crate) fn partitions(&self) -> BTreeSet<PartitionId> {
         self.tables.iter().flat_map(|table| table.partitions.iter().copied()).collect()
+    }
+}
+
+impl Computed {
+    /// What one of all who asked has for itself, counted apart where there are others.
+    ///
+    /// # Errors
+    /// Those of [`Unsent::take`].
+    pub(crate) fn own(self: Arc<Self>, unsent: &Unsent) -> Result<Self, ApiError> {
+        let shared = match Arc::try_unwrap(self) {
+            Ok(own) => return Ok(own),
+            Err(shared) => shared,
+        };
+        let share = unsent.take(shared.rows.len() + shared.columns.len())?;
+        let Self { truncated, stats, cached, as_of, watermark, freshness_us, .. } = *shared;
+        let (rows, columns) = (shared.rows.clone(), shared.columns.clone());
+        let (missing, covered) = (shared.missing.clone(), shared.covered.clone());
+        Ok(Self { rows, columns, share, truncated, stats, cached, missing, covered, as_of, watermark, freshness_us })
     }
 }
 
@@ -96,7 +117,22 @@ impl Answers {
                 (rows, columns, kept.truncated, ScanStats { segments_cached: kept.segments, ..ScanStats::default() })
             }
         };
-        Ok(Computed { rows, columns, truncated, stats, cached, missing, covered, as_of, watermark, freshness_us })
+        // Counted before the place is given back, so that the texts that nobody has counted are as few as the places.
+        let share = self.unsent.take(rows.len() + columns.len())?;
+        drop(place);
+        Ok(Computed {
+            rows,
+            columns,
+            share,
+            truncated,
+            stats,
+            cached,
+            missing,
+            covered,
+            as_of,
+            watermark,
+            freshness_us,
+        })
     }
 
     /// Scans until an answer is of one state of its rows, unless what was kept still is.

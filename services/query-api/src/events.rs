@@ -14,6 +14,7 @@ use crate::{
     answer::{Answers, DEADLINE_GRACE, now, offsets_of, timed_out},
     event_ids::{self, EventIds, MissingIds},
     fanout::{Nodes, assign},
+    held::{Held, Share},
     params::{Params, QueryJson},
     receipt::{self, Missing, Receipt},
 };
@@ -73,18 +74,22 @@ fn as_object<T: Serialize, S: Serializer>(pairs: &[(Arc<str>, T)], serializer: S
 }
 
 impl Answers {
-    /// A page of raw events, as JSON.
+    /// A page of raw events, as JSON, and until when it waits for who asked.
     ///
     /// # Errors
     /// Those of the contract.
-    pub(crate) async fn events(&self, tenant: TenantId, params: Vec<(String, String)>) -> Result<String, ApiError> {
+    pub(crate) async fn events(
+        &self,
+        tenant: TenantId,
+        params: Vec<(String, String)>,
+    ) -> Result<(String, Held), ApiError> {
         let began = Instant::now();
         let (query, cursor) = self.read_events_query(params)?;
         let timeout = query.timeout;
         let deadline = began + timeout;
-        let page = self.events_page(tenant, query, cursor, deadline);
-        match tokio::time::timeout_at((deadline + DEADLINE_GRACE).into(), page).await {
-            Ok(page) => page,
+        let (page, until) = (self.events_page(tenant, query, cursor, deadline), deadline + DEADLINE_GRACE);
+        match tokio::time::timeout_at(until.into(), page).await {
+            Ok(page) => page.map(|(page, share)| (page, Held { until, timeout, share })),
             Err(_) => Err(timed_out(timeout)),
         }
     }
@@ -111,7 +116,7 @@ impl Answers {
         query: Query,
         cursor: Option<String>,
         deadline: Instant,
-    ) -> Result<String, ApiError> {
+    ) -> Result<(String, Arc<Share>), ApiError> {
         let limit = query.limit.min(PAGE_EVENTS_MAX);
         let asked = self.resolve(tenant, query, cursor).await?;
         let _place = self.places.take(deadline, asked.query.timeout).await?;
@@ -146,7 +151,9 @@ impl Answers {
                 Cursor { tenant, query, position, offsets: covered.clone() }.encode(&token_key)
             })
         });
-        written.await.map_err(|error| ApiError::internal(format!("writing the page failed: {error}")))?
+        let page = written.await.map_err(|error| ApiError::internal(format!("writing the page failed: {error}")))??;
+        let share = Arc::new(self.unsent.take(page.len())?);
+        Ok((page, share))
     }
 
     /// Finds the table, makes the plan and checks token and cursor against them.

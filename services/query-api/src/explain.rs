@@ -12,6 +12,7 @@ use types::{ApiError, ErrorCode, LogGap, PartitionId, Rollup, TenantId, TimeRang
 use crate::{
     answer::{Answers, DEADLINE_GRACE, offsets_of, timed_out, unwritable},
     fanout::assign,
+    held::{Held, Share},
     receipt::{self, Missing},
 };
 
@@ -134,22 +135,27 @@ struct Explained {
 }
 
 impl Answers {
-    /// The plan of a query, as JSON.
+    /// The plan of a query, as JSON, and until when it waits for who asked.
     ///
     /// # Errors
     /// Those of the contract.
-    pub(crate) async fn explain(&self, tenant: TenantId, json: Bytes) -> Result<String, ApiError> {
+    pub(crate) async fn explain(&self, tenant: TenantId, json: Bytes) -> Result<(String, Held), ApiError> {
         let began = Instant::now();
         let query = self.parse(json).await?;
-        let deadline = began + query.timeout;
-        let explained = self.explain_query(tenant, &query, deadline);
-        match tokio::time::timeout_at((deadline + DEADLINE_GRACE).into(), explained).await {
-            Ok(explained) => explained,
-            Err(_) => Err(timed_out(query.timeout)),
+        let (deadline, timeout) = (began + query.timeout, query.timeout);
+        let (explained, until) = (self.explain_query(tenant, &query, deadline), deadline + DEADLINE_GRACE);
+        match tokio::time::timeout_at(until.into(), explained).await {
+            Ok(explained) => explained.map(|(explained, share)| (explained, Held { until, timeout, share })),
+            Err(_) => Err(timed_out(timeout)),
         }
     }
 
-    async fn explain_query(&self, tenant: TenantId, query: &Query, deadline: Instant) -> Result<String, ApiError> {
+    async fn explain_query(
+        &self,
+        tenant: TenantId,
+        query: &Query,
+        deadline: Instant,
+    ) -> Result<(String, Arc<Share>), ApiError> {
         let tokens = self.tokens(tenant, query)?;
         let tables = try_join_all(query.tables.iter().map(|name| self.table(tenant, name))).await?;
         let after = offsets_of(&tokens, &tables)?;
@@ -168,7 +174,9 @@ impl Answers {
         // A plan over many partitions lists many segments.
         let written = tokio::task::spawn_blocking(move || serde_json::to_string(&reply(&plan, explained))).await;
         let written = written.map_err(|error| ApiError::internal(format!("writing the plan failed: {error}")))?;
-        written.map_err(|error| unwritable(&error))
+        let written = written.map_err(|error| unwritable(&error))?;
+        let share = Arc::new(self.unsent.take(written.len())?);
+        Ok((written, share))
     }
 
     /// Asks the nodes that would be asked to scan.

@@ -2,20 +2,31 @@
 
 use std::sync::Arc;
 
-use proto::v1::{QueryPart, QueryReply, QueryRequest, query_server::Query};
+use axum::middleware::map_response;
+use proto::v1::{
+    QueryPart, QueryReply, QueryRequest,
+    query_server::{Query, QueryServer},
+};
+use service::{Protocol, Routes};
 use tonic::{Request, Response, Status};
 use types::TenantId;
 
-use crate::{answer::Answers, parts::Parts};
+use crate::{
+    answer::Answers,
+    held::{self, Held},
+    http::QUERY_BYTES_MAX,
+    parts::Parts,
+};
 
 pub(crate) struct QueryService {
     answers: Arc<Answers>,
 }
 
-impl QueryService {
-    pub(crate) fn new(answers: Arc<Answers>) -> Self {
-        Self { answers }
-    }
+/// The gRPC service.
+pub(crate) fn routes(answers: Arc<Answers>) -> Routes {
+    let service = QueryServer::new(QueryService { answers }).max_decoding_message_size(QUERY_BYTES_MAX);
+    let router = Routes::new(service).into_axum_router();
+    router.layer(map_response(|response| async { held::hold(response, Protocol::Grpc) })).into()
 }
 
 #[tonic::async_trait]
@@ -26,17 +37,26 @@ impl Query for QueryService {
     async fn query(&self, request: Request<QueryRequest>) -> Result<Response<QueryReply>, Status> {
         let tenant = tenant(&request)?;
         let query = request.into_inner().query;
-        let answer = self.answers.answer(tenant, query.into()).await.map_err(|error| service::to_status(&error))?;
-        Ok(Response::new(QueryReply { answer }))
+        let answer = self.answers.answer(tenant, query.into()).await;
+        let (answer, held) = answer.map_err(|error| service::to_status(&error))?;
+        Ok(reply(QueryReply { answer }, held))
     }
 
     async fn query_stream(&self, request: Request<QueryRequest>) -> Result<Response<Self::QueryStreamStream>, Status> {
         let tenant = tenant(&request)?;
         let query = request.into_inner().query;
         let answered = self.answers.answered(tenant, query.into()).await;
-        let parts = answered.and_then(Parts::new).map_err(|error| service::to_status(&error))?;
-        Ok(Response::new(tokio_stream::iter(PartResults(parts))))
+        let parts = answered.and_then(|(answered, held)| Ok((Parts::new(answered)?, held)));
+        let (parts, held) = parts.map_err(|error| service::to_status(&error))?;
+        Ok(reply(tokio_stream::iter(PartResults(parts)), held))
     }
+}
+
+/// A reply that waits for its client for a while.
+fn reply<T>(message: T, held: Held) -> Response<T> {
+    let mut reply = Response::new(message);
+    reply.extensions_mut().insert(held);
+    reply
 }
 
 /// The parts of an answer, none of which fails.

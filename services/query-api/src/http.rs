@@ -7,14 +7,19 @@ use axum::{
     body::Body,
     extract::{Query, State},
     http::{HeaderMap, HeaderValue, header},
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use bytes::Bytes;
-use service::{ApiErrorResponse, read_body};
+use service::{ApiErrorResponse, Protocol, read_body};
 use types::{ApiError, ErrorCode, TenantId};
 
-use crate::{answer::Answers, short_form};
+use crate::{
+    answer::Answers,
+    held::{self, Held},
+    short_form,
+};
 
 /// Bytes of a query; lists of values may be long.
 pub(crate) const QUERY_BYTES_MAX: usize = types::limits::REQUEST_BYTES_MAX;
@@ -31,6 +36,7 @@ pub(crate) fn routes(answers: Arc<Answers>, body_timeout: Duration) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/explain", post(explain))
         .route("/v1/metrics", get(metrics))
+        .layer(map_response(|response| async { held::hold(response, Protocol::Http) }))
         .with_state(Handler { answers, body_timeout })
 }
 
@@ -79,8 +85,9 @@ async fn events(
     Ok(json(handler.answers.events(tenant, params).await?))
 }
 
-fn json(text: String) -> Response {
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
+fn json((text, held): (String, Held)) -> Response {
+    let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    (Extension(held), [kind], text).into_response()
 }
 
 /// Queries are JSON, not compressed. What plain `curl -d` says of its data is taken as JSON too.

@@ -13,6 +13,7 @@ mod explain;
 mod fanout;
 mod flights;
 mod grpc;
+mod held;
 mod http;
 mod params;
 mod parts;
@@ -30,10 +31,10 @@ use config::{QueryApiConfig, ServiceAddresses};
 use event_log::EventLog;
 pub use fanout::Nodes;
 use flights::Flights;
-use proto::{catalog::Catalog, progress::Progress, v1::query_server::QueryServer};
+use proto::{catalog::Catalog, progress::Progress};
 use query::QueryLimits;
 use results::Results;
-use service::{Health, Host, Parts, Routes, Running, StartError};
+use service::{Health, Host, Parts, Running, StartError};
 
 /// The service's name.
 pub const SERVICE: &str = "query-api";
@@ -72,11 +73,11 @@ pub async fn start(
         token_key: deps.token_key,
         limits: limits(&config),
         places: places::Places::new(),
+        unsent: held::Unsent::new(),
         results: Results::new(Arc::new(LocalResults::new(config.cache_bytes)), config.cache_ttl),
         flights: Flights::new(),
     });
-    let grpc = QueryServer::new(grpc::QueryService::new(Arc::clone(&answers)));
-    let grpc = grpc.max_decoding_message_size(http::QUERY_BYTES_MAX);
+    let grpc_routes = grpc::routes(Arc::clone(&answers));
     let running = host
         .start(Parts {
             health: health.clone(),
@@ -84,7 +85,7 @@ pub async fn start(
             grpc: addresses.grpc,
             router: http::routes(answers, host.limits.body_timeout)
                 .merge(service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION"))),
-            grpc_routes: Routes::new(grpc),
+            grpc_routes,
             grpc_names: vec!["truenow.v1.Query".into()],
             descriptors: vec![proto::v1::FILE_DESCRIPTOR_SET],
         })
