@@ -206,13 +206,15 @@ impl MemoryBudget {
 
 /// Bytes that are used for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Charge {
+pub struct Charge {
     budget: Arc<MemoryBudget>,
     bytes: u64,
 }
 
 impl Charge {
-    pub(crate) fn new(budget: &Arc<MemoryBudget>, bytes: u64) -> Self {
+    /// Of so many bytes.
+    #[must_use]
+    pub fn new(budget: &Arc<MemoryBudget>, bytes: u64) -> Self {
         budget.add(bytes);
         Self { budget: Arc::clone(budget), bytes }
     }
@@ -222,7 +224,7 @@ impl Charge {
     }
 
     /// Makes it so many bytes.
-    pub(crate) fn set(&mut self, bytes: u64) {
+    pub fn set(&mut self, bytes: u64) {
         if bytes != self.bytes {
             self.budget.add(bytes);
             self.budget.sub(self.bytes);

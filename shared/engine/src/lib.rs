@@ -36,7 +36,7 @@ mod table_columns;
 mod view;
 mod writer;
 
-pub use budget::MemoryBudget;
+pub use budget::{Charge, MemoryBudget};
 pub use checkpoint::{
     Capture, FORMAT, Horizon, Piece, PieceKind, PieceName, Pieces, RestoreError, Restored, SealedRows, horizon_alone,
     newest_within, restore,

@@ -132,6 +132,12 @@ impl Writer {
         self.shared.partition
     }
 
+    /// The budget of its memory.
+    #[must_use]
+    pub fn budget(&self) -> &MemoryBudget {
+        &self.means.budget
+    }
+
     /// The offset of the record to apply next.
     #[must_use]
     pub fn next_offset(&self) -> Offset {

@@ -26,7 +26,7 @@ mod store;
 mod worker;
 
 pub use checkpoints::{
-    CheckpointError, CheckpointFiles, CheckpointStore, Generation, Loader, Paused, Reading, Written,
+    CheckpointError, CheckpointFiles, CheckpointStore, Generation, Lent, Loader, Paused, Reading, Written,
 };
 pub use files::{DiskFiles, NewRunFile, RunFile, RunFiles};
 pub use keeper::RunKeeper;

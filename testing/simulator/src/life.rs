@@ -333,7 +333,7 @@ impl Partition {
         let Some(captured) = self.rounds.take() else { return Checkpointed::NotGiven };
         match self.rounds.write(&captured, &mut |_| !random.once_in(stop_one_in)) {
             Ok(_) => {
-                let next_offset = captured.capture.next_offset();
+                let next_offset = captured.state.next_offset();
                 self.newest.store(next_offset.0, Relaxed);
                 Checkpointed::Written(next_offset)
             }

@@ -4,12 +4,15 @@
 //!    writes it, at a bounded rate: the log syncs on the same disk. Nothing waits for it: a writer hands over a capture
 //!    between two batches, when it comes by.
 //! 2. Runs of ids that a state refers to are retained and made durable before its checkpoint is.
+//!    Where a state keeps too much of what has left memory meanwhile, its writer takes it back ([`pace`]), though the thread
+//!    may hang in a disk that never comes back: a state is lent, and copied from in passing.
 //! 3. A checkpoint that fails changes nothing: the ones before stay, the log stays, it is counted and tried again.
 //! 4. At the start ([`restore`]) each partition goes on from the newest checkpoint that is good, and where there is none from
 //!    the log's start. Where the log does not have that any more, or a checkpoint may be good after all, the start is refused
 //!    and nothing removed: what is there is the only copy.
 
 mod horizon;
+mod pace;
 pub(crate) mod restore;
 pub(crate) mod round;
 pub(crate) mod seam;

@@ -1,22 +1,28 @@
 //! Between a partition's writer and the thread that writes checkpoints.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use engine::{Capture, Writer};
+use engine::{MemoryBudget, Writer};
+use id_store::Lent;
 use types::Offset;
+
+use super::pace::Pace;
 
 /// A partition's state, and how long it took its writer to give it.
 pub struct Captured {
-    /// The state.
-    pub capture: Capture,
+    /// The state. Its writer lets go of it where it keeps too much memory, whatever this one waits for.
+    pub state: Arc<Lent>,
     pub(crate) took: Duration,
 }
 
-/// What writer and thread share. All atomics are Relaxed: each says one thing, and the state itself goes by the channel.
+/// What writer and thread share. The lock is the writer's alone. All atomics are Relaxed: each says one thing, and the state itself goes by the channel.
 #[derive(Debug)]
 pub(crate) struct Seam {
     wanted: AtomicBool,
@@ -25,6 +31,8 @@ pub(crate) struct Seam {
     /// Where the older of two checkpoints goes on.
     needed_from: AtomicU64,
     captures: Sender<Captured>,
+    /// The state that was given last, while anybody has it.
+    lent: Mutex<Weak<Lent>>,
 }
 
 impl Seam {
@@ -33,7 +41,8 @@ impl Seam {
         // One: the thread asks for the next when it has taken the last.
         let (captures, captured) = bounded(1);
         let needed_from = AtomicU64::new(needed_from.0);
-        let seam = Self { wanted: AtomicBool::new(false), log_bytes: AtomicU64::new(0), needed_from, captures };
+        let (wanted, log_bytes) = (AtomicBool::new(false), AtomicU64::new(0));
+        let seam = Self { wanted, log_bytes, needed_from, captures, lent: Mutex::default() };
         (seam, captured)
     }
 
@@ -63,14 +72,28 @@ impl Seam {
 
     /// The writer comes by between two records.
     pub(crate) fn offer(&self, engine: &Writer) {
+        self.look_after_lent(engine.budget());
         if !self.wanted.swap(false, Relaxed) {
             return;
         }
         let started = Instant::now();
-        let capture = engine.capture();
+        let state = Arc::new(Lent::new(engine.capture()));
         self.log_bytes.store(0, Relaxed);
+        *self.lent.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&state);
         // Full: the thread has not taken the last one yet, and asks again.
-        let _ = self.captures.try_send(Captured { capture, took: started.elapsed() });
+        let _ = self.captures.try_send(Captured { state, took: started.elapsed() });
+    }
+
+    /// Counts what the state keeps that was given last, and takes it back where that is too much: the writer who makes rows
+    /// leave is there to do so, the thread that writes them may wait for a disk that never comes back.
+    fn look_after_lent(&self, budget: &MemoryBudget) {
+        let lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        let Some(state) = lent else { return };
+        state.account();
+        if Pace::of(budget) == Pace::GiveUp {
+            // Busy: the thread copies, and the next time comes soon.
+            let _ = state.let_go();
+        }
     }
 }
 
@@ -103,7 +126,7 @@ mod tests {
             engine.pass_over(gap, Timestamp(0)).unwrap();
         }
         assert_eq!((captures.len(), seam.log_bytes()), (1, 0));
-        assert_eq!(captures.recv().unwrap().capture.next_offset(), Offset::ZERO);
+        assert_eq!(captures.recv().unwrap().state.next_offset(), Offset::ZERO);
         assert_eq!(seam.needed_from(), Offset(3));
         seam.set_needed_from(Offset(9));
         assert_eq!(seam.needed_from(), Offset(9));

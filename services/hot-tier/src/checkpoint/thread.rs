@@ -17,6 +17,7 @@ use service::Health;
 use types::Offset;
 
 use super::{
+    pace::Pace,
     round::{NotWritten, Rounds},
     seam::Captured,
 };
@@ -29,11 +30,6 @@ const CAPTURE_WAIT: Duration = Duration::from_secs(2);
 const FAILURES_MAX: u32 = 3;
 /// After failures the time to the next try doubles, up to this.
 const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(60);
-/// A checkpoint that is being written keeps rows that have left the tables; where what is kept so takes more than this share of
-/// the memory budget, the rate does not matter any more.
-const HURRY_SHARE: u64 = 16;
-/// And where it takes more than this share, the checkpoint is given up: with an eighth events would be refused.
-const GIVE_UP_SHARE: u64 = 10;
 /// Their name in health.
 const FAILING: &str = "checkpoints";
 
@@ -140,23 +136,6 @@ fn interval_after(failures: u32, interval: Duration) -> Duration {
     longer.min(RETRY_INTERVAL_MAX).max(interval)
 }
 
-/// How fast to write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pace {
-    Rate,
-    Hurry,
-    GiveUp,
-}
-
-/// The pace where so many bytes have left the tables and are still kept.
-fn pace_at(retired: u64, limit: u64) -> Pace {
-    match retired {
-        _ if retired > limit / GIVE_UP_SHARE => Pace::GiveUp,
-        _ if retired > limit / HURRY_SHARE => Pace::Hurry,
-        _ => Pace::Rate,
-    }
-}
-
 /// Why there is no new checkpoint.
 #[derive(Debug, thiserror::Error)]
 enum Failed {
@@ -208,7 +187,7 @@ impl Work {
     /// Keeps to the rate, or to none; `false`: the writing is to end.
     fn pace(&self, bytes: u64, since: Instant) -> bool {
         let due = Duration::from_secs_f64(bytes as f64 / self.schedule.bytes_per_second as f64);
-        match pace_at(self.budget.retired(), self.budget.limit()) {
+        match Pace::of(&self.budget) {
             Pace::Rate => self.wait(due.saturating_sub(since.elapsed())),
             Pace::Hurry => !self.is_stopped(),
             Pace::GiveUp => false,
@@ -235,9 +214,11 @@ impl Work {
         });
         let Written { generation, bytes, .. } = written.map_err(|error| match error {
             NotWritten::Checkpoint(CheckpointError::Stopped) => Failed::GivenUp,
+            // What it refers to may have gone with it.
+            _ if captured.state.is_gone() => Failed::GivenUp,
             error => Failed::NotWritten(error),
         })?;
-        let (number, next_offset) = (partition.reader.partition().0, captured.capture.next_offset());
+        let (number, next_offset) = (partition.reader.partition().0, captured.state.next_offset());
         partition.covered = (next_offset, captured_at);
         let (seconds, capture_us) = (captured_at.elapsed().as_secs_f64(), captured.took.as_micros() as u64);
         counter!("truenow_checkpoints_total").increment(1);
@@ -274,7 +255,7 @@ mod tests {
     use std::path::Path;
 
     use engine::{Limits, Writer, partition_with_runs};
-    use id_store::{CheckpointStore, DiskFiles, IdStore, Kept};
+    use id_store::{CheckpointStore, DiskFiles, IdStore, Kept, Lent};
     use types::{GapReason, LogGap, LogIdentity, PartitionId, Timestamp};
 
     use super::{super::seam::Seam, *};
@@ -308,9 +289,9 @@ mod tests {
         pass_over(&mut writer);
         for _ in 0..2 {
             assert!(checkpointed.is_due(&schedule));
-            let captured = Captured { capture: writer.capture(), took: Duration::ZERO };
+            let captured = Captured { state: Arc::new(Lent::new(writer.capture())), took: Duration::ZERO };
             checkpointed.rounds.write(&captured, &mut |_| true).unwrap();
-            checkpointed.covered = (captured.capture.next_offset(), Instant::now());
+            checkpointed.covered = (captured.state.next_offset(), Instant::now());
         }
         assert_eq!(checkpointed.rounds.needed_from(), Offset(1));
         assert!(!checkpointed.is_due(&schedule));
@@ -336,13 +317,6 @@ mod tests {
         let seconds = |failures, interval| interval_after(failures, Duration::from_secs(interval)).as_secs();
         assert_eq!([0, 1, 2, 3, 40].map(|failures| seconds(failures, 10)), [10, 20, 40, 60, 60]);
         assert_eq!([0, 1, 40].map(|failures| seconds(failures, 300)), [300, 300, 300]);
-    }
-
-    /// Goal: a checkpoint gives up its rate, and then itself, before events are refused for the memory that waits for it.
-    #[test]
-    fn pinned_memory_is_a_reason_to_hurry() {
-        let paces = [0, 100, 101, 160, 161, 200].map(|retired| pace_at(retired, 1_600));
-        assert_eq!(paces, [Pace::Rate, Pace::Rate, Pace::Hurry, Pace::Hurry, Pace::GiveUp, Pace::GiveUp]);
     }
 
     /// Goal: a partition that gives no state for too long counts as one whose checkpoints fail, and what it gives too late is

@@ -12,7 +12,8 @@ use super::{
     table::ColumnState,
 };
 use crate::{
-    RunId,
+    MemoryBudget, RunId,
+    budget::Charge,
     dedup::{Counts, DedupCapture},
     dictionary::{Dictionary, DictionaryView, DictionaryWriter},
     event_times::EventTimes,
@@ -35,6 +36,9 @@ pub struct Capture {
     pub(crate) dropped: Vec<((TenantId, TableId), Generation)>,
     /// Ascending by key.
     pub(crate) tables: Vec<CapturedTable>,
+    pub(crate) budget: Arc<MemoryBudget>,
+    /// What nothing but this holds and no other charge counts; see [`Capture::account`].
+    pub(crate) alone: Charge,
 }
 
 /// A table's state. Its fields are those of [`TableState`], shared with the writer where they are large.
@@ -120,6 +124,18 @@ impl Capture {
     /// The runs of ids that the state refers to.
     pub fn runs(&self) -> impl Iterator<Item = RunId> + '_ {
         self.tables.iter().flat_map(|table| table.dedup.runs())
+    }
+
+    /// The budget that its memory counts in.
+    #[must_use]
+    pub fn budget(&self) -> &Arc<MemoryBudget> {
+        &self.budget
+    }
+
+    /// Counts what only this holds by now of what it shared with the writer. Rows and strings count by themselves for as long
+    /// as anybody holds them; identities count where their table does, and here once that has let go of them.
+    pub fn account(&mut self) {
+        self.alone.set(self.tables.iter().map(|table| table.dedup.bytes_alone()).sum());
     }
 
     /// The pieces, in an order that [`super::restore`] relies on.

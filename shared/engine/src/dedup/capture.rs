@@ -54,6 +54,11 @@ impl DedupCapture {
         self.slices.iter().flat_map(|slice| slice.runs.iter().map(|pinned| pinned.run))
     }
 
+    /// Bytes of ids that no table holds besides.
+    pub(crate) fn bytes_alone(&self) -> u64 {
+        self.slices.iter().map(|slice| slice.recent.bytes_alone() as u64).sum()
+    }
+
     /// Appends the encoding.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.u8(VERSION);

@@ -270,6 +270,12 @@ impl Arrivals {
         (self.full.len() * CHUNK_IDS + self.last.capacity()) * size_of::<Arrival>()
     }
 
+    /// Bytes of the chunks that nobody else shares, and of the last, which is never shared.
+    pub(super) fn bytes_alone(&self) -> usize {
+        let alone = self.full.iter().filter(|chunk| Arc::strong_count(chunk) == 1).count();
+        (alone * CHUNK_IDS + self.last.capacity()) * size_of::<Arrival>()
+    }
+
     /// All ids with their contents.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u128, u32)> {
         let full = self.full.iter().flat_map(|chunk| chunk.iter());
@@ -379,6 +385,24 @@ mod tests {
             prop_assert_eq!(run.len(), 0);
             prop_assert!(ids.iter().all(|id| run.find(*id).is_none()));
         }
+    }
+
+    /// Goal: a capture alone holds its copy of the last ids, and the others once the table has let go of them.
+    #[test]
+    fn a_capture_knows_what_it_holds_alone() {
+        let mut run = MemoryRun::default();
+        for n in 0..2 * CHUNK_IDS as u32 + 10 {
+            run.reserve(1);
+            run.find_or_insert(u128::from(n + 1) << 96, n);
+        }
+        let captured = run.arrivals().clone();
+        let copied = captured.last.capacity() * size_of::<Arrival>();
+        assert!((10 * size_of::<Arrival>()..captured.bytes() / 2).contains(&copied), "{copied}");
+        assert_eq!(captured.bytes_alone(), copied);
+        let frozen = run.freeze();
+        assert_eq!(captured.bytes_alone(), copied, "they wait for being written");
+        drop(frozen);
+        assert_eq!(captured.bytes_alone(), captured.bytes());
     }
 
     /// Goal: what was captured stays as it was, in the order in which it came, whatever comes afterwards.

@@ -3,6 +3,7 @@
 use super::Writer;
 use crate::{
     IdRuns, Reader,
+    budget::Charge,
     checkpoint::{Capture, Restored},
     dedup::DedupScratch,
     sync::{Arc, Ordering},
@@ -27,6 +28,8 @@ impl Writer {
             gaps: self.gaps.as_slice().to_vec(),
             dropped,
             tables,
+            budget: Arc::clone(&self.means.budget),
+            alone: Charge::new(&self.means.budget, 0),
         }
     }
 

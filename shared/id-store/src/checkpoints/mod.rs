@@ -15,6 +15,8 @@
 //!    moment when a new manifest gets its name: they go right before, durably, or a later start would take them for the older
 //!    of the two, and the log be let go of for them. Names of files that were begun are not used again.
 
+mod copy;
+mod lent;
 mod load;
 mod manifest;
 mod packer;
@@ -23,5 +25,6 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use lent::Lent;
 pub use load::{Loader, Reading};
 pub use store::{CheckpointError, CheckpointFiles, CheckpointStore, Generation, Paused, Written};

@@ -1,8 +1,6 @@
 //! The packs of one checkpoint: files that have the parts of many pieces, one after the other.
 
-use std::{collections::BTreeMap, io::ErrorKind, ops::Range};
-
-use engine::Piece;
+use std::{collections::BTreeMap, io::ErrorKind};
 
 use super::{
     manifest::{Part, part_checksum},
@@ -12,8 +10,8 @@ use crate::files::NewRunFile;
 
 /// A pack that is longer gets no further part, so that a sync is short: others wait for the disk, too.
 const PACK_BYTES: u64 = 32 << 20;
-/// Bytes given to the file at a time.
-const WRITE_BYTES: usize = 1 << 20;
+/// Bytes given to the file at a time, and copied of a state at a time, or one part if that is longer.
+pub(super) const WRITE_BYTES: usize = 1 << 20;
 
 pub(super) fn pack_name(pack: u64) -> String {
     format!("{pack:016}.pack")
@@ -27,20 +25,17 @@ pub(super) struct Packer<'a, 'p> {
     open: Option<(Box<dyn NewRunFile>, u64, u64)>,
     /// Those that are written.
     pub(super) packs: BTreeMap<u64, u64>,
-    buffer: Vec<u8>,
 }
 
 impl<'a, 'p> Packer<'a, 'p> {
     pub(super) fn new(store: &'a mut CheckpointStore, pause: &'a mut Paused<'p>) -> Self {
-        Self { store, pause, open: None, packs: BTreeMap::new(), buffer: Vec::new() }
+        Self { store, pause, open: None, packs: BTreeMap::new() }
     }
 
-    pub(super) fn write(&mut self, piece: &Piece<'_>, items: Range<u64>) -> Result<Part, CheckpointError> {
-        self.buffer.clear();
-        let end = items.end;
-        piece.encode(items, &mut self.buffer);
+    /// Writes a part whose bytes are given, up to the item `end` of its piece.
+    pub(super) fn write(&mut self, part: &[u8], end: u64) -> Result<Part, CheckpointError> {
         let room = self.store.files.room().map_err(io_error("look for room for", "a checkpoint"))?;
-        if room < self.buffer.len() as u64 {
+        if room < part.len() as u64 {
             return Err(io_error("find room for", "a checkpoint")(ErrorKind::StorageFull.into()));
         }
         if self.open.is_none() {
@@ -51,20 +46,20 @@ impl<'a, 'p> Packer<'a, 'p> {
             self.open = Some((file, pack, 0));
         }
         let (file, pack, bytes) = self.open.as_mut().expect("opened above");
-        for some in self.buffer.chunks(WRITE_BYTES) {
+        for some in part.chunks(WRITE_BYTES) {
             file.append(some).map_err(io_error("write", &pack_name(*pack)))?;
             if !(self.pause)(some.len()) {
                 return Err(CheckpointError::Stopped);
             }
         }
-        let length = self.buffer.len() as u64;
-        let checksum = part_checksum(self.store.partition, *pack, *bytes, &self.buffer);
-        let part = Part { pack: *pack, position: *bytes, length, end, checksum };
+        let length = part.len() as u64;
+        let checksum = part_checksum(self.store.partition, *pack, *bytes, part);
+        let written = Part { pack: *pack, position: *bytes, length, end, checksum };
         *bytes += length;
         if *bytes >= PACK_BYTES {
             self.end_pack()?;
         }
-        Ok(part)
+        Ok(written)
     }
 
     /// Makes the pack that is being written durable, but for its name.

@@ -7,14 +7,16 @@ use std::{
     sync::Arc,
 };
 
-use engine::{Capture, Piece, PieceName, RunId};
+use engine::{Piece, PieceName, RunId};
 use types::{LogIdentity, Offset, PartitionId};
 
 use super::{
+    copy::{PlannedPiece, write_planned},
+    lent::Lent,
     load::Loader,
-    manifest::{Manifest, NoManifest, Part, PieceParts},
+    manifest::{Manifest, NoManifest, Part},
     packer::Packer,
-    plan::{Step, steps},
+    plan::steps,
 };
 use crate::files::{DiskFiles, RunFiles};
 
@@ -95,7 +97,7 @@ pub enum CheckpointError {
         /// The log that it was to be used with.
         log: LogIdentity,
     },
-    /// Whoever paces the writing, or waits for the reading, wants it to end.
+    /// Whoever paces the writing, or waits for the reading, wants it to end, or the state was let go of.
     #[error("it was stopped")]
     Stopped,
 }
@@ -327,10 +329,10 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// See [`CheckpointError`]. The generations that are there stay as they were.
-    pub fn write(&mut self, capture: &Capture, pause: &mut Paused<'_>) -> Result<Written, CheckpointError> {
+    pub fn write(&mut self, state: &Lent, pause: &mut Paused<'_>) -> Result<Written, CheckpointError> {
         let (generation, pack) = (self.next_generation, self.next_pack);
         self.next_generation += 1;
-        let written = self.write_generation(generation, capture, pause).map(|Made { manifest, known, packs }| {
+        let written = self.write_generation(generation, state, pause).map(|Made { manifest, known, packs }| {
             let bytes = packs.values().sum();
             self.retained.push(manifest);
             self.known = known;
@@ -351,35 +353,31 @@ impl CheckpointStore {
     fn write_generation(
         &mut self,
         generation: u64,
-        capture: &Capture,
+        state: &Lent,
         pause: &mut Paused<'_>,
     ) -> Result<Made, CheckpointError> {
-        let pieces = capture.pieces();
-        let given_up = self.given_up(&pieces);
-        let mut parts: Vec<Vec<Part>> = vec![Vec::new(); pieces.len()];
+        let planned = state.look(|capture| self.planned(&capture.pieces()))?;
         let mut packer = Packer::new(self, pause);
-        // What lasts and what does not lie apart: so whole packs end with the generation, and others stay as they are.
-        for lasts in [true, false] {
-            for (piece, parts) in pieces.iter().zip(&mut parts).filter(|(piece, _)| piece.name().is_some() == lasts) {
-                let known = piece.name().and_then(|name| packer.store.known.get(&name)).cloned().unwrap_or_default();
-                let is_good = |part: &Part| !given_up.contains(&part.pack);
-                for step in steps(&known, piece.items(), piece.item_bytes(), is_good) {
-                    parts.push(match step {
-                        Step::Keep(part) => part,
-                        Step::Write(items) => packer.write(piece, items)?,
-                    });
-                }
-            }
-            packer.end_pack()?;
-        }
+        let pieces = write_planned(&planned, state, &mut packer)?;
         let packs = packer.packs;
-        let known = pieces.iter().zip(&parts).filter_map(|(piece, parts)| Some((piece.name()?, parts.clone())));
+        let known =
+            planned.iter().zip(&pieces).filter_map(|(piece, written)| Some((piece.name?, written.parts.clone())));
         let known = known.collect();
-        let pieces = pieces.iter().zip(parts).map(|(piece, parts)| PieceParts { kind: piece.kind(), parts }).collect();
-        let (partition, next_offset, runs) = (self.partition, capture.next_offset(), capture.runs().collect());
+        let (partition, next_offset, runs) = (self.partition, state.next_offset(), state.runs().to_vec());
         let manifest = Manifest { partition, generation, next_offset, log: Some(self.log), runs, pieces };
         self.write_manifest(&manifest)?;
         Ok(Made { manifest, known, packs })
+    }
+
+    /// What becomes of the items of each piece.
+    fn planned(&self, pieces: &[Piece<'_>]) -> Vec<PlannedPiece> {
+        let given_up = self.given_up(pieces);
+        let is_good = |part: &Part| !given_up.contains(&part.pack);
+        let plan = |piece: &Piece<'_>| {
+            let known = piece.name().and_then(|name| self.known.get(&name)).map_or(&[][..], Vec::as_slice);
+            PlannedPiece::of(piece, steps(known, piece.items(), piece.item_bytes(), is_good))
+        };
+        pieces.iter().map(plan).collect()
     }
 
     /// Removes, durably, the manifests between the newest that is retained and the one to come: they were no good, or their

@@ -10,7 +10,7 @@ use codec::{BlockHeader, BodyBuilder, BodyView, EventRef};
 use engine::{HeapRuns, Limits, MemoryBudget, Pieces, Reader, Writer, partition, restore};
 use types::{Generation, LogIdentity, Offset, PartitionId, SchemaVersion, TableId, TableKey, TenantId, Timestamp};
 
-use super::{CheckpointError, CheckpointFiles, CheckpointStore};
+use super::{CheckpointError, CheckpointFiles, CheckpointStore, Lent};
 use crate::files::{NewRunFile, RunFile, RunFiles};
 
 const PARTITION: PartitionId = PartitionId(3);
@@ -253,7 +253,7 @@ fn expected(next_offset: Offset) -> (Offset, String, Vec<(i64, String)>) {
 }
 
 fn write(store: &mut CheckpointStore, writer: &Writer) -> Result<u64, CheckpointError> {
-    store.write(&writer.capture(), &mut |_| true).map(|written| written.bytes)
+    store.write(&Lent::new(writer.capture()), &mut |_| true).map(|written| written.bytes)
 }
 
 /// Goal: what a checkpoint holds comes back, in this life and after several; the two newest stay, the log is needed from the
@@ -397,7 +397,7 @@ fn a_stopped_writing_leaves_nothing() {
     write(&mut store, &writer).expect("a good disk");
     let bytes = disk.bytes();
     apply(&mut writer, 30);
-    let stopped = store.write(&writer.capture(), &mut |_| false);
+    let stopped = store.write(&Lent::new(writer.capture()), &mut |_| false);
     assert!(matches!(stopped, Err(CheckpointError::Stopped)), "{stopped:?}");
     assert_eq!(disk.bytes(), bytes);
     assert_eq!(all_of(&start(&disk).2), expected(Offset(30)));
@@ -458,7 +458,7 @@ fn a_failed_writing_removes_nothing_of_before() {
     let names: Vec<_> = disk.state().names.keys().cloned().collect();
     let mut store = open(&disk);
     store.start_over().expect("nothing that may be good");
-    let stopped = store.write(&writer.capture(), &mut |_| false);
+    let stopped = store.write(&Lent::new(writer.capture()), &mut |_| false);
     assert!(matches!(stopped, Err(CheckpointError::Stopped)), "{stopped:?}");
     assert!(disk.state().names.keys().eq(&names));
     write(&mut store, &writer).expect("a good disk");

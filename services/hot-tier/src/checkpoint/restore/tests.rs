@@ -3,8 +3,8 @@
 use std::io;
 
 use codec::{BodyBuilder, BodyView, EventRef};
-use engine::{Capture, horizon_alone};
-use id_store::{CheckpointFiles, NewRunFile, RunFile, RunFiles};
+use engine::horizon_alone;
+use id_store::{CheckpointFiles, Lent, NewRunFile, RunFile, RunFiles};
 use types::{
     Generation, Interval, Rollup, Schema, SchemaVersion, Table, TableId, TableKey, TableName, TableSettings, TenantId,
     Timestamp,
@@ -64,11 +64,10 @@ fn apply_every(step_us: i64, opened: &mut Opened) {
 }
 
 fn checkpoint(opened: &mut Opened) {
-    let capture: Capture = opened.writer.capture();
-    let runs: Vec<_> = capture.runs().collect();
-    opened.keeper.retain(opened.store.next_generation(), runs.clone()).unwrap();
-    opened.keeper.sync(&runs).unwrap();
-    let written = opened.store.write(&capture, &mut |_| true).unwrap();
+    let state = Lent::new(opened.writer.capture());
+    opened.keeper.retain(opened.store.next_generation(), state.runs().to_vec()).unwrap();
+    opened.keeper.sync(state.runs()).unwrap();
+    let written = opened.store.write(&state, &mut |_| true).unwrap();
     if let Some(dropped) = written.dropped {
         opened.keeper.release(dropped);
     }
