@@ -33,6 +33,7 @@ mod snapshot;
 mod sync;
 mod table;
 mod table_columns;
+mod usual;
 mod view;
 mod writer;
 

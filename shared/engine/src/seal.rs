@@ -16,8 +16,6 @@ const UNUSED_SHARE: usize = 4;
 pub(crate) struct SealedSegment {
     pub(crate) segment: Arc<Segment>,
     pub(crate) sealed: Sealed,
-    /// By column: whether any row has a value.
-    pub(crate) used: Vec<bool>,
     /// The segment that `segment` takes the place of, with the same rows.
     pub(crate) replaced: Option<Arc<Segment>>,
 }
@@ -40,10 +38,10 @@ pub(crate) fn seal(writer: &SegmentWriter, pool: &mut Pool, budget: &Arc<MemoryB
     };
     let unused = segment.layout().capacity - rows;
     if unused * UNUSED_SHARE <= segment.layout().capacity {
-        return SealedSegment { segment: Arc::clone(segment), sealed, used, replaced: None };
+        return SealedSegment { segment: Arc::clone(segment), sealed, replaced: None };
     }
     let copy = shrink(segment, rows, &used, pool, budget);
-    SealedSegment { segment: copy, sealed, used, replaced: Some(Arc::clone(segment)) }
+    SealedSegment { segment: copy, sealed, replaced: Some(Arc::clone(segment)) }
 }
 
 /// The same rows with no room for more and without columns that have no value. Its id stays: the content is the same.

@@ -27,6 +27,7 @@ use crate::{
     slots::{Place, Slots},
     sync::{Arc, Ordering},
     table_columns::{TableColumns, Translated},
+    usual::Usual,
     view::{SegmentEntry, SegmentOrder, TableShared, TableView},
     writer::{Applied, ApplyError},
 };
@@ -88,8 +89,8 @@ pub(crate) struct TableWriter {
     hot_window_us: Option<i64>,
     columns: TableColumns,
     dedup: Dedup,
-    /// By column: whether new segments have it, as the last sealed ones had a use for it.
-    usual: Vec<bool>,
+    /// The columns that new segments have.
+    usual: Usual,
     slots: Slots,
     open: Vec<Option<OpenSlot>>,
     stragglers: OpenSlot,
@@ -119,7 +120,7 @@ impl TableWriter {
             hot_window_us: None,
             columns,
             dedup: Dedup::new(),
-            usual: Vec::new(),
+            usual: Usual::default(),
             slots: Slots::new(limits),
             open: (0..limits.open_slots_max).map(|_| None).collect(),
             stragglers: OpenSlot::stragglers(),
@@ -208,7 +209,12 @@ impl TableWriter {
                 sources: &scratch.translated.sources,
                 verdicts: judged.duplicates(counts),
             };
+            self.usual.note(block.sources);
             self.append(&block, append_time, &mut scratch.places, &mut scratch.order, means);
+            let (accepted, period) = (self.stored + self.refused, means.limits.segment_rows_max as u64);
+            if accepted / period > (before.0 + before.1) / period {
+                self.usual.end_period();
+            }
             self.times.note(&block, append_time);
             self.counts.add(counts);
             counts.duplicate
@@ -401,10 +407,8 @@ impl TableWriter {
 
     /// An empty segment with the block's columns and those that are usual, for `more` rows behind the `rows` of its slot.
     fn new_segment(&mut self, rows: usize, sources: &[Source], more: usize, means: &mut Means) -> Segment {
-        self.usual.resize(sources.len(), false);
-        sources.iter().zip(&mut self.usual).for_each(|(source, usual)| *usual |= *source != Source::Absent);
         let columns = (0..sources.len() as u32).map(ColumnIndex).map(|column| {
-            match (self.usual[column.index()], self.columns.dictionary(column)) {
+            match (self.usual.has(column.index()), self.columns.dictionary(column)) {
                 (false, _) => Stored::Absent,
                 (true, None) => Stored::Values { word: 0 },
                 (true, Some(dictionary)) => Stored::Codes {
@@ -437,14 +441,10 @@ impl TableWriter {
     /// Seals a slot's segment, if it has one.
     fn seal_open(&mut self, slot: &mut OpenSlot, means: &mut Means) {
         let Some(open) = slot.segment.take() else { return };
-        let SealedSegment { segment, sealed, used, replaced } = seal(&open.writer, &mut means.pool, &means.budget);
+        let SealedSegment { segment, sealed, replaced } = seal(&open.writer, &mut means.pool, &means.budget);
         let at = self.segments.binary_search_by_key(&open.order, |entry| entry.order);
         let entry = &mut self.segments[at.expect("an open segment is in the list")];
         (entry.segment, entry.sealed) = (segment, Some(Arc::new(sealed)));
-        if open.writer.rows() == means.limits.segment_rows_max {
-            // What a whole segment of the largest size had no use for is not given to the next ones, until a block has it.
-            self.usual = used;
-        }
         self.removed.extend(replaced);
         if self.has_rollups() {
             self.unfolded.push_back(open.order);

@@ -22,6 +22,7 @@ use crate::{
     segment::{Segment, Stored},
     slots::Slots,
     sync::Arc,
+    usual::Usual,
     view::SegmentEntry,
 };
 
@@ -48,7 +49,7 @@ pub(crate) struct CapturedTable {
     pub(crate) times: EventTimes,
     pub(crate) columns: Arc<Vec<ColumnDef>>,
     pub(crate) dictionaries: Vec<Option<DictionaryAt>>,
-    pub(crate) usual: Vec<bool>,
+    pub(crate) usual: Usual,
     pub(crate) slots: Slots,
     pub(crate) open: Vec<Option<OpenState>>,
     pub(crate) stragglers: OpenState,

@@ -11,6 +11,7 @@ use crate::{
     dedup::Counts,
     event_times::EventTimes,
     slots::Slots,
+    usual::Usual,
     view::{Sealed, SegmentOrder},
 };
 
@@ -23,7 +24,7 @@ pub(crate) struct TableState {
     pub(crate) columns: Vec<ColumnDef>,
     /// By column: the dictionary that new rows are coded with; `None` for metrics.
     pub(crate) dictionaries: Vec<Option<u32>>,
-    pub(crate) usual: Vec<bool>,
+    pub(crate) usual: Usual,
     pub(crate) slots: Slots,
     /// By number of the slot.
     pub(crate) open: Vec<Option<OpenState>>,
@@ -80,7 +81,7 @@ impl TableState {
             out.bytes(column.name.as_bytes());
         });
         out.list(self.dictionaries.iter(), |out, dictionary| out.optional(*dictionary, Put::u32));
-        out.list(self.usual.iter(), |out, usual| out.bool(*usual));
+        self.usual.encode(out);
         self.slots.encode(out);
         out.list(self.open.iter(), |out, slot| out.optional(slot.as_ref(), |out, slot| slot.encode(out)));
         self.stragglers.encode(out);
@@ -101,7 +102,7 @@ impl TableState {
             Ok(ColumnDef { name: take.str()?.to_owned(), kind })
         })?;
         let dictionaries = take.list(|take| take.optional(Take::u32))?;
-        let usual = take.list(Take::bool)?;
+        let usual = Usual::decode(take)?;
         let slots = Slots::decode(take, limits)?;
         let open = take.list(|take| take.optional(OpenState::decode))?;
         let stragglers = OpenState::decode(take)?;

@@ -76,6 +76,8 @@ pub(crate) struct World {
     pub(crate) readers: Vec<Reader>,
     /// With which queries are read.
     pub(crate) limits: QueryLimits,
+    /// The log's time of the records to come.
+    pub(crate) append_time: Timestamp,
     writers: Vec<Writer>,
 }
 
@@ -136,7 +138,8 @@ impl World {
         let (writers, readers) = (0..PARTITIONS)
             .map(|id| partition(PartitionId(id), Offset::ZERO, shape.limits, Arc::clone(&budget)))
             .unzip();
-        let mut world = Self { rows: Vec::new(), tables, readers, limits: QueryLimits::default(), writers };
+        let (limits, append_time) = (QueryLimits::default(), Timestamp(0));
+        let mut world = Self { rows: Vec::new(), tables, readers, limits, append_time, writers };
         let rows: Vec<Row> = (0..shape.rows).map(|at| random_row(&mut random, &shape, at)).collect();
         world.ingest(&mut random, &rows);
         world.rows = rows;
@@ -167,7 +170,7 @@ impl World {
         for writer in &mut self.writers {
             for table in &self.tables {
                 let table = Table { settings: settings.clone(), ..Table::clone(table) };
-                writer.configure(writer.next_offset(), Timestamp(0), &table).expect("in order");
+                writer.configure(writer.next_offset(), self.append_time, &table).expect("in order");
             }
         }
     }
@@ -203,7 +206,7 @@ impl World {
         let header = body.header(key, SchemaVersion(1), PartitionId(partition as u32), None);
         let view = BodyView::parse(&body.bytes).expect("a good body");
         let writer = &mut self.writers[partition];
-        writer.apply(writer.next_offset(), Timestamp(0), &header, &view).expect("a good block");
+        writer.apply(writer.next_offset(), self.append_time, &header, &view).expect("a good block");
     }
 
     pub(crate) fn plan(&self, json: &str) -> Result<Plan, ApiError> {
