@@ -3,7 +3,16 @@
 //! Each addition is Knuth's TwoSum (The Art of Computer Programming 2, 4.2.2), the squares are Dekker's exact products ("A
 //! floating-point technique for extending the available precision", 1971). The error of n additions is below n · 2⁻¹⁰⁵ of
 //! the sum of absolute values. So the double that comes out in the end is the same however rows were split and in which
-//! order parts were merged, but for ties that about one sum in 2⁴⁰ comes close to.
+//! order parts were merged, but for contrived sums: ties, which about one sum in 2⁴⁰ comes close to, and sums that cancel to
+//! less than 2⁻⁵² of that error's scale, as 10⁴⁰ + 10⁻¹⁰ − 10⁴⁰ does.
+//!
+//! Whether a sum is beyond doubles must not hang on order either, so that is told by the values alone: 2⁶⁴ of them cannot
+//! pass what doubles hold where none is greater than 2⁹⁵⁹, or for squares than 2⁴⁷⁹; where one is, there is no sum.
+
+/// The greatest value, by magnitude, of those that have a sum: 2⁹⁵⁹, about 4.9 · 10²⁸⁸.
+const SUMMED_MAX: f64 = f64::from_bits((1_023 + 959) << 52);
+/// The greatest value, by magnitude, of those that have a sum of squares: 2⁴⁷⁹, about 1.6 · 10¹⁴⁴.
+const SQUARED_MAX: f64 = f64::from_bits((1_023 + 479) << 52);
 
 /// Splits a double into halves whose products are exact.
 const SPLIT: f64 = 134_217_729.0; // 2^27 + 1
@@ -38,10 +47,9 @@ impl Sum {
         self.low += other.low;
     }
 
-    /// The nearest double; infinite or NaN where the sum is beyond doubles.
+    /// The nearest double, where no value was beyond [`SUMMED_MAX`].
     pub(crate) fn value(self) -> f64 {
-        // Beyond doubles what was rounded off is no number.
-        if self.high.is_finite() { self.high + self.low } else { self.high }
+        self.high + self.low
     }
 }
 
@@ -109,10 +117,17 @@ impl MetricCell {
         self.count
     }
 
-    /// Their sum, correctly rounded in all but contrived cases; infinite or NaN where it is beyond doubles.
+    /// Their sum, correctly rounded in all but contrived cases; NaN where a value is beyond 2⁹⁵⁹, so that it might be beyond
+    /// doubles by some order.
     #[must_use]
     pub fn sum(&self) -> f64 {
-        self.sum.value()
+        if self.is_within(SUMMED_MAX) { self.sum.value() } else { f64::NAN }
+    }
+
+    /// Whether no value is greater by magnitude.
+    fn is_within(&self, greatest: f64) -> bool {
+        // Of no values too: the least is infinity then, and the greatest minus infinity.
+        self.count == 0 || self.min >= -greatest && self.max <= greatest
     }
 
     /// The least; infinity where none came.
@@ -127,12 +142,15 @@ impl MetricCell {
         self.max
     }
 
-    /// The sum of squared deviations from their mean, 2⁻¹⁰⁰ of the sum of squares off; not finite where that sum is beyond
-    /// doubles.
+    /// The sum of squared deviations from their mean, 2⁻¹⁰⁰ of the sum of squares off; not finite where a value is beyond
+    /// 2⁴⁷⁹, so that the sum of squares might be beyond doubles.
     #[must_use]
     pub fn deviation(&self) -> f64 {
+        if !self.is_within(SQUARED_MAX) {
+            return f64::NAN;
+        }
         // Values that are all alike, or none.
-        if self.min >= self.max && self.squares.high.is_finite() {
+        if self.min >= self.max {
             return 0.0;
         }
         // Σx² − (Σx)² / n, in pairs of doubles throughout.
@@ -190,6 +208,28 @@ mod tests {
             prop_assert_eq!((whole.count, whole.min, whole.max), (merged.count, merged.min, merged.max));
             let squares = whole.squares.value();
             prop_assert!((whole.deviation() - merged.deviation()).abs() <= 1e-15 * squares);
+        }
+    }
+
+    proptest! {
+        /// Goal: whether values have a sum, and squares, is the same however they are split and merged, also where values are
+        /// so large that adding them in some order is beyond doubles; and what has a sum by any order has a finite one.
+        #[test]
+        fn order_decides_no_overflow(
+            values in prop::collection::vec(
+                prop::sample::select(vec![1.7e308, -1.7e308, 1e300, -1e289, 4e288, -4e288, 2e144, 1e144, -1e144, 1.0, 0.0]),
+                1..12,
+            ),
+            cut: prop::sample::Index,
+        ) {
+            let (first, second) = values.split_at(cut.index(values.len()));
+            let mut merged = cell_of(second);
+            merged.merge(&cell_of(first));
+            for cell in [cell_of(&values), merged] {
+                let within = |greatest: f64| values.iter().all(|value| value.abs() <= greatest);
+                prop_assert_eq!(cell.sum().is_finite(), within(4.5e288));
+                prop_assert_eq!(cell.deviation().is_finite(), within(1.5e144));
+            }
         }
     }
 
