@@ -26,6 +26,9 @@ pub struct Limits {
     /// Ids that a table remembers in memory, of all its slices together; more become sorted runs. Decides what a verdict
     /// costs, never what it is.
     pub recent_ids_max: usize,
+    /// Rows that rollups take at one housekeeping, and as many of what leaves before a record; a row counts once per rollup,
+    /// and a group that is merged as a row. Decides what questions cost and when rows leave, never what is said of them.
+    pub folded_rows_max: usize,
     /// Seed of the hashes by which strings are found: random per process, so that nobody can choose colliding strings.
     /// It decides nothing that is visible.
     pub hash_seed: u64,
@@ -47,6 +50,8 @@ impl Default for Limits {
             dictionary_entries_max: 4 << 20,
             dictionary_bytes_max: 256 << 20,
             recent_ids_max: 786_432, // three quarters of 2^20 places, 20 MiB
+            // 18 to 27 ms of work where a rollup has no sketches, 110 to 140 ms where it has all (docs/decisions/0016).
+            folded_rows_max: 262_144,
             hash_seed: 0,
         }
     }
@@ -61,6 +66,7 @@ impl Limits {
         assert!(self.segment_rows_first <= self.segment_rows_max, "segments do not shrink");
         assert!((1..=OPEN_SLOTS_CEILING).contains(&self.open_slots_max), "1 to {OPEN_SLOTS_CEILING} open slots");
         assert!(self.slot_width_us > 0, "a slot has a width");
+        assert!(self.folded_rows_max > 0, "rollups take some rows");
         assert!(self.straggler_rows_max > 0 && self.slots_opened_max > 0, "widening needs something to count");
     }
 

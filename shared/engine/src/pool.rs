@@ -35,6 +35,13 @@ impl Pool {
         bytes
     }
 
+    /// Takes back a segment that was in no list.
+    pub(crate) fn take_back(&mut self, segment: Arc<Segment>) {
+        if let Ok(slab) = Segment::into_slab(segment) {
+            self.keep(slab);
+        }
+    }
+
     /// Makes free slabs of the retired segments that no reader holds any more.
     pub(crate) fn reclaim(&mut self) {
         for retired in std::mem::take(&mut self.retired) {

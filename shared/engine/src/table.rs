@@ -45,6 +45,15 @@ pub(crate) struct Means {
     pub(crate) scratch: Scratch,
     pub(crate) runs: Box<dyn IdRuns>,
     pub(crate) dedup: DedupScratch,
+    /// Rows that rollups may still take of what leaves, before the next record or at this housekeeping.
+    pub(crate) work_left: usize,
+}
+
+impl Means {
+    pub(crate) fn new(limits: Limits, budget: Arc<MemoryBudget>, pool: Pool, runs: Box<dyn IdRuns>) -> Self {
+        let (scratch, dedup) = (Scratch::default(), DedupScratch::default());
+        Self { limits, budget, pool, scratch, runs, dedup, work_left: limits.folded_rows_max }
+    }
 }
 
 /// Memory that is used again from block to block.

@@ -12,16 +12,13 @@ use types::{GapReason, Generation, LogGap, Offset, PartitionId, Table, TableId, 
 
 use crate::{
     IdRuns, Limits, MemoryBudget, Reader, RunFault,
-    dedup::{DedupScratch, HeapRuns},
+    dedup::HeapRuns,
     gaps::Gaps,
     pool::Pool,
     sync::{Arc, Ordering},
-    table::{Means, Scratch, TableWriter},
+    table::{Means, TableWriter},
     view::{PartitionShared, Tables},
 };
-
-/// Rows that rollups take at one housekeeping, at most: some 5 ms of work.
-const FOLDED_ROWS_MAX: usize = 262_144;
 
 /// What a block became.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +117,7 @@ pub fn partition_with_runs(
         dropped: HashMap::new(),
         gaps: Gaps::default(),
         folded_last: None,
-        means: Means { limits, budget, pool, scratch: Scratch::default(), runs, dedup: DedupScratch::default() },
+        means: Means::new(limits, budget, pool, runs),
     };
     (writer, Reader::new(shared))
 }
@@ -263,6 +260,7 @@ impl Writer {
     /// Work that waits for no record: hot windows, the memory budget, memory that readers have left. To be called often
     /// (every 50 ms), also while no record comes: another partition may wait for this one to evict.
     pub fn housekeep(&mut self) {
+        self.means.work_left = self.means.limits.folded_rows_max;
         for table in self.tables.values_mut() {
             table.look_after_ids(self.append_time, &mut self.means);
             let due = table.hot_window_start().zip(table.oldest_evictable(self.append_time));
@@ -297,8 +295,12 @@ impl Writer {
 
     /// Evicts while the budget is exceeded and this partition's oldest rows are the ones to go.
     fn make_room(&mut self) {
-        let mut excess = self.means.budget.excess();
-        while excess > 0 {
+        while self.means.budget.excess() > 0 {
+            // What histories have beyond their share leaves before rows do: these would only become more of it.
+            self.give_up_history();
+            if self.means.budget.excess() == 0 {
+                return;
+            }
             let oldest = self.oldest();
             self.means.budget.publish_oldest(self.shared.partition, oldest.map(|(oldest, _)| oldest));
             let Some((oldest, key)) = oldest else { return };
@@ -307,20 +309,23 @@ impl Writer {
             }
             let table = self.tables.get_mut(&key).expect("it was just found");
             if table.evict_through(oldest, self.append_time, &mut self.means) == 0 {
-                // Trying again would find the same: rather over the budget than here for ever.
+                // Trying again would find the same, or rollups have taken as much as they may now: rather over the budget
+                // than here for ever.
                 return;
             }
-            excess = self.means.budget.excess();
         }
     }
 
     /// Lets rollups take rows that wait: so many at once that no record waits long, and tables in turn.
     fn fold_waiting(&mut self) {
+        let last = self.folded_last.map_or(Bound::Unbounded, Bound::Included);
         let behind = |last: TableKey| self.tables.range((Bound::Excluded(last), Bound::Unbounded));
-        let first = self.folded_last.map(behind).into_iter().flatten();
-        let all = first.chain(self.tables.iter()).filter(|(_, table)| table.has_rollups());
+        let first = self.folded_last.map(behind);
+        // Each table once: what it has left to take now it is to have at the next round.
+        let all = first.into_iter().flatten().chain(self.tables.range((Bound::Unbounded, last)));
+        let all = all.filter(|(_, table)| table.has_rollups());
         let keys: Vec<TableKey> = all.map(|(key, _)| *key).collect();
-        let mut left = FOLDED_ROWS_MAX;
+        let mut left = self.means.limits.folded_rows_max;
         for key in keys {
             let table = self.tables.get_mut(&key).expect("it was just listed");
             left = table.fold_waiting(left, &mut self.means);
@@ -357,6 +362,7 @@ impl Writer {
         }
         // The log's times do not fall; should they, the state's do not.
         self.append_time = self.append_time.max(append_time);
+        self.means.work_left = self.means.limits.folded_rows_max;
         Ok(())
     }
 

@@ -32,6 +32,7 @@ fn tiny() -> Limits {
         dictionary_entries_max: 4,
         dictionary_bytes_max: u64::MAX,
         recent_ids_max: 6,
+        folded_rows_max: 1 << 20,
         hash_seed: 3,
     }
 }

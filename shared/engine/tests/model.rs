@@ -23,6 +23,7 @@ fn tiny() -> Limits {
         dictionary_entries_max: 4,
         dictionary_bytes_max: u64::MAX,
         recent_ids_max: 4,
+        folded_rows_max: 32,
         hash_seed: 3,
     }
 }

@@ -33,6 +33,7 @@ fn tiny() -> Limits {
         dictionary_entries_max: 4,
         dictionary_bytes_max: u64::MAX,
         recent_ids_max: 6,
+        folded_rows_max: 32,
         hash_seed: 3,
     }
 }
@@ -365,12 +366,11 @@ fn late_rows_revise_what_is_kept() {
     let key = Sender::default().key(0);
     let rollups = [by_hour(Some(FOR_EVER)), by_hour(None)];
     world.writer.configure(Offset(0), Timestamp(0), &described(key, Some(20), &rollups)).unwrap();
-    let at = |time: i64| Row { time, dimensions: BTreeMap::new(), metrics: [("m".to_owned(), time as f64)].into() };
-    rows::apply(&mut world.writer, 3_000, key, &[at(1), at(2_995)]);
+    rows::apply(&mut world.writer, 3_000, key, &[plain(1), plain(2_995)]);
     world.writer.housekeep();
     let before = world.reader.snapshot(key).unwrap();
     assert_eq!((before.rows(), before.evicted_before()), (1, Some(Timestamp(10))));
-    let applied = rows::apply(&mut world.writer, 3_000, key, &[at(2)]);
+    let applied = rows::apply(&mut world.writer, 3_000, key, &[plain(2)]);
     assert_eq!((applied.stored, applied.evicted), (0, 1));
     let after = world.reader.snapshot(key).unwrap();
     let counts = |snapshot: &TableSnapshot, at: usize| {
@@ -420,6 +420,60 @@ fn histories_keep_to_their_share() {
     assert!(Timestamp::MIN < from && from < horizon, "{from:?} before {horizon:?}");
     let rows: u64 = actual(&snapshot, &snapshot.rollups()[0]).values().map(|cell| cell.rows).sum();
     assert_eq!(rows as i64, 400 * 40 - from.0, "all of the rows that it covers");
+}
+
+fn plain(time: i64) -> Row {
+    Row { time, dimensions: BTreeMap::new(), metrics: [("m".to_owned(), time as f64)].into() }
+}
+
+/// Goal: no record and no housekeeping waits until rollups have taken all rows of very many that are to leave at once: these
+/// leave as rollups take them, some at a time, and each is in the rollups or among the rows meanwhile.
+#[test]
+fn rows_leave_as_rollups_take_them() {
+    let mut world = World::new(MemoryBudget::new(u64::MAX));
+    let key = Sender::default().key(0);
+    let rollups = [1, 2, 3]
+        .map(|interval| Rollup { interval: Interval::from_micros(interval).unwrap(), ..by_hour(Some(FOR_EVER)) });
+    world.writer.configure(Offset(0), Timestamp(0), &described(key, Some(50), &rollups)).unwrap();
+    rows::apply(&mut world.writer, 0, key, &(0..96).map(plain).collect::<Vec<_>>());
+    rows::apply(&mut world.writer, 10_000, key, &[plain(9_990)]);
+    let mut before = 97;
+    for round in 0..12 {
+        world.writer.housekeep();
+        let snapshot = world.reader.snapshot(key).unwrap();
+        // A row counts once per rollup; what housekeeping takes beside what leaves may leave at the next round.
+        assert!(before - snapshot.rows() <= 3 * tiny().folded_rows_max / rollups.len(), "in round {round}");
+        before = snapshot.rows();
+        for rollup in snapshot.rollups() {
+            let rows: u64 = actual(&snapshot, rollup).values().map(|cell| cell.rows).sum();
+            assert_eq!(rows, 97, "in round {round}");
+        }
+    }
+    assert_eq!(before, 1, "all have left in the end");
+}
+
+/// Goal: a table is looked at once in a round of housekeeping, wherever the round before had to stop: rows of an open segment
+/// wait until there are more, and do not become parts of a few.
+#[test]
+fn a_round_takes_each_table_once() {
+    let mut world = World::new(MemoryBudget::new(u64::MAX));
+    let [first, second] = [0, 1].map(|table| Sender::default().key(table));
+    for key in [first, second] {
+        let table = described(key, None, &[by_hour(None)]);
+        world.writer.configure(world.writer.next_offset(), Timestamp(0), &table).unwrap();
+    }
+    rows::apply(&mut world.writer, 0, first, &(0..40).map(|n| plain(n % 10)).collect::<Vec<_>>());
+    world.writer.housekeep();
+    let reader = world.reader.clone();
+    let folded = |key| {
+        let snapshot = reader.snapshot(key).unwrap();
+        snapshot.segments().iter().map(|segment| snapshot.rollups()[0].of_segment(segment).1).collect::<Vec<usize>>()
+    };
+    assert_eq!(folded(first).iter().sum::<usize>(), tiny().folded_rows_max, "the round ended before all were taken");
+    rows::apply(&mut world.writer, 0, second, &[plain(0)]);
+    world.writer.housekeep();
+    assert!(folded(first).iter().sum::<usize>() > tiny().folded_rows_max);
+    assert_eq!(folded(second), [0], "it was just seen to grow");
 }
 
 /// Goal: parts that have left and that readers hold are paid for by nobody's rows, and are freed when these go.

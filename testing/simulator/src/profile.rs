@@ -81,6 +81,7 @@ impl Profile {
             dictionary_entries_max: 8,
             dictionary_bytes_max: u64::MAX,
             recent_ids_max: self.recent_ids_max,
+            folded_rows_max: 512,
             hash_seed: 5,
         }
     }

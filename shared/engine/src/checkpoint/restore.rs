@@ -373,7 +373,8 @@ impl RestoredTable {
         for state in self.rollups.iter_mut().filter(|state| state.keeps()) {
             fold(state, self.columns.defs(), &mut entry, usize::MAX, budget);
             if let Some(folded) = entry.folds.of(state.view.id) {
-                state.absorb(&folded.parts, end, false, budget);
+                // Nobody waits for a record here.
+                state.absorb(&folded.parts, end, false, &mut { usize::MAX }, budget);
             }
         }
     }

@@ -7,7 +7,7 @@ use super::{Put, RestoreError, Take};
 use crate::{
     MemoryBudget,
     columns::ColumnIndex,
-    rollup::{DistinctCell, GroupColumns, MetricCell, PartBuilder, RollupPart, Shape, Strings, Sum},
+    rollup::{DistinctCell, GroupColumns, MetricCell, RollupPart, Shape, Strings, Sum},
     sync::Arc,
 };
 
@@ -132,7 +132,7 @@ pub(crate) fn decode_part(
         return Err(RestoreError::Malformed("a part of a rollup contradicts itself"));
     }
     let part = RollupPart::new(strings, groups, Some(budget));
-    if PartBuilder::is_each_once(&part) { Ok(part) } else { Err(RestoreError::Malformed("a group comes twice")) }
+    if part.is_each_once() { Ok(part) } else { Err(RestoreError::Malformed("a group comes twice")) }
 }
 
 fn metric_cell(take: &mut Take<'_>) -> Result<MetricCell, RestoreError> {

@@ -158,9 +158,9 @@ mod tests {
     use super::*;
     use crate::{
         Limits,
-        dedup::{DedupScratch, FrozenIds, HeapRuns, RunFault, RunSet, SetUsage, judge::Counts},
+        dedup::{FrozenIds, HeapRuns, RunFault, RunSet, SetUsage, judge::Counts},
         pool::Pool,
-        table::{Means, Scratch},
+        table::Means,
     };
 
     #[derive(Debug, Clone)]
@@ -214,14 +214,9 @@ mod tests {
             let budget = Arc::new(MemoryBudget::new(u64::MAX));
             let mut dedup = Dedup::new();
             dedup.configure(key(), 90, Timestamp(0));
-            let means = Means {
-                limits: Limits { recent_ids_max, ..Limits::default() },
-                pool: Pool::new(Arc::clone(&budget)),
-                budget,
-                scratch: Scratch::default(),
-                runs: Box::new(HeapRuns::default()),
-                dedup: DedupScratch::default(),
-            };
+            let limits = Limits { recent_ids_max, ..Limits::default() };
+            let pool = Pool::new(Arc::clone(&budget));
+            let means = Means::new(limits, budget, pool, Box::new(HeapRuns::default()));
             Self { dedup, means }
         }
 

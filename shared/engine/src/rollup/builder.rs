@@ -75,6 +75,16 @@ impl Interner {
         self.numbers.insert(value.into(), number);
         number
     }
+
+    /// The numbers here of the strings that these groups of a part have in a column.
+    fn numbers(&mut self, part: &RollupPart, column: usize, groups: &[u32]) -> Vec<u32> {
+        let mut known = Numbers::new(part.strings(column), groups.len());
+        let numbers = groups.iter().map(|&at| {
+            let number = part.key(column)[at as usize];
+            known.get_or_insert_with(number, || self.number(part.string(column, number).expect("its number is not 0")))
+        });
+        numbers.collect()
+    }
 }
 
 /// A part under way.
@@ -113,41 +123,17 @@ impl PartBuilder {
         builder
     }
 
-    /// Adds the groups of a part whose buckets have numbers in a range.
-    pub(crate) fn absorb(&mut self, part: &RollupPart, buckets: &Range<i64>) {
-        let taken = part.groups_in(buckets);
-        let mut maps = Vec::with_capacity(self.interners.len());
-        for (column, interner) in self.interners.iter_mut().enumerate() {
-            let mut map = vec![UNKNOWN; part.strings(column) + 1];
-            map[0] = 0;
-            for &number in &part.key(column)[taken.clone()] {
-                if map[number as usize] == UNKNOWN {
-                    map[number as usize] = interner.number(part.string(column, number).expect("its number is not 0"));
-                }
-            }
-            maps.push(map);
+    /// Adds these groups of a part.
+    pub(crate) fn absorb(&mut self, part: &RollupPart, groups: &[u32]) {
+        let columns = self.interners.iter_mut().enumerate();
+        let numbers: Vec<Vec<u32>> = columns.map(|(column, interner)| interner.numbers(part, column, groups)).collect();
+        let mut key = vec![0; numbers.len()];
+        let mut places = Vec::with_capacity(groups.len());
+        for (n, &at) in groups.iter().enumerate() {
+            key.iter_mut().zip(&numbers).for_each(|(number, numbers)| *number = numbers[n]);
+            places.push(self.group(part.buckets()[at as usize], &key));
         }
-        let mut key = vec![0; maps.len()];
-        let mut places = Vec::with_capacity(taken.len());
-        for at in taken.clone() {
-            for (column, map) in maps.iter().enumerate() {
-                key[column] = map[part.key(column)[at] as usize];
-            }
-            places.push(self.group(part.buckets()[at], &key));
-        }
-        if taken.len() == part.groups() {
-            self.groups.absorb(&part.groups, &places);
-        } else {
-            let chosen: Vec<u32> = taken.map(|at| at as u32).collect();
-            self.groups.absorb(&part.groups.select(&chosen), &places);
-        }
-    }
-
-    /// Whether each group of a part that was read back is there once.
-    pub(crate) fn is_each_once(part: &RollupPart) -> bool {
-        let mut builder = Self::new(part.groups.shape());
-        builder.absorb(part, &(i64::MIN..i64::MAX));
-        builder.groups.len() == part.groups()
+        self.groups.absorb(&part.groups, groups, &places);
     }
 
     /// The part; `None` where it has no row.
@@ -263,15 +249,25 @@ fn hash_of(bucket: i64, key: impl Iterator<Item = u32>) -> u64 {
     })
 }
 
-/// By code: the number of its string in the part.
+/// By code, or by number in another part: the number of its string in the part.
 enum Numbers {
     /// Of all codes, [`UNKNOWN`] where there is none yet.
     All(Vec<u32>),
-    /// Of those that came: there are more codes than rows.
+    /// Of those that came: there are more codes than may come.
     Some(HashMap<u32, u32>),
 }
 
 impl Numbers {
+    /// For codes up to `codes`, of which `taken` may come.
+    fn new(codes: usize, taken: usize) -> Self {
+        if codes > taken {
+            return Self::Some(HashMap::from([(0, 0)]));
+        }
+        let mut numbers = vec![UNKNOWN; codes + 1];
+        numbers[0] = 0;
+        Self::All(numbers)
+    }
+
     fn get_or_insert_with(&mut self, code: u32, number: impl FnOnce() -> u32) -> u32 {
         match self {
             Self::Some(numbers) => *numbers.entry(code).or_insert_with(number),
@@ -325,13 +321,7 @@ impl<'a> RowScan<'a> {
     fn new(rollup: &'a Resolved, segment: &'a SegmentView, rows: &Range<usize>) -> Self {
         let columns = rollup.group_by.iter().enumerate().filter_map(|(at, column)| {
             let (codes, view) = column.and_then(|column| segment.codes(column).zip(segment.dictionary(column)))?;
-            let numbers = if view.len() as usize > rows.len().max(DIRECT_MIN as usize) {
-                Numbers::Some(HashMap::from([(0, 0)]))
-            } else {
-                let mut numbers = vec![UNKNOWN; view.len() as usize + 1];
-                numbers[0] = 0;
-                Numbers::All(numbers)
-            };
+            let numbers = Numbers::new(view.len() as usize, rows.len().max(DIRECT_MIN as usize));
             let radix = numbers.len().unwrap_or(0);
             Some(KeyColumn { codes, view, numbers, radix, at })
         });

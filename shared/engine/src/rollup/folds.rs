@@ -4,7 +4,7 @@ use types::ColumnDef;
 
 use super::{
     builder::{PartBuilder, Resolved},
-    history::push_part,
+    page::push_part,
     part::RollupPart,
     state::RollupState,
 };

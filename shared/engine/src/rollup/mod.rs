@@ -12,6 +12,7 @@
 mod builder;
 mod folds;
 mod history;
+mod page;
 mod part;
 mod state;
 mod sum;

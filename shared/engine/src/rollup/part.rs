@@ -1,7 +1,10 @@
 //! A part of a rollup: some rows by bucket and group, in columns. It never changes, and owns its strings.
 
+use std::{collections::HashSet, ops::Range};
+
 use sketch::{HeavyHitters, Hll, QuantileSketch};
 use types::Rollup;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::sum::MetricCell;
 use crate::{MemoryBudget, budget::RetiringCharge, columns::ColumnIndex, sync::Arc};
@@ -20,8 +23,10 @@ impl Strings {
     /// Gives a string its number; it has none yet.
     pub(crate) fn push(&mut self, value: &str) -> u32 {
         self.text.push_str(value);
-        self.ends
-            .push(u32::try_from(self.text.len()).expect("strings of a part are fewer bytes than those of its rows"));
+        self.ends.push(
+            u32::try_from(self.text.len())
+                .expect("a part has the strings of one segment's rows, or keeps to its bounds"),
+        );
         self.ends.len() as u32
     }
 
@@ -165,21 +170,27 @@ impl GroupColumns {
         &mut self.metrics[at].1
     }
 
-    /// Adds what each group `at` of `other` has to group `map[at]` here.
-    pub(crate) fn absorb(&mut self, other: &Self, map: &[u32]) {
-        fn each<T>(into: &mut [T], from: &[T], map: &[u32], merge: impl Fn(&mut T, &T)) {
-            from.iter().zip(map).for_each(|(from, &at)| merge(&mut into[at as usize], from));
+    /// Adds what each of these groups of `other` has to the group here whose place stands beside it.
+    pub(crate) fn absorb(&mut self, other: &Self, groups: &[u32], places: &[u32]) {
+        let pairs = || groups.iter().zip(places).map(|(&from, &into)| (from as usize, into as usize));
+        fn each<T>(
+            into: &mut [T],
+            from: &[T],
+            pairs: impl Iterator<Item = (usize, usize)>,
+            merge: impl Fn(&mut T, &T),
+        ) {
+            pairs.for_each(|(at, place)| merge(&mut into[place], &from[at]));
         }
-        each(&mut self.rows, &other.rows, map, |into, from| *into += from);
+        each(&mut self.rows, &other.rows, pairs(), |into, from| *into += from);
         for (column, cells) in &other.metrics {
-            each(self.metric_mut(*column), cells, map, MetricCell::merge);
+            each(self.metric_mut(*column), cells, pairs(), MetricCell::merge);
         }
         let distinct = self.distinct.iter_mut().zip(&other.distinct);
-        distinct.for_each(|(into, from)| each(into, from, map, DistinctCell::merge));
+        distinct.for_each(|(into, from)| each(into, from, pairs(), DistinctCell::merge));
         let quantiles = self.quantiles.iter_mut().zip(&other.quantiles);
-        quantiles.for_each(|(into, from)| each(into, from, map, QuantileSketch::merge));
+        quantiles.for_each(|(into, from)| each(into, from, pairs(), QuantileSketch::merge));
         let tops = self.tops.iter_mut().zip(&other.tops);
-        tops.for_each(|(into, from)| each(into, from, map, HeavyHitters::merge));
+        tops.for_each(|(into, from)| each(into, from, pairs(), HeavyHitters::merge));
     }
 
     /// The groups of these numbers, in this order.
@@ -266,6 +277,38 @@ impl RollupPart {
         let bytes = size_of::<Self>() + text + groups.bytes();
         let charge = budget.map(|budget| RetiringCharge::new(budget, bytes as u64));
         Self { id: budget.map_or(0, |budget| budget.next_id()), strings, groups, charge }
+    }
+
+    /// Whether each bucket and key, and each string of a column, is there once.
+    pub(crate) fn is_each_once(&self) -> bool {
+        let mut of_column = HashSet::new();
+        let strings = self.strings.iter().all(|strings| {
+            of_column.clear();
+            (1..=strings.ends.len() as u32).all(|number| of_column.insert(strings.get(number)))
+        });
+        // Groups ascend by bucket: those that could be the same lie side by side.
+        let mut of_bucket = HashSet::new();
+        let all: Vec<usize> = (0..self.groups()).collect();
+        let groups = all.chunk_by(|a, b| self.buckets()[*a] == self.buckets()[*b]).all(|same| {
+            of_bucket.clear();
+            same.iter()
+                .all(|at| of_bucket.insert(self.groups.keys.iter().map(|column| column[*at]).collect::<Vec<u32>>()))
+        });
+        strings && groups
+    }
+
+    /// Of each group of a range a hash of its bucket and key, which is the same in every part.
+    pub(crate) fn hashes(&self, groups: Range<usize>) -> Vec<u64> {
+        let buckets = &self.groups.buckets[groups.clone()];
+        let mut hashes: Vec<u64> = buckets.iter().map(|bucket| xxh3_64(&bucket.to_le_bytes())).collect();
+        for (numbers, strings) in self.groups.keys.iter().zip(&self.strings) {
+            for (hash, number) in hashes.iter_mut().zip(&numbers[groups.clone()]) {
+                // An absent value is told from an empty one.
+                let value = strings.get(*number).map_or(1, |value| xxh3_64(value.as_bytes()));
+                *hash = (hash.rotate_left(5) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            }
+        }
+        hashes
     }
 
     /// Bytes that it takes of the budget.

@@ -1,8 +1,10 @@
 //! The rollups of a table as its writer holds them, and as readers see them.
 
+use std::collections::BTreeSet;
+
 use types::{Interval, Offset, Rollup, Timestamp};
 
-use super::{history::History, part::RollupPart};
+use super::{history::History, page::PageKey, part::RollupPart};
 use crate::{MemoryBudget, budget::HistoryCharge, sync::Arc};
 
 /// A rollup's past as of some offset.
@@ -32,13 +34,16 @@ pub(crate) struct RollupView {
 impl RollupView {
     /// Its past at an offset; `None` where that is not kept any more.
     pub(crate) fn at(&self, next_offset: Offset) -> Option<&Version> {
-        std::iter::once(&self.newest).chain(&self.older).find(|version| version.from <= next_offset)
+        let is_of = |version: &&Version| version.from <= next_offset;
+        std::iter::once(&self.newest).chain(&self.older).find(is_of)
     }
 }
 
 /// A rollup, the writer's side.
 pub(crate) struct RollupState {
     pub(crate) view: RollupView,
+    /// Pages of the newest history where parts are to be merged or divided.
+    uneven: BTreeSet<PageKey>,
     charge: HistoryCharge,
 }
 
@@ -54,8 +59,9 @@ impl RollupState {
     pub(crate) fn restored(rollup: Rollup, newest: Version, budget: &Arc<MemoryBudget>) -> Self {
         let mut charge = HistoryCharge::new(budget);
         charge.set(newest.history.bytes());
+        let uneven = newest.history.uneven();
         let view = RollupView { id: budget.next_id(), rollup: Arc::new(rollup), older: None, newest };
-        Self { view, charge }
+        Self { view, uneven, charge }
     }
 
     pub(crate) fn interval(&self) -> Interval {
@@ -94,21 +100,25 @@ impl RollupState {
 
     /// Takes what it keeps of rows that leave. `end`: behind their records. Those before the offset that is published were
     /// seen by readers in segments, so nobody needs the version before; what the record under way brings, they must not see.
+    /// Where more than `merged_max` groups are to be merged for that, the rest waits for [`RollupState::compact`].
     pub(crate) fn absorb(
         &mut self,
         parts: &[Arc<RollupPart>],
         end: Offset,
         under_way: bool,
+        merged_max: &mut usize,
         budget: &Arc<MemoryBudget>,
     ) {
         let first = first_bucket(self.view.newest.covered_from, self.interval());
-        let older = (under_way && self.view.newest.from < end).then(|| self.view.newest.clone());
+        let before = under_way && self.view.newest.from < end;
+        let older = before.then(|| self.view.newest.clone());
         let mut history = History::clone(&self.view.newest.history);
         for part in parts {
-            if !history.absorb(part, first, budget) {
+            if !history.absorb(part, first, &mut self.uneven, budget) {
                 part.retire();
             }
         }
+        history.compact(&mut self.uneven, merged_max, budget);
         if under_way {
             let rows = |part: &Arc<RollupPart>| part.rows()[part.groups_in(&(first..i64::MAX))].iter().sum::<u64>();
             self.view.newest.revised += parts.iter().map(rows).sum::<u64>();
@@ -119,6 +129,20 @@ impl RollupState {
         }
         self.view.newest.from = self.view.newest.from.max(end);
         self.set_history(history);
+    }
+
+    /// Merges and divides parts of its history, until `left` groups were looked at. `true`: it is another one now, which says
+    /// the same.
+    pub(crate) fn compact(&mut self, left: &mut usize, budget: &Arc<MemoryBudget>) -> bool {
+        if self.uneven.is_empty() || *left == 0 {
+            return false;
+        }
+        let mut history = History::clone(&self.view.newest.history);
+        let changed = history.compact(&mut self.uneven, left, budget);
+        if changed {
+            self.set_history(history);
+        }
+        changed
     }
 
     /// Rows before `horizon` are not resident any more, and not all of them are in the history.

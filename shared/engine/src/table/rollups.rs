@@ -54,8 +54,9 @@ impl TableWriter {
         !self.rollups.is_empty()
     }
 
-    /// Folds rows that wait into what rollups have of their segments, and publishes. Changes no answer. Returns how many of
-    /// `rows_max` are left to take elsewhere; a row counts once per rollup.
+    /// Folds rows that wait into what rollups have of their segments, merges what they keep, and publishes. Changes no answer.
+    /// Returns how many of `rows_max` are left to take elsewhere; a row counts once per rollup, and a group that is merged
+    /// as a row.
     pub(crate) fn fold_waiting(&mut self, rows_max: usize, means: &mut Means) -> usize {
         let mut left = rows_max;
         let open = self.open.iter_mut().flatten().chain([&mut self.stragglers]);
@@ -79,6 +80,9 @@ impl TableWriter {
             if self.fold_segment(order, &mut left, &means.budget) {
                 self.unfolded.pop_front();
             }
+        }
+        for state in &mut self.rollups {
+            self.changed |= state.compact(&mut left, &means.budget);
         }
         self.publish(&mut means.pool);
         left
@@ -106,11 +110,25 @@ impl TableWriter {
         self.publish(&mut means.pool);
     }
 
+    /// Lets the rollups that outlive rows take those of a segment that is to leave, as far as they may now: what a record
+    /// waits for has a bound. `true`: they have all of them.
+    pub(super) fn fold_to_leave(&mut self, order: SegmentOrder, means: &mut Means) -> bool {
+        let at = self.segments.binary_search_by_key(&order, |entry| entry.order).expect("it was just listed");
+        let (entry, columns) = (&mut self.segments[at], self.columns.defs());
+        for state in self.rollups.iter().filter(|state| state.keeps()) {
+            let taken = fold(state, columns, entry, means.work_left, &means.budget);
+            self.changed |= taken > 0;
+            means.work_left -= taken;
+        }
+        let rows = entry.segment.observe();
+        self.rollups.iter().filter(|state| state.keeps()).all(|state| entry.folds.rows(state.view.id) == rows)
+    }
+
     /// Says what rollups keep of a segment that leaves. All of its rows came before this record.
-    pub(super) fn keep_of(&mut self, entry: &mut SegmentEntry, budget: &Arc<MemoryBudget>) {
+    pub(super) fn keep_of(&mut self, entry: &mut SegmentEntry, means: &mut Means) {
         let rows = entry.segment.observe();
         let end = entry.segment.origin(rows - 1).0.next();
-        self.absorb(entry, end, false, budget);
+        self.absorb(entry, end, false, means);
     }
 
     /// Says what rollups keep of rows whose slot has left: they are known as the rows of any segment are, but for that this
@@ -127,20 +145,22 @@ impl TableWriter {
             writer.append(block, now);
             let order = SegmentOrder { slot_start: Timestamp::MIN, sequence: 0 };
             let segment = Arc::clone(writer.shared());
+            drop(writer);
             let mut entry = SegmentEntry { order, segment, sealed: None, folds: Folds::default() };
-            self.absorb(&mut entry, block.offset.next(), true, &means.budget);
+            self.absorb(&mut entry, block.offset.next(), true, means);
+            means.pool.take_back(entry.segment);
             rows = later;
         }
     }
 
     /// Gives the rollups that outlive rows what they have of a segment; `end` is behind the record of its last row.
-    fn absorb(&mut self, entry: &mut SegmentEntry, end: Offset, under_way: bool, budget: &Arc<MemoryBudget>) {
+    fn absorb(&mut self, entry: &mut SegmentEntry, end: Offset, under_way: bool, means: &mut Means) {
         let columns = Arc::clone(self.columns.defs());
         for state in &mut self.rollups {
             if state.keeps() {
-                fold(state, &columns, entry, usize::MAX, budget);
+                fold(state, &columns, entry, usize::MAX, &means.budget);
                 let folded = entry.folds.of(state.view.id).expect("a segment has rows");
-                state.absorb(&folded.parts, end, under_way, budget);
+                state.absorb(&folded.parts, end, under_way, &mut means.work_left, &means.budget);
                 self.changed = true;
             } else {
                 entry.folds.of(state.view.id).into_iter().for_each(Folded::retire);

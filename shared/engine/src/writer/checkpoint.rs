@@ -5,9 +5,8 @@ use crate::{
     IdRuns, Reader,
     budget::Charge,
     checkpoint::{Capture, Restored},
-    dedup::DedupScratch,
     sync::{Arc, Ordering},
-    table::{Means, Scratch},
+    table::Means,
     view::PartitionShared,
 };
 
@@ -45,7 +44,7 @@ impl Writer {
             dropped: partition.dropped.into_iter().collect(),
             gaps: partition.gaps,
             folded_last: None,
-            means: Means { limits, budget, pool, scratch: Scratch::default(), runs, dedup: DedupScratch::default() },
+            means: Means::new(limits, budget, pool, runs),
         };
         writer.publish_tables();
         writer.publish_gaps();
