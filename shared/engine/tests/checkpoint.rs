@@ -375,6 +375,39 @@ fn a_smaller_budget_takes_nothing_from_rollups() {
     }
 }
 
+/// Goal: where rows leave for rollups because memory has become smaller, what these keep is held to its share while the state
+/// is read, not only at the first housekeeping; the rest of it is whole, and the smaller the share the less there is.
+#[test]
+fn a_smaller_budget_bounds_histories() {
+    let (disk, mut sender) = (Disk::default(), Sender::default());
+    let large = Arc::new(MemoryBudget::new(u64::MAX));
+    let mut world = World::new(tiny(), &large, &disk);
+    let fine = [0, 1].map(|table| with_rollup(table, 1_000_000, 1, true));
+    fine.iter().chain(&history(600)).for_each(|op| world.run(op, &mut sender));
+    let kept = Kept::of(&world.writer, &Kept::default(), 3);
+    let mut all_before = 0;
+    for share in [2, 4] {
+        let small = Arc::new(MemoryBudget::new(large.used() / share));
+        let restored = World::restored(&mut kept.clone(), tiny(), &small, &disk);
+        let (history, limit) = (small.history(), small.limit());
+        assert!(history > limit / 16 && history <= limit / 4, "{history} of {limit}");
+        assert!(small.used() < limit + limit / 8, "{} of {limit}", small.used());
+        let mut all = 0;
+        for key in world.reader.tables() {
+            let snapshot = restored.reader.snapshot(key).unwrap();
+            let rollup = &snapshot.rollups()[0];
+            let (from, horizon) = (rollup.covered_from().unwrap(), snapshot.evicted_before().unwrap());
+            assert!(Timestamp::MIN < from && from < horizon, "{from:?} {horizon:?}");
+            let rows: u64 = plain_rollup::actual(&snapshot, rollup).values().map(|cell| cell.rows).sum();
+            let sent = decode(&world.reader.snapshot(key).unwrap());
+            assert_eq!(rows as usize, sent.iter().filter(|(_, row)| Timestamp(row.time) >= from).count());
+            all += rows;
+        }
+        assert!(all_before == 0 || all < all_before);
+        all_before = all;
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 

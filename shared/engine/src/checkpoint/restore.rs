@@ -125,6 +125,8 @@ pub fn restore(
     horizon: &mut Horizon<'_>,
 ) -> Result<Restored, RestoreError> {
     limits.check();
+    // Its share of what all partitions may keep counts from now on.
+    budget.publish_oldest(partition, None);
     let kinds = pieces.kinds().to_vec();
     let mut restorer = Restorer {
         pieces,
@@ -241,6 +243,7 @@ impl Restorer<'_> {
                 return Err(RestoreError::Malformed("a table comes twice"));
             }
             tables.push(self.table(state, dedup)?);
+            give_up_history(&mut tables, budget);
         }
         Ok(tables)
     }
@@ -315,6 +318,7 @@ impl Restorer<'_> {
                 self.segment(segment, table, end)?;
             } else {
                 self.leave_out(segment, table, end)?;
+                give_up_history(tables, self.budget);
             }
         }
         tables.iter_mut().for_each(|table| table.segments.sort_by_key(|entry| entry.order));
@@ -362,6 +366,17 @@ impl Restorer<'_> {
             folds: Folds::default(),
         });
         Ok(())
+    }
+}
+
+/// Lets go of the oldest that rollups keep while all of them keep more than their share, before rows are left out for it.
+fn give_up_history(tables: &mut [RestoredTable], budget: &MemoryBudget) {
+    let mut rollups: Vec<&mut RollupState> = tables.iter_mut().flat_map(|table| &mut table.rollups).collect();
+    while budget.history_is_over(rollups.iter().map(|state| state.bytes()).sum()) {
+        let Some(end) = rollups.iter().filter_map(|state| state.oldest_page()).min() else { return };
+        for state in &mut rollups {
+            state.drop_before(end);
+        }
     }
 }
 
