@@ -5,11 +5,14 @@ use types::{LogGap, Offset, PartitionId, TableKey, Timestamp};
 use crate::{
     snapshot::TableSnapshot,
     sync::{Arc, Ordering, weakened},
-    view::{PartitionShared, TableShared, time_or_none},
+    view::{PartitionShared, TableShared, TableView, time_or_none},
 };
 
 /// Tries to read counters that belong to one offset, before those of two are taken.
 const STATUS_TRIES_MAX: usize = 8;
+
+/// Tries to find the pasts of rollups at one offset, before what they keep of rows that have left is done without.
+const PAST_TRIES_MAX: usize = 8;
 
 /// Reads a partition while its writer goes on. Never waits, never makes the writer wait.
 #[derive(Debug, Clone)]
@@ -60,6 +63,9 @@ pub struct TableStatus {
     pub late: u64,
 }
 
+/// Tables as they were published, some of them unknown.
+type Views = Vec<(TableKey, Option<Arc<TableView>>)>;
+
 impl Reader {
     pub(crate) fn new(shared: Arc<PartitionShared>) -> Self {
         Self { shared }
@@ -81,32 +87,46 @@ impl Reader {
     /// partition does not know the table. It pins memory for as long as it lives.
     #[must_use]
     pub fn snapshot(&self, key: TableKey) -> Option<TableSnapshot> {
-        // First the offset, then what it covers: whatever is loaded later holds at least all rows before it.
+        let mut views = Views::default();
+        let next_offset = self.views(&[key], &mut views);
+        let (key, view) = views.pop()?;
+        Some(TableSnapshot::cut(key, next_offset, view?.as_ref()))
+    }
+
+    /// Several tables at one offset, in the order of `keys`: together they are the state there. As [`Reader::snapshot`].
+    ///
+    /// Where the writer changed pasts of rollups each time between the offset and one of the tables, their past is left out
+    /// in the end ([`crate::RollupSnapshot::covered_from`]): nobody waits for a pause.
+    #[must_use]
+    pub fn snapshots(&self, keys: &[TableKey]) -> (Offset, Vec<Option<TableSnapshot>>) {
+        let mut views = Views::default();
+        let next_offset = self.views(keys, &mut views);
+        (next_offset, cut(next_offset, &views))
+    }
+
+    /// Fills `views` with what each table is now, and gives an offset that all of them cover.
+    ///
+    /// All are loaded before any is looked at: what the writer does meanwhile is as little as can be.
+    fn views(&self, keys: &[TableKey], views: &mut Views) -> Offset {
+        let mut tries = 0;
         loop {
+            // First the offset, then what it covers: whatever is loaded later holds at least all rows before it.
             let mut next_offset = self.shared.applied();
-            let table = self.table(key)?;
-            let view = table.view.load();
+            self.load(keys, views);
             if weakened("offset-first") {
                 next_offset = self.shared.applied();
             }
-            let snapshot = TableSnapshot::cut(key, next_offset, &view);
-            if !self.is_outrun(next_offset, [&snapshot]) {
-                return Some(snapshot);
+            tries += 1;
+            if tries == PAST_TRIES_MAX || !self.is_outrun(next_offset, views) {
+                return next_offset;
             }
         }
     }
 
-    /// Several tables at one offset, in the order of `keys`: together they are the state there. As [`Reader::snapshot`].
-    #[must_use]
-    pub fn snapshots(&self, keys: &[TableKey]) -> (Offset, Vec<Option<TableSnapshot>>) {
-        loop {
-            let next_offset = self.shared.applied();
-            let cut = |key: TableKey| Some(TableSnapshot::cut(key, next_offset, &self.table(key)?.view.load()));
-            let snapshots: Vec<_> = keys.iter().map(|&key| cut(key)).collect();
-            if !self.is_outrun(next_offset, snapshots.iter().flatten()) {
-                return (next_offset, snapshots);
-            }
-        }
+    fn load(&self, keys: &[TableKey], views: &mut Views) {
+        views.clear();
+        let tables = self.shared.tables.load();
+        views.extend(keys.iter().map(|key| (*key, tables.get(key).map(|table| table.view.load()))));
     }
 
     /// As [`Reader::snapshots`], but at an earlier offset: without the rows of the records from `next_offset` on. Rows that
@@ -116,8 +136,9 @@ impl Reader {
         if next_offset > self.shared.applied() {
             return None;
         }
-        let cut = |key: TableKey| Some(TableSnapshot::cut(key, next_offset, &self.table(key)?.view.load()));
-        Some(keys.iter().map(|&key| cut(key)).collect())
+        let mut views = Views::default();
+        self.load(keys, &mut views);
+        Some(cut(next_offset, &views))
     }
 
     /// The tables that the partition knows, ascending.
@@ -185,13 +206,21 @@ impl Reader {
 
     /// Whether the writer has gone so far since `next_offset` was loaded that the past of a rollup at that offset is not kept
     /// any more. Then a further try succeeds unless the writer does that again: each time it has applied a record.
-    fn is_outrun<'a>(&self, next_offset: Offset, snapshots: impl IntoIterator<Item = &'a TableSnapshot>) -> bool {
-        snapshots.into_iter().any(TableSnapshot::is_behind) && self.shared.applied() > next_offset
+    fn is_outrun(&self, next_offset: Offset, views: &Views) -> bool {
+        let lacks = |view: &TableView| view.rollups.iter().any(|rollup| rollup.at(next_offset).is_none());
+        views.iter().filter_map(|(_, view)| view.as_ref()).any(|view| lacks(view))
+            && self.shared.applied() > next_offset
     }
 
     fn table(&self, key: TableKey) -> Option<Arc<TableShared>> {
         self.shared.tables.load().get(&key).cloned()
     }
+}
+
+fn cut(next_offset: Offset, views: &Views) -> Vec<Option<TableSnapshot>> {
+    let cut =
+        |(key, view): &(TableKey, Option<Arc<TableView>>)| Some(TableSnapshot::cut(*key, next_offset, view.as_ref()?));
+    views.iter().map(cut).collect()
 }
 
 fn live(table: &TableShared) -> u64 {

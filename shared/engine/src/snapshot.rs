@@ -38,11 +38,6 @@ impl TableSnapshot {
         Self { key, next_offset, columns, evicted_before, segments, rollups }
     }
 
-    /// Whether the past of a rollup is of a later offset, so that this snapshot lacks it.
-    pub(crate) fn is_behind(&self) -> bool {
-        self.rollups.iter().any(|rollup| rollup.version.is_none())
-    }
-
     /// The table.
     #[must_use]
     pub fn key(&self) -> TableKey {
