@@ -13,13 +13,15 @@ use engine::{MemoryBudget, Writer};
 use id_store::Lent;
 use types::Offset;
 
-use super::pace::Pace;
+use super::pace::{Held, Pace};
 
 /// A partition's state, and how long it took its writer to give it.
 pub struct Captured {
     /// The state. Its writer lets go of it where it keeps too much memory, whatever this one waits for.
     pub state: Arc<Lent>,
     pub(crate) took: Duration,
+    /// Tells what its memory is from what readers hold.
+    pub(crate) held: Arc<Held>,
 }
 
 /// What writer and thread share. The lock is the writer's alone. All atomics are Relaxed: each says one thing, and the state itself goes by the channel.
@@ -31,8 +33,8 @@ pub(crate) struct Seam {
     /// Where the older of two checkpoints goes on.
     needed_from: AtomicU64,
     captures: Sender<Captured>,
-    /// The state that was given last, while anybody has it.
-    lent: Mutex<Weak<Lent>>,
+    /// The state that was given last, while anybody has it, and what it holds.
+    lent: Mutex<(Weak<Lent>, Arc<Held>)>,
 }
 
 impl Seam {
@@ -77,20 +79,21 @@ impl Seam {
             return;
         }
         let started = Instant::now();
+        let held = Arc::new(Held::since(engine.budget()));
         let state = Arc::new(Lent::new(engine.capture()));
         self.log_bytes.store(0, Relaxed);
-        *self.lent.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&state);
+        *self.lent.lock().unwrap_or_else(PoisonError::into_inner) = (Arc::downgrade(&state), Arc::clone(&held));
         // Full: the thread has not taken the last one yet, and asks again.
-        let _ = self.captures.try_send(Captured { state, took: started.elapsed() });
+        let _ = self.captures.try_send(Captured { state, took: started.elapsed(), held });
     }
 
     /// Counts what the state keeps that was given last, and takes it back where that is too much: the writer who makes rows
     /// leave is there to do so, the thread that writes them may wait for a disk that never comes back.
     fn look_after_lent(&self, budget: &MemoryBudget) {
-        let lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        let Some(state) = lent else { return };
+        let lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(state) = lent.0.upgrade() else { return };
         state.account();
-        if Pace::of(budget) == Pace::GiveUp {
+        if Pace::of(budget, &lent.1) == Pace::GiveUp {
             // Busy: the thread copies, and the next time comes soon.
             let _ = state.let_go();
         }

@@ -17,7 +17,7 @@ use service::Health;
 use types::Offset;
 
 use super::{
-    pace::Pace,
+    pace::{Held, Pace},
     round::{NotWritten, Rounds},
     seam::Captured,
 };
@@ -185,9 +185,9 @@ impl Work {
     }
 
     /// Keeps to the rate, or to none; `false`: the writing is to end.
-    fn pace(&self, bytes: u64, since: Instant) -> bool {
+    fn pace(&self, bytes: u64, since: Instant, held: &Held) -> bool {
         let due = Duration::from_secs_f64(bytes as f64 / self.schedule.bytes_per_second as f64);
-        match Pace::of(&self.budget) {
+        match Pace::of(&self.budget, held) {
             Pace::Rate => self.wait(due.saturating_sub(since.elapsed())),
             Pace::Hurry => !self.is_stopped(),
             Pace::GiveUp => false,
@@ -210,7 +210,7 @@ impl Work {
         let mut bytes = 0;
         let written = partition.rounds.write(&captured, &mut |more| {
             bytes += more as u64;
-            self.pace(bytes, captured_at)
+            self.pace(bytes, captured_at, &captured.held)
         });
         let Written { generation, bytes, .. } = written.map_err(|error| match error {
             NotWritten::Checkpoint(CheckpointError::Stopped) => Failed::GivenUp,
@@ -289,7 +289,8 @@ mod tests {
         pass_over(&mut writer);
         for _ in 0..2 {
             assert!(checkpointed.is_due(&schedule));
-            let captured = Captured { state: Arc::new(Lent::new(writer.capture())), took: Duration::ZERO };
+            let state = Arc::new(Lent::new(writer.capture()));
+            let captured = Captured { state, took: Duration::ZERO, held: Arc::default() };
             checkpointed.rounds.write(&captured, &mut |_| true).unwrap();
             checkpointed.covered = (captured.state.next_offset(), Instant::now());
         }
@@ -346,9 +347,10 @@ mod tests {
         let budget = Arc::new(MemoryBudget::new(1_600));
         let work = Work { schedule, stopped, budget, health: Health::starting("hot-tier", "0") };
         let since = Instant::now();
-        assert!(work.pace(20, since));
+        let held = Held::default();
+        assert!(work.pace(20, since, &held));
         assert!(since.elapsed() >= Duration::from_millis(20));
         drop(stop);
-        assert!(!work.pace(u64::MAX, since));
+        assert!(!work.pace(u64::MAX, since, &held));
     }
 }
