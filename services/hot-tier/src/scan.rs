@@ -144,6 +144,8 @@ impl Prepare {
         let (mut covered, mut sources) = (Vec::new(), Vec::new());
         let plan = &self.asked.plan;
         for (reader, at) in &self.asked.readers {
+            // Whoever does not wait any more needs no snapshots either.
+            self.stop.watch(|cancel| cancel.check())?;
             let partition = reader.partition();
             let keys: Vec<_> = plan.tables().iter().map(|table| table.key).collect();
             let (next_offset, snapshots) = match *at {
@@ -156,6 +158,7 @@ impl Prepare {
             sources
                 .extend(found.filter_map(|(table, snapshot)| Some(Source { table, partition, snapshot: snapshot? })));
         }
+        self.stop.watch(|cancel| cancel.check())?;
         let tasks = query::tasks(plan, sources);
         for Covered { partition, lacks_before, gaps, version, .. } in &mut covered {
             let of_partition = &tasks[places(*partition, &tasks)];

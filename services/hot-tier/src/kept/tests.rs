@@ -10,14 +10,15 @@ use engine::{Limits, MemoryBudget};
 use proto::hot_tier::{HotTier, PartitionScan, PartitionWriter, ScanRequest};
 use query::{Answer, Finishing, QueryLimits, ScanStats};
 use types::{
-    ColumnDef, ColumnKind, Generation, Offset, PartitionId, Schema, SchemaVersion, Table, TableId, TableKey, TableName,
-    TableSettings, TenantId, Timestamp,
+    ColumnDef, ColumnKind, ErrorCode, Generation, Offset, PartitionId, Schema, SchemaVersion, Table, TableId, TableKey,
+    TableName, TableSettings, TenantId, Timestamp,
 };
 
 use super::*;
 use crate::{
     node::{Node, Partition},
     pool::ScanPool,
+    scan::{Asked, Prepare, Stop},
     writer::NodeWriter,
 };
 
@@ -267,5 +268,34 @@ async fn only_what_is_worth_it_is_kept() {
             assert_eq!(world.stats(&table, json).await.rows_scanned, 4_000);
         }
         assert_eq!(world.stats(&table, json).await.rows_scanned == 0, kept, "{cache_bytes} {json}");
+    }
+}
+
+/// Goal: a scan whose client has left before a thread came to it, or whose time is up by then, takes no snapshot: also where
+/// there would be nothing to scan.
+#[tokio::test]
+async fn nothing_is_prepared_for_nobody() {
+    let table = table(1, 1);
+    let json = query(0, 1_000, QUERIES[0]);
+    let plan =
+        query::plan(&query::parse(json.as_bytes(), &QueryLimits::default()).unwrap(), &[Arc::new(table)]).unwrap();
+    let pool = ScanPool::start(1).unwrap();
+    let (_writer, reader) =
+        engine::partition(PartitionId(0), Offset::ZERO, Limits::default(), Arc::new(MemoryBudget::new(u64::MAX)));
+    let in_time = Instant::now() + Duration::from_secs(3_600);
+    for (left, deadline, error) in [
+        (false, in_time, None),
+        (true, in_time, Some(ErrorCode::Cancelled)),
+        (false, Instant::now(), Some(ErrorCode::DeadlineExceeded)),
+    ] {
+        let stop = Arc::new(Stop::at(deadline));
+        if left {
+            stop.leave();
+        }
+        let readers = vec![(reader.clone(), None)];
+        let asked = Asked { plan: Arc::new(plan.clone()), readers, known: Vec::new() };
+        let kept = Arc::new(KeptResults::new(0));
+        let outcome = Prepare::submit(pool.queue(), asked, 1, kept, stop).await.unwrap();
+        assert_eq!(outcome.err().map(|error| error.code), error);
     }
 }
