@@ -4,6 +4,10 @@
 //! references make of twenty lines of text is a million visits. So the tree is measured, once per part and not by walking
 //! it: the size of a part is one and the sizes of what is in it. A part that is reached again while it is measured refers to
 //! itself; evaluation need not end there, and for events, which are two objects deep, nothing is lost by refusing it.
+//!
+//! `unevaluatedProperties` and `unevaluatedItems` ask what the parts beside them have looked at: each part that applies to
+//! the same value is held against it once more, and so is all that applies to it below. Where such keywords stand below one
+//! another, every level doubles that. So these visits are measured too ([`Size::marking`]).
 
 use std::collections::HashMap;
 
@@ -19,6 +23,10 @@ const DATA: [&str; 5] = ["const", "enum", "default", "examples", "required"];
 /// Keywords whose value holds schemas by names that are not keywords.
 const BY_NAME: [&str; 6] =
     ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
+/// Keywords whose parts apply to the value itself, so that what they have looked at is evaluated.
+const IN_PLACE: [&str; 8] = ["allOf", "anyOf", "oneOf", "if", "then", "else", "dependentSchemas", "$ref"];
+/// Keywords that ask what has been evaluated.
+const UNEVALUATED: [&str; 2] = ["unevaluatedProperties", "unevaluatedItems"];
 /// Keywords by which a reference means something else elsewhere.
 const MOVING: [&str; 2] = ["$dynamicRef", "$recursiveRef"];
 
@@ -37,11 +45,58 @@ enum Place {
     ByName,
 }
 
+/// What a part is for whoever asks what the part that it is in has evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// It is held against the value and, where that is right, asked itself.
+    InPlace,
+    /// A list or object of parts that are.
+    Several,
+    /// It is held against what is in the value.
+    Held,
+    /// Nothing.
+    Aside,
+}
+
+impl Role {
+    fn of(name: &str, value: &Value) -> Self {
+        match name {
+            _ if IN_PLACE.contains(&name) => match value {
+                Value::Array(_) => Self::Several,
+                _ if BY_NAME.contains(&name) => Self::Several,
+                _ => Self::InPlace,
+            },
+            "contains" => Self::Held,
+            _ if UNEVALUATED.contains(&name) => Self::Held,
+            _ => Self::Aside,
+        }
+    }
+}
+
 /// A part with all that it refers to.
 #[derive(Debug, Clone, Copy)]
 struct Size {
+    /// Objects and lists that are visited to hold a value against it.
     nodes: usize,
+    /// Those that are visited to find out what it has evaluated.
+    marking: usize,
     depth: usize,
+}
+
+impl Size {
+    const ONE: Self = Self { nodes: 1, marking: 1, depth: 0 };
+
+    fn add(&mut self, part: Self, role: Role) {
+        let (held, asked) = match role {
+            Role::InPlace => (part.nodes, part.marking),
+            Role::Several => (0, part.marking),
+            Role::Held => (part.nodes, 0),
+            Role::Aside => (0, 0),
+        };
+        self.nodes = self.nodes.saturating_add(part.nodes);
+        self.marking = self.marking.saturating_add(held).saturating_add(asked);
+        self.depth = self.depth.max(part.depth + 1);
+    }
 }
 
 struct Walk<'a> {
@@ -79,22 +134,23 @@ impl<'a> Walk<'a> {
     }
 
     fn measure_children(&mut self, part: &'a Value, place: Place, above: usize) -> Result<Size, SchemaError> {
-        let mut size = Size { nodes: 1, depth: 0 };
-        let mut add = |child: Size| {
-            size.nodes = size.nodes.saturating_add(child.nodes);
-            size.depth = size.depth.max(child.depth + 1);
-        };
+        let mut size = Size::ONE;
         match part {
             Value::Array(items) => {
                 for item in items {
-                    add(self.measure(item, Place::Schema, above + 1)?);
+                    size.add(self.measure(item, Place::Schema, above + 1)?, Role::InPlace);
                 }
             }
             Value::Object(fields) => {
                 for (name, value) in fields {
                     if let Some(child) = self.measure_field(fields, name, value, place, above)? {
-                        add(child);
+                        let keyword = place == Place::Schema;
+                        size.add(child, if keyword { Role::of(name, value) } else { Role::InPlace });
                     }
+                }
+                if place == Place::Schema {
+                    let asking = UNEVALUATED.iter().filter(|keyword| fields.contains_key(**keyword)).count();
+                    size.nodes = size.nodes.saturating_add(size.marking.saturating_mul(asking));
                 }
             }
             _ => {}

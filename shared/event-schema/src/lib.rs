@@ -2,7 +2,7 @@
 //!
 //! 1. A schema is bounded before it is compiled ([`bounds`]), so that neither compiling it nor holding one event against it
 //!    can take long, whoever wrote it: no reference leaves the schema or comes back to itself, and what remains is a tree of
-//!    at most [`limits::SCHEMA_NODES_MAX`] objects.
+//!    at most [`limits::SCHEMA_NODES_MAX`] objects, those counted again that an evaluation visits again.
 //! 2. Patterns run on an engine that is linear in the text. What it does not know (lookaround, back references) is refused
 //!    with the schema.
 //! 3. `format` and the `content…` keywords are annotations, as draft 2020-12 has it.

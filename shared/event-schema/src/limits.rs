@@ -4,7 +4,8 @@
 pub const SCHEMA_BYTES_MAX: usize = 64 << 10;
 /// How deep its objects and lists may nest, each reference followed.
 pub const SCHEMA_DEPTH_MAX: usize = 64;
-/// Objects and lists that it may have, each reference followed wherever it stands: what one event may be held against.
+/// Objects and lists that it may have, each reference followed wherever it stands, and each counted as often as it is visited:
+/// what a value of an event may be held against.
 pub const SCHEMA_NODES_MAX: usize = 10_000;
 /// Patterns that it may have.
 pub const PATTERNS_MAX: usize = 64;

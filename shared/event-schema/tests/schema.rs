@@ -109,6 +109,37 @@ fn unbounded_schemas_are_refused() {
     assert!(EventSchema::compile("{").unwrap_err().to_string().contains("is not JSON"));
 }
 
+/// Goal: keywords that ask what has been evaluated count what they hold against the value again, so that schemas in which
+/// they stand below one another are refused long before an event costs seconds, whatever leads from one to the next; one
+/// over the parts of a plain schema is taken.
+#[test]
+fn what_is_evaluated_again_counts_again() {
+    type Level = fn(Value) -> Value;
+    let kinds: [(&str, Level); 6] = [
+        ("anyOf", |inner| json!({"anyOf": [inner], "unevaluatedProperties": false})),
+        ("oneOf", |inner| json!({"oneOf": [inner], "unevaluatedItems": false})),
+        ("allOf", |inner| json!({"allOf": [inner], "unevaluatedProperties": {"type": "string"}})),
+        ("then", |inner| json!({"if": {}, "then": inner, "unevaluatedProperties": false})),
+        ("if", |inner| json!({"if": inner, "unevaluatedProperties": false})),
+        ("dependentSchemas", |inner| json!({"dependentSchemas": {"a": inner}, "unevaluatedProperties": false})),
+    ];
+    for (keyword, level) in kinds {
+        let nested = |levels| (0..levels).fold(json!({"additionalProperties": true}), |inner, _| level(inner));
+        assert_eq!(refused(&nested(3)), "taken", "{keyword}");
+        assert!(refused(&nested(20)).contains("more than 10000"), "{keyword}: {}", refused(&nested(20)));
+    }
+    let referred: serde_json::Map<_, _> = (0..20)
+        .map(|n| (n.to_string(), json!({"$ref": format!("#/$defs/{}", n + 1), "unevaluatedProperties": false})))
+        .chain([("20".into(), json!({}))])
+        .collect();
+    assert!(refused(&json!({"$defs": referred})).contains("more than 10000"));
+    let wide: Vec<_> = (0..1_000).map(|n| json!({"properties": {n.to_string(): {"type": "string"}}})).collect();
+    assert_eq!(refused(&json!({"anyOf": wide, "unevaluatedProperties": false})), "taken");
+    // A property of that name asks nothing.
+    let named = (0..20).fold(json!({}), |inner, _| json!({"properties": {"unevaluatedProperties": inner}}));
+    assert_eq!(refused(&named), "taken");
+}
+
 /// Goal: names that are keywords elsewhere are only names where properties and definitions stand, and data is no schema.
 #[test]
 fn keywords_are_read_where_they_are_keywords() {
