@@ -26,6 +26,7 @@ use types::{
 use crate::{
     dead_letters::{Drawer, Letter},
     identity,
+    judge::Judge,
     rows::Rejected,
     sort::{Block, SortedTable, kind_error},
     wire::ColumnsRequest,
@@ -65,15 +66,16 @@ impl ColumnsJob {
         Ok(Self { blocks, message_bytes, drawer, received, batch, any, admitted: false })
     }
 
-    /// Checks the blocks and brings them to the partitions of `table`, which has this JSON Schema. `admit` permits that many
-    /// events, or refuses.
+    /// Checks the blocks and brings them to the partitions of `table`, which has this JSON Schema, held against rows by this
+    /// judge. `admit` permits that many events, or refuses.
     ///
     /// # Errors
-    /// A block is none, holds more than a request may, contradicts the table, or is not admitted; nothing counts.
+    /// A block is none, holds more than a request may, contradicts the table, is not admitted, or not judged in time; nothing
+    /// counts.
     pub(crate) fn sort(
         &mut self,
         table: &Arc<Table>,
-        schema: Option<&EventSchema>,
+        (schema, judge): (Option<&EventSchema>, &Judge<'_>),
         events_max: usize,
         admit: &dyn Fn(u64) -> Result<(), ApiError>,
     ) -> Result<(SortedTable, Vec<Rejected>), ApiError> {
@@ -87,8 +89,9 @@ impl ColumnsJob {
         let mut slices = Vec::new();
         let mut base = 0;
         for (view, bytes) in views.iter().zip(&self.blocks) {
-            let rows = BlockRows { job: self, table, schema, view, base };
+            let rows = BlockRows { job: self, table, schema, judge, view, base };
             let refused = rows.rejects();
+            judge.finish()?;
             match rows.sole_partition().filter(|_| refused.is_empty() && rows.index_stays()) {
                 Some(partition) => {
                     slices.push(sorted.blocks.len());
@@ -173,6 +176,7 @@ struct BlockRows<'a> {
     job: &'a ColumnsJob,
     table: &'a Table,
     schema: Option<&'a EventSchema>,
+    judge: &'a Judge<'a>,
     view: &'a BodyView<'a>,
     /// Rows of the blocks before it.
     base: u32,
@@ -187,7 +191,7 @@ impl BlockRows<'_> {
         let check = |row| match late.next_if(|(late, _)| *late == row) {
             Some(late) => Some(late),
             None => {
-                let fault = self.with_event(row, |event| schema.check(&event_schema::json_of(event))).err()?;
+                let fault = self.with_event(row, |event| self.judge.check(schema, event)).err()?;
                 Some((row, fault))
             }
         };
@@ -340,7 +344,8 @@ mod tests {
             let message = Bytes::from(prost::Message::encode_to_vec(&request));
             let decoded = ColumnsRequest::decode(&message).unwrap();
             let mut job = ColumnsJob::new(decoded, TenantId::DEFAULT, NOW, 0).unwrap();
-            let (sorted, rejected) = job.sort(&table(), None, 100, &|_| Ok(())).unwrap();
+            let (sorted, rejected) =
+                job.sort(&table(), (None, &Judge::new(&crate::SystemClock::default())), 100, &|_| Ok(())).unwrap();
             assert_eq!((sorted.blocks.len(), rejected.len()), (2, 1));
             for kept in &sorted.blocks {
                 assert_eq!(kept.body, request.blocks[0]);

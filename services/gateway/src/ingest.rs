@@ -20,6 +20,7 @@ use crate::{
     columns::ColumnsJob,
     dead_letters::{DeadLetters, Letter},
     in_flight::Share,
+    judge::Judge,
     pool::Pool,
     rows::{Format, Rejected, Rows, SortedRows},
     schemas::Schemas,
@@ -251,8 +252,9 @@ impl Ingest {
             let work = move || {
                 let schema = this.schemas.of(&table);
                 let admit = |events| this.admit(tenant, events);
-                let sorted =
-                    schema.and_then(|schema| job.sort(&table, schema.as_deref(), this.limits.events_max, &admit));
+                let judge = Judge::new(&*this.clock);
+                let sorted = schema
+                    .and_then(|schema| job.sort(&table, (schema.as_deref(), &judge), this.limits.events_max, &admit));
                 (job, sorted)
             };
             let (back, sorted) = if small { work() } else { self.pool.run(work).await? };
@@ -291,6 +293,7 @@ impl Ingest {
         }
         let tenant = request.tenant;
         let admitted = std::mem::replace(&mut job.admitted, true);
+        let judge = Judge::new(&*self.clock);
         let rows = Rows {
             format: request.format,
             body: &request.body,
@@ -298,7 +301,7 @@ impl Ingest {
             rules: job.rules,
             events_max: self.limits.events_max,
             admit: &|events| if admitted { Ok(()) } else { self.admit(tenant, events) },
-            known: Known { tables: &|name| job.tables.lookup(&*self.catalog, tenant, name), schemas },
+            known: Known { tables: &|name| job.tables.lookup(&*self.catalog, tenant, name), schemas, judge: &judge },
         };
         let spares = || self.spare_builders.lock().unwrap_or_else(PoisonError::into_inner);
         let mut builders = spares().pop().unwrap_or_default();

@@ -18,6 +18,7 @@ mod http;
 mod identity;
 mod in_flight;
 mod ingest;
+mod judge;
 mod pool;
 mod rows;
 mod schemas;
@@ -136,7 +137,7 @@ pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, 
             refusals: AtomicU64::new(deps.limiter_key),
         },
         acked: Acked::new(deps.token_key),
-        schemas: Schemas::default(),
+        schemas: Schemas::new(cores),
         pool: Pool::start(cores, Arc::clone(&deps.clock), deps.limiter_key).map_err(StartError::Threads)?,
         clock: deps.clock,
         limits: RequestLimits {

@@ -18,7 +18,7 @@ use types::{
     limits::TABLE_COLUMNS_MAX,
 };
 
-use crate::schemas::Schemas;
+use crate::{judge::Judge, schemas::Schemas};
 
 /// Tables that one request may name.
 pub(crate) const REQUEST_TABLES_MAX: usize = 256;
@@ -72,6 +72,8 @@ pub(crate) struct Known<'a> {
     pub tables: &'a dyn Fn(&TableName) -> Lookup,
     /// Their JSON Schemas; `None`: this thread has no time for them.
     pub schemas: Option<&'a Schemas>,
+    /// Holds events against them.
+    pub judge: &'a Judge<'a>,
 }
 
 /// Sorts the events of one request.
@@ -165,7 +167,7 @@ impl<'a> Sorter<'a> {
             return Ok(());
         }
         if let Some(schema) = schema {
-            schema.check(&event_schema::json_of(event)).map_err(|fault| Reject::invalid(index, fault))?;
+            self.known.judge.check(schema, event).map_err(|fault| Reject::invalid(index, fault))?;
         }
         // Last, since it notes the event's columns.
         if self.rules.strict {
@@ -177,7 +179,8 @@ impl<'a> Sorter<'a> {
     /// Ends the request.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED`: its blocks would be much larger than the request, since its events have few columns in common.
+    /// `TOO_LARGE`: its blocks would be much larger than the request, since its events have few columns in common, or they could
+    /// not all be held against their JSON Schemas in time.
     pub(crate) fn finish(mut self) -> Result<Sorted, ApiError> {
         let rules = self.rules;
         self.too_large |= self.blocks_bytes() > rules.blocks_bytes_max;
@@ -199,6 +202,7 @@ impl<'a> Sorter<'a> {
             let message = "the request's events have too few columns in common, send fewer of them at a time";
             return Err(ApiError::new(ErrorCode::TooLarge, message));
         }
+        self.known.judge.finish()?;
         Ok(match missing.is_empty() {
             false => Sorted::Missing(missing),
             true if self.too_slow => Sorted::TooSlow,

@@ -152,3 +152,20 @@ async fn schemas_change() {
     let refused = client.ingest_columns(columns(vec![block(0..1, |_| false)])).await.unwrap_err();
     assert!(refused.message().contains("json_schema at /type"), "{refused}");
 }
+
+/// Goal: a request that takes a decode thread for too long with its table's schema is refused as a whole, by name, and nothing
+/// of it is stored; fewer of the same events are taken.
+#[tokio::test]
+async fn judging_has_its_time() {
+    let gateway = gateway().await;
+    // As if an event took so long.
+    gateway.clock.tick(std::time::Duration::from_millis(20));
+    let documents: Vec<_> = (0..MANY).map(json_event).collect();
+    let refused = gateway.post(json!(documents).to_string()).await;
+    assert_eq!((refused.status, &refused.json["error"]["field"]), (413, &json!("json_schema")), "{}", refused.json);
+    let mut client = gateway.grpc().await;
+    let refused = client.ingest_columns(columns(vec![block(0..MANY, |_| false)])).await.unwrap_err();
+    assert!(refused.message().contains("json_schema took longer than 5 s"), "{refused}");
+    assert_eq!(gateway.log.rows(), 0);
+    assert_eq!(gateway.post(json!(documents[..100]).to_string()).await.json["accepted"], 80);
+}

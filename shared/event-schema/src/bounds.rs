@@ -30,10 +30,19 @@ const UNEVALUATED: [&str; 2] = ["unevaluatedProperties", "unevaluatedItems"];
 /// Keywords by which a reference means something else elsewhere.
 const MOVING: [&str; 2] = ["$dynamicRef", "$recursiveRef"];
 
+/// What a schema has, in all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Measured {
+    /// Objects and lists, as [`SCHEMA_NODES_MAX`] counts them.
+    pub(crate) nodes: usize,
+    pub(crate) patterns: usize,
+}
+
 /// Holds a schema against the limits.
-pub(crate) fn check(schema: &Value) -> Result<(), SchemaError> {
+pub(crate) fn check(schema: &Value) -> Result<Measured, SchemaError> {
     let mut walk = Walk { root: schema, sizes: HashMap::new(), patterns: 0 };
-    walk.measure(schema, Place::Schema, 0).map(drop)
+    let nodes = walk.measure(schema, Place::Schema, 0)?.nodes;
+    Ok(Measured { nodes, patterns: walk.patterns })
 }
 
 /// What the names in an object are.

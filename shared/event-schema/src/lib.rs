@@ -15,12 +15,14 @@ use codec::EventRef;
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use serde_json::{Map, Value};
 
+use bounds::Measured;
 pub use error::SchemaError;
 
 /// A compiled schema.
 #[derive(Debug)]
 pub struct EventSchema {
     validator: Validator,
+    measured: Measured,
 }
 
 impl EventSchema {
@@ -34,7 +36,7 @@ impl EventSchema {
         }
         let schema: Value = serde_json::from_str(text).map_err(SchemaError::Json)?;
         let draft = draft_of(&schema)?;
-        bounds::check(&schema)?;
+        let measured = bounds::check(&schema)?;
         let options = jsonschema::options()
             .with_draft(draft)
             .offline()
@@ -50,7 +52,15 @@ impl EventSchema {
             at: pointer(error.instance_path().as_str()),
             reason: shortened(error.to_string()),
         })?;
-        Ok(Self { validator })
+        Ok(Self { validator, measured })
+    }
+
+    /// The memory that it can take, about, where `threads` hold events against it: what it has, as large as the limits let it
+    /// be.
+    #[must_use]
+    pub fn bytes_max(&self, threads: usize) -> usize {
+        let pattern = limits::PATTERN_BYTES_MAX + threads * limits::PATTERN_CACHE_BYTES_MAX;
+        self.measured.nodes * limits::NODE_BYTES + self.measured.patterns * pattern
     }
 
     /// Holds an event against the schema.

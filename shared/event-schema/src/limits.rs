@@ -13,6 +13,8 @@ pub const PATTERNS_MAX: usize = 64;
 pub(crate) const PATTERN_BYTES_MAX: usize = 256 << 10;
 /// Bytes that the engine may keep for one pattern while it runs.
 pub(crate) const PATTERN_CACHE_BYTES_MAX: usize = 256 << 10;
+/// Bytes that a compiled object or list takes, about.
+pub(crate) const NODE_BYTES: usize = 512;
 /// Bytes of a value that a message shows.
 pub(crate) const SHOWN_VALUE_BYTES_MAX: usize = 64;
 /// Bytes of any one part of a message.

@@ -33,9 +33,15 @@ const KEY: [u8; 32] = [9; 32];
 pub struct TestClock {
     now: AtomicI64,
     monotonic_us: AtomicU64,
+    tick_us: AtomicU64,
 }
 
 impl TestClock {
+    /// From now on the monotonic clock moves on with each look at it.
+    pub fn tick(&self, by: Duration) {
+        self.tick_us.store(by.as_micros() as u64, Relaxed);
+    }
+
     /// Both clocks move on.
     pub fn advance(&self, by: Duration) {
         self.now.fetch_add(by.as_micros() as i64, Relaxed);
@@ -49,7 +55,7 @@ impl gateway::Clock for TestClock {
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_micros(self.monotonic_us.load(Relaxed))
+        Duration::from_micros(self.monotonic_us.fetch_add(self.tick_us.load(Relaxed), Relaxed))
     }
 }
 
