@@ -53,26 +53,29 @@ impl LaidOut {
         }
     }
 
-    /// The same groups where the columns can have as many numbers, or more: dictionaries grow. `None` where too few places would
-    /// be groups.
+    /// The same groups where the columns can have other numbers: more, as dictionaries grow, or fewer, where a query that was
+    /// planned later, and knows more of them, was there first. Rows have only numbers that both can have. `None` where too few
+    /// places would be groups.
     pub(crate) fn spread(&self, plan: &Plan, columns: Vec<(usize, u32)>) -> Option<Self> {
         let places = columns.iter().try_fold(1_usize, |places, &(_, radix)| places.checked_mul(radix as usize))?;
         if self.len() * 2 < places {
             return None;
         }
-        let mut map: Vec<u32> = vec![0; self.rows.len()];
-        for (place, target) in (0_u32..).zip(&mut map) {
-            let (mut rest, mut step) = (place, 1);
-            for (&(_, radix), &(_, wider)) in self.columns.iter().zip(&columns).rev() {
-                *target += rest % radix * step;
-                (rest, step) = (rest / radix, step * wider);
+        let groups = self.places();
+        let target = |&place: &u32| {
+            let (mut target, mut rest, mut step) = (0, place, 1);
+            for (&(_, radix), &(_, other)) in self.columns.iter().zip(&columns).rev() {
+                target += rest % radix * step;
+                (rest, step) = (rest / radix, step * other);
             }
-        }
+            target
+        };
+        let map: Vec<u32> = groups.iter().map(target).collect();
         let mut rows = vec![0; places];
-        self.rows.iter().zip(&map).for_each(|(count, &place)| rows[place as usize] = *count);
+        groups.iter().zip(&map).for_each(|(&from, &to)| rows[to as usize] = self.rows[from as usize]);
         let states = plan.cells.iter().zip(&self.states).map(|(cell, state)| {
             let mut into = State::new(cell, places, Level::Codes);
-            into.absorb(state, &map);
+            into.absorb(&state.pick(&groups), &map);
             into
         });
         Some(Self { states: states.collect(), columns, rows })
@@ -80,8 +83,12 @@ impl LaidOut {
 
     /// The groups with their keys.
     pub(crate) fn groups(&self, plan: &Plan) -> Groups {
-        let groups = (0..).zip(&self.rows).filter(|(_, rows)| **rows > 0).map(|(place, _)| place).collect();
-        self.pick(plan, groups)
+        self.pick(plan, self.places())
+    }
+
+    /// The places that are groups, ascending.
+    fn places(&self) -> Vec<u32> {
+        (0..).zip(&self.rows).filter(|(_, rows)| **rows > 0).map(|(place, _)| place).collect()
     }
 
     /// The groups that lead, with their keys, and the greatest count of the others, if there are others.
@@ -153,11 +160,8 @@ mod tests {
         all.map(group).collect()
     }
 
-    /// Goal: groups laid out for larger dictionaries are the same, with all that they have; where too few places would be
-    /// groups, they are not.
-    #[test]
-    fn spread_groups_are_the_same() {
-        let plan = plan();
+    /// Two by three keys, of which one has no rows.
+    fn laid_out(plan: &Plan) -> LaidOut {
         let rows = vec![3, 0, 1, 7, 2, 5];
         let values = [1.5, 0.0, -2.0, f64::MAX, 1e-300, 0.1];
         let states = plan.cells.iter().map(|cell| {
@@ -174,7 +178,15 @@ mod tests {
             }
             state
         });
-        let groups = LaidOut::new(vec![(0, 2), (1, 3)], rows.clone(), states.collect());
+        LaidOut::new(vec![(0, 2), (1, 3)], rows.clone(), states.collect())
+    }
+
+    /// Goal: groups laid out for larger dictionaries are the same, with all that they have; where too few places would be
+    /// groups, they are not.
+    #[test]
+    fn spread_groups_are_the_same() {
+        let plan = plan();
+        let groups = laid_out(&plan);
         let expected = by_key(&plan, &groups);
         assert_eq!(expected.keys().copied().collect::<Vec<_>>(), [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2)]);
         for (a, b) in [(2, 3), (2, 5), (3, 3)] {
@@ -183,5 +195,19 @@ mod tests {
             assert_eq!(spread.columns(), [(0, a), (1, b)]);
         }
         assert!(groups.spread(&plan, vec![(0, 4), (1, 3)]).is_none());
+    }
+
+    /// Goal: groups that were laid out for larger dictionaries than those of whoever takes them are the same: numbers that these
+    /// do not have yet are of rows that these do not have.
+    #[test]
+    fn groups_return_to_smaller_dictionaries() {
+        let plan = plan();
+        let groups = laid_out(&plan);
+        let expected = by_key(&plan, &groups);
+        for (a, b) in [(3, 3), (2, 5), (2, 4)] {
+            let wide = groups.spread(&plan, vec![(0, a), (1, b)]).expect("half of the places are groups");
+            let narrow = wide.spread(&plan, vec![(0, 2), (1, 3)]).expect("most places are groups");
+            assert_eq!((by_key(&plan, &narrow), narrow.rows.len()), (expected.clone(), 6), "{a} {b}");
+        }
     }
 }

@@ -120,7 +120,8 @@ impl Task {
         }
     }
 
-    /// Groups laid out as they are by this task, whose dictionaries may have grown; `None` where they are.
+    /// Groups laid out as they are by this task, whose dictionaries may have been looked at later, or earlier, than those of the
+    /// one whose result was kept; `None` where they are.
     fn lay_out_anew(&self, plan: &Plan, groups: &LaidOut) -> Option<TaskGroups> {
         let codes = |column: usize| {
             let segment = self.dictionaries[column].expect("the same segments have the same columns");
