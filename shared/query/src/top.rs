@@ -170,7 +170,7 @@ impl Top {
             let mut chosen: Vec<(u32, u64)> = run.iter().map(|entry| (entry.key as u32, entry.count)).collect();
             leave_most_frequent(&mut chosen, k, string);
             chosen.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| string(a.0).cmp(string(b.0))));
-            if !run.is_empty() && !is_exact(run, floor, &chosen, k) {
+            if !is_exact(run, floor, &chosen, k) {
                 let off = floor as f64 / rows[group as usize] as f64;
                 share = Some(share.map_or(off, |worst: f64| worst.max(off)));
             }
@@ -373,6 +373,21 @@ mod tests {
             assert!(*count <= truth[value] && (truth[value] - count) as f64 <= off, "{count} of {}", truth[value]);
             assert!(truth[value] as f64 + off >= want[19] as f64);
         }
+    }
+
+    /// Goal: a summary of which no counter is left, as so many strings came equally often, says how far its empty list is off.
+    #[test]
+    fn an_empty_list_has_its_bound() {
+        let mut summary = HeavyHitters::default();
+        // One more than it counts.
+        (0..2_049).for_each(|value| summary.add(&format!("request {value}"), 1));
+        let mut top = Top::default();
+        top.add_summary(0, &summary);
+        let (leaders, bound) = top.leaders(&[2_049], 3, &[0], |_| Ok(())).unwrap();
+        assert_eq!((leaders[0].len(), bound.map(|bound| bound.value)), (0, Some(1.0 / 2_049.0)));
+        // Nothing was left out where there was nothing.
+        let (leaders, bound) = top.leaders(&[2_049, 5], 3, &[1], |_| Ok(())).unwrap();
+        assert_eq!((leaders[0].len(), bound), (0, None));
     }
 
     /// Goal: leaders that stand far above what was left out are exact although most strings were.
