@@ -115,7 +115,25 @@ fn check_settings(settings: &TableSettings) -> Result<(), ApiError> {
     if settings.rollups.len() > ROLLUPS_MAX {
         return Err(ApiError::invalid("rollups", format!("a table has at most {ROLLUPS_MAX} rollups")));
     }
-    settings.rollups.iter().try_for_each(check_rollup)
+    settings.rollups.iter().try_for_each(check_rollup)?;
+    check_intervals(&settings.rollups)
+}
+
+/// Of two intervals of a table one divides the other. Else buckets of a finer rollup would lie across the edges of those of a
+/// coarser one, and a range whose rows have left would lack what neither has there as a whole.
+fn check_intervals(rollups: &[Rollup]) -> Result<(), ApiError> {
+    let mut intervals: Vec<i64> = rollups.iter().map(|rollup| rollup.interval.micros()).collect();
+    intervals.sort_unstable();
+    match intervals.windows(2).find(|pair| pair[1] % pair[0] != 0) {
+        Some(pair) => {
+            let message = format!(
+                "of two rollups of a table the shorter interval_us divides the longer, {} does not divide {}",
+                pair[0], pair[1]
+            );
+            Err(ApiError::invalid("interval_us", message))
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_rollup(rollup: &Rollup) -> Result<(), ApiError> {
@@ -218,6 +236,15 @@ mod tests {
         assert_eq!(with(&|new| new.settings.rollups = vec![Rollup { keep_us: Some(0), ..rollup() }]), "keep_us");
         let twice = Rollup { group_by: vec!["a".into(), "a".into()], ..rollup() };
         assert_eq!(with(&|new| new.settings.rollups = vec![twice.clone()]), "group_by");
+        let every = |micros| Rollup { interval: Interval::from_micros(micros).unwrap(), ..rollup() };
+        assert_eq!(with(&|new| new.settings.rollups = [900, 60, 600].map(every).to_vec()), "interval_us");
+        assert!(
+            check_settings(&TableSettings {
+                rollups: [3_600, 60, 600, 60].map(every).to_vec(),
+                ..TableSettings::default()
+            })
+            .is_ok()
+        );
         let both = Rollup { percentiles: vec!["region".into()], ..rollup() };
         assert_eq!(with(&|new| new.settings.rollups = vec![both.clone()]), "region");
     }
