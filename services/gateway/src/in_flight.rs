@@ -8,7 +8,10 @@
 //!    than become durable in [`ROOM_FOR`] at the pace of the last seconds (Little's law). A request is held against this
 //!    room by its headers, before its body is read, and again when its body is whole. Bodies that are still on their way do
 //!    not count: slow senders take nobody's room.
-//! 3. A request that finds no room stands in line for it, at most [`WAIT_MAX`], and is refused then. Its body stays with its
+//! 3. A request that finds no room stands in line for it, at most [`WAIT_MAX`], and is refused then. There are two lines: first
+//!    those whose bodies are here and take memory, then those by their headers; in each it is first come, first served, and
+//!    nobody passes. Of the latter as many are called as bodies go and count, and with each look at the pace as many as there is
+//!    room for, for some of them send slowly, or not at all. The body of who stands in line by its headers stays with its
 //!    sender, but for the windows of HTTP/2. To refuse it at once would cost more than to let it wait: senders who are
 //!    refused send again, or send the next, and each refusal takes work from the threads of those who were let in. Where
 //!    refusals came at once, in one run on a busy machine, seven of eight requests were refused and half as much was taken
@@ -28,7 +31,10 @@ use admission::overload::spread;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::{Mutex, Notify},
+    time::timeout,
+};
 use types::{ApiError, ErrorCode};
 
 use crate::admission::RETRY_AFTER_LEAST;
@@ -54,13 +60,32 @@ pub(crate) struct InFlight {
     waiting: AtomicU64,
     /// Nobody is let in where at least so many wait.
     room: AtomicU64,
-    /// Requests that stand in line for room, and what wakes the first of them.
-    line: AtomicUsize,
-    freed: Notify,
+    /// Requests that stand in line for room before their bodies are read.
+    by_headers: Line,
+    /// Those that do with their bodies here.
+    whole: Line,
+    /// Held by the first of `whole`.
+    first: Mutex<()>,
     /// Bytes of bodies that were acked, ever.
     acked: AtomicU64,
+    /// How many bodies that were.
+    acked_bodies: AtomicU64,
     /// Spreads the times to come back.
     refusals: AtomicU64,
+}
+
+/// A line for room.
+#[derive(Debug, Default)]
+struct Line {
+    standing: AtomicUsize,
+    /// Calls who stands first.
+    call: Notify,
+}
+
+impl Line {
+    fn is_empty(&self) -> bool {
+        self.standing.load(Relaxed) == 0
+    }
 }
 
 impl InFlight {
@@ -72,9 +97,11 @@ impl InFlight {
             bytes_max,
             waiting: AtomicU64::new(0),
             room: AtomicU64::new(ROOM_LEAST.min(bytes_max)),
-            line: AtomicUsize::new(0),
-            freed: Notify::new(),
+            by_headers: Line::default(),
+            whole: Line::default(),
+            first: Mutex::new(()),
             acked: AtomicU64::new(0),
+            acked_bodies: AtomicU64::new(0),
             refusals: AtomicU64::new(salt),
         })
     }
@@ -85,44 +112,85 @@ impl InFlight {
         Share(Arc::new(Held { total: Arc::clone(self), bytes: AtomicU64::new(0), broke_off: AtomicBool::new(false) }))
     }
 
-    /// Waits until there is room for one more.
+    /// Waits until there is room for one more, whose body is still with its sender.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` where there is none in time, or too many stand in line for it.
     pub(crate) async fn enter(&self) -> Result<(), ApiError> {
-        if self.has_room() {
+        if self.by_headers.is_empty() && self.has_room() {
             return Ok(());
         }
-        let _place = self.place_in_line()?;
-        let entered = async {
+        let _place = self.place_in(&self.by_headers)?;
+        let mut call = pin!(self.by_headers.call.notified());
+        // From here on no call is missed. Whoever made room a moment before may have found the line empty.
+        call.as_mut().enable();
+        if self.by_headers.standing.load(Relaxed) == 1 && self.has_room() {
+            return Ok(());
+        }
+        // Called is let in. To look again would be to give up the turn: who looks in vain stands at the end.
+        timeout(WAIT_MAX, call).await.map_err(|_| self.refusal())
+    }
+
+    /// Waits until there is room for a body that is here, and counts it.
+    async fn count(&self, bytes: u64) -> Result<(), ApiError> {
+        if self.whole.is_empty() && self.has_room() {
+            self.waiting.fetch_add(bytes, Relaxed);
+            return Ok(());
+        }
+        let _place = self.place_in(&self.whole)?;
+        let counted = async {
+            // One after the other, in the order in which they came: only the first looks, and counts before the next does.
+            let _first = self.first.lock().await;
             loop {
-                let mut freed = pin!(self.freed.notified());
+                let mut call = pin!(self.whole.call.notified());
                 // From here on no call is missed; the look comes after it.
-                freed.as_mut().enable();
+                call.as_mut().enable();
                 if self.has_room() {
-                    return;
+                    break;
                 }
-                freed.await;
+                call.await;
             }
+            self.waiting.fetch_add(bytes, Relaxed);
         };
-        timeout(WAIT_MAX, entered).await.map_err(|_| self.refusal())
+        timeout(WAIT_MAX, counted).await.map_err(|_| self.refusal())
     }
 
     fn has_room(&self) -> bool {
         self.waiting.load(Relaxed) < self.room.load(Relaxed)
     }
 
-    fn place_in_line(&self) -> Result<PlaceInLine<'_>, ApiError> {
-        let place = PlaceInLine(&self.line);
-        if self.line.fetch_add(1, Relaxed) < LINE_MAX { Ok(place) } else { Err(self.refusal()) }
+    fn place_in<'a>(&'a self, line: &'a Line) -> Result<PlaceInLine<'a>, ApiError> {
+        let standing = self.by_headers.standing.load(Relaxed) + self.whole.standing.load(Relaxed);
+        line.standing.fetch_add(1, Relaxed);
+        let place = PlaceInLine(&line.standing);
+        if standing < LINE_MAX { Ok(place) } else { Err(self.refusal()) }
     }
 
-    /// Calls the first in line if there is room. One call for one change is enough: whoever enters calls the next when its
-    /// body counts.
+    /// Calls who stands first in line, if there is room: those whose bodies are here and take memory go before the others. One
+    /// call for one change is enough where the change is a body that counts, or goes: of who is called by its headers both follow.
     fn call_next(&self) {
-        if self.has_room() {
-            self.freed.notify_one();
+        if !self.has_room() {
+            return;
         }
+        if !self.whole.is_empty() {
+            self.whole.call.notify_one();
+        } else if !self.by_headers.is_empty() {
+            self.by_headers.call.notify_one();
+        }
+    }
+
+    /// Calls as many by their headers as have room with bodies of the mean size. Who was called and sends slowly, or never, calls
+    /// nobody: without this the others would stand before an idle server.
+    fn call_for_all_room(&self) {
+        self.call_next();
+        let free = self.room.load(Relaxed).saturating_sub(self.waiting.load(Relaxed));
+        if free == 0 || !self.whole.is_empty() {
+            return;
+        }
+        let mean = self.acked.load(Relaxed).checked_div(self.acked_bodies.load(Relaxed)).unwrap_or(free).max(1);
+        let standing = self.by_headers.standing.load(Relaxed) as u64;
+        // One was called before.
+        (1..(free / mean).min(standing)).for_each(|_| self.by_headers.call.notify_one());
     }
 
     /// Bytes of bodies that were acked so far.
@@ -134,7 +202,7 @@ impl InFlight {
     pub(crate) fn set_room(&self, bytes: u64) {
         let room = bytes.max(ROOM_LEAST).min(self.bytes_max);
         self.room.store(room, Relaxed);
-        self.call_next();
+        self.call_for_all_room();
         metrics::gauge!("truenow_ingest_room_bytes").set(room as f64);
         metrics::gauge!("truenow_ingest_waiting_bytes").set(self.waiting.load(Relaxed) as f64);
     }
@@ -186,8 +254,7 @@ impl Share {
     /// As [`InFlight::enter`].
     pub(crate) async fn wait(&self, bytes: u64) -> Result<Waiting, ApiError> {
         let total = Arc::clone(&self.0.total);
-        total.enter().await?;
-        total.waiting.fetch_add(bytes, Relaxed);
+        total.count(bytes).await?;
         total.call_next();
         Ok(Waiting { total, bytes })
     }
@@ -260,6 +327,7 @@ impl Waiting {
     /// The ack is there.
     pub(crate) fn acked(self) {
         self.total.acked.fetch_add(self.bytes, Relaxed);
+        self.total.acked_bodies.fetch_add(1, Relaxed);
     }
 }
 
@@ -316,6 +384,7 @@ where
 mod tests {
     use futures_util::FutureExt as _;
     use http_body_util::{BodyExt as _, Full};
+    use tokio::task::unconstrained;
 
     use super::*;
 
@@ -390,7 +459,7 @@ mod tests {
         let mut entered = |least: usize| {
             let mut entered = Vec::new();
             for (n, one) in line.iter_mut().enumerate().skip(least) {
-                if let Some(waiting) = one.now_or_never() {
+                if let Some(waiting) = unconstrained(one).now_or_never() {
                     entered.push((n, waiting.unwrap()));
                 }
             }
@@ -406,6 +475,57 @@ mod tests {
         let fourth = entered(3);
         assert_eq!(fourth.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [3]);
         drop((three, fourth, line));
-        assert_eq!((total.line.load(Relaxed), total.waiting.load(Relaxed)), (0, 0));
+        assert!(total.whole.is_empty());
+        assert_eq!(total.waiting.load(Relaxed), 0);
+    }
+
+    /// Goal: nobody passes those who stand in line by their headers; those whose body is here already, and takes memory, go
+    /// before them.
+    #[tokio::test(start_paused = true)]
+    async fn newcomers_join_the_line() {
+        let total = InFlight::new(100 << 20, 1);
+        let most = total.share().wait(ROOM_LEAST).await.unwrap();
+        let mut line: Vec<_> = (0..3).map(|_| Box::pin(total.enter())).collect();
+        assert!(line.iter_mut().all(|one| one.now_or_never().is_none()));
+        let whole = total.share();
+        let mut whole = Box::pin(whole.wait(ROOM_LEAST));
+        assert!((&mut whole).now_or_never().is_none());
+        drop(most);
+        let mut newcomer = Box::pin(total.enter());
+        assert!((&mut newcomer).now_or_never().is_none());
+        assert!(line.iter_mut().all(|one| one.now_or_never().is_none()));
+        let waiting = whole.now_or_never().expect("it is the first").unwrap();
+        drop(waiting);
+        assert!((&mut newcomer).now_or_never().is_none());
+        assert_eq!(line.iter_mut().map(|one| one.now_or_never().is_some()).collect::<Vec<_>>(), [true, false, false]);
+    }
+
+    /// Lets those go who may, and says how many they were.
+    fn entered(line: &mut Vec<Pin<Box<impl Future<Output = Result<(), ApiError>>>>>) -> usize {
+        let before = line.len();
+        line.retain_mut(|one| unconstrained(one).now_or_never().map(Result::unwrap).is_none());
+        before - line.len()
+    }
+
+    /// Goal: who was called by its headers and then sends slowly, or never, does not keep those behind it in line while there
+    /// is room; and what they have room for is called, not more.
+    #[tokio::test(start_paused = true)]
+    async fn slow_senders_keep_nobody_in_line() {
+        let total = InFlight::new(100 << 20, 1);
+        let most = total.share().wait(ROOM_LEAST).await.unwrap();
+        let mut line: Vec<_> = (0..1_000).map(|_| Box::pin(total.enter())).collect();
+        assert_eq!(entered(&mut line), 0);
+        most.acked();
+        assert_eq!(entered(&mut line), 1);
+        // One body of all the room was acked: so large is what is called.
+        total.set_room(3 * ROOM_LEAST);
+        assert_eq!(entered(&mut line), 3);
+        for _ in 0..15 {
+            total.share().wait(1).await.unwrap().acked();
+        }
+        entered(&mut line);
+        // A mean body has a sixteenth of that now.
+        total.set_room(2 * ROOM_LEAST);
+        assert_eq!(entered(&mut line), 32);
     }
 }
