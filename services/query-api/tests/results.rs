@@ -147,3 +147,18 @@ async fn equal_questions_at_once_read_their_writes() {
         }
     }
 }
+
+/// Goal: a table that is deleted after the first scan of a question, while further scans may run, is told of, and no answer
+/// of what was left of it is given or kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_that_go_between_scans_are_told_of() {
+    let mut world = World::start_with(MEMORY, TTL).await;
+    let events: Vec<Event> = (0..100).map(|number| Event { time: number as i64, number }).collect();
+    world.ingest(0, &events).await;
+    let asked = query(0, 1_000, &json!({"aggregates": [{"fn": "p90", "metric": "number", "method": "exact"}]}));
+    // The question's own look at the table, and the one after its first scan.
+    world.catalog.replace_after(2);
+    let (status, error) = world.post("/v1/query", asked.to_string()).await;
+    assert_eq!((status, &error["error"]["code"]), (404, &json!("NOT_FOUND")), "{error}");
+    assert_eq!(ask(&world, &asked).await, (json!([{"p90_number": null}]), false));
+}

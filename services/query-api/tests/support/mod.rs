@@ -215,11 +215,13 @@ fn block(table: &Table, partition: u32, events: &[Event]) -> Append {
 /// A catalog of one table, `shop.events`, which may be deleted and made again.
 pub struct OneTable {
     table: Mutex<Arc<Table>>,
+    /// How many more look-ups find it as it is before it is deleted and made again; `None`: all do.
+    looks_left: Mutex<Option<u32>>,
 }
 
 impl Default for OneTable {
     fn default() -> Self {
-        Self { table: Mutex::new(Arc::new(table(1))) }
+        Self { table: Mutex::new(Arc::new(table(1))), looks_left: Mutex::default() }
     }
 }
 
@@ -241,6 +243,11 @@ impl OneTable {
         columns.push(ColumnDef { name: name.into(), kind: ColumnKind::Dimension });
         let version = SchemaVersion(held.schema.version().0 + 1);
         *held = Arc::new(Table { schema: Schema::from_parts(version, columns), ..Table::clone(&held) });
+    }
+
+    /// The table is deleted and created again when it has been looked up so often.
+    pub fn replace_after(&self, looks: u32) {
+        *self.looks_left.lock().unwrap() = Some(looks);
     }
 
     /// The table is deleted and created again.
@@ -272,6 +279,15 @@ fn not_here<T>() -> Result<T, ApiError> {
 #[async_trait]
 impl Catalog for OneTable {
     fn cached(&self, _: TenantId, name: &TableName) -> Option<Arc<Table>> {
+        let due = {
+            let mut left = self.looks_left.lock().unwrap();
+            let due = *left == Some(0);
+            *left = if due { None } else { left.map(|left| left - 1) };
+            due
+        };
+        if due {
+            self.replace();
+        }
         Some(self.current()).filter(|table| table.name == *name)
     }
 
