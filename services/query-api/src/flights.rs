@@ -22,11 +22,12 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
 };
 use tracing::Instrument as _;
-use types::{ApiError, ErrorCode, Offset, PartitionId};
+use types::{ApiError, Offset, PartitionId};
 
 use crate::answer::timed_out;
 
-/// Queries that wait for a computation which is not their own.
+/// Queries that wait for a computation which is not their own. Those beyond compute for themselves, and so have, and wait for,
+/// places like all others: equal questions of one tenant keep no other tenant's waiting.
 const JOINED_MAX: usize = 4_096;
 
 /// What those who wait for a computation ask of it together.
@@ -88,8 +89,7 @@ impl<V: Clone + Send + Sync + 'static> Flights<V> {
     /// which is to compute the same. The work is dropped when nobody waits for it.
     ///
     /// # Errors
-    /// Those of the work; `DEADLINE_EXCEEDED` where the time of these terms is up, `RESOURCE_EXHAUSTED` where too many wait
-    /// already, `INTERNAL` where the work panicked.
+    /// Those of the work; `DEADLINE_EXCEEDED` where the time of these terms is up, `INTERNAL` where the work panicked.
     pub(crate) async fn answer<F>(
         &self,
         question: CacheKey,
@@ -101,7 +101,7 @@ impl<V: Clone + Send + Sync + 'static> Flights<V> {
     {
         let (deadline, timeout) = (terms.deadline, terms.timeout);
         let work: Work<V> = Box::new(move |terms| Box::pin(work(terms).in_current_span()));
-        let (mut outcome, _place) = self.join(question, terms, work)?;
+        let (mut outcome, _place) = self.join(question, terms, work);
         let ended = outcome.wait_for(Option::is_some);
         match tokio::time::timeout_at(deadline.into(), ended).await {
             Ok(Ok(outcome)) => outcome.clone().expect("it was waited for"),
@@ -111,31 +111,32 @@ impl<V: Clone + Send + Sync + 'static> Flights<V> {
         }
     }
 
-    /// Begins the computation where none runs; else joins the one that forms. Gives a place among those who wait for others.
-    fn join(&self, question: CacheKey, terms: Terms, work: Work<V>) -> Result<Joined<V>, ApiError> {
+    /// Begins the computation where none runs; else joins the one that forms, if there is a place among those who wait for
+    /// others, and gives that place.
+    fn join(&self, question: CacheKey, terms: Terms, work: Work<V>) -> Joined<V> {
         let mut lines = lock(&self.lines);
         let Some(forming) = lines.get_mut(&question) else {
             lines.insert(question.clone(), None);
             drop(lines);
             let (flight, outcome) = Flight::new(terms, work);
-            flight.begin(&self.lines, question);
-            return Ok((outcome, None));
+            flight.begin(Some(Ending { lines: Arc::clone(&self.lines), question }));
+            return (outcome, None);
         };
-        let place = Arc::clone(&self.joined).try_acquire_owned().map_err(|_| too_many())?;
+        let Ok(place) = Arc::clone(&self.joined).try_acquire_owned() else {
+            drop(lines);
+            let (flight, outcome) = Flight::new(terms, work);
+            flight.begin(None);
+            return (outcome, None);
+        };
         if let Some(forming) = forming {
             self.shared.increment(1);
             forming.terms.join(terms);
-            return Ok((forming.outcome.subscribe(), Some(place)));
+            return (forming.outcome.subscribe(), Some(place));
         }
         let (flight, outcome) = Flight::new(terms, work);
         *forming = Some(flight);
-        Ok((outcome, Some(place)))
+        (outcome, Some(place))
     }
-}
-
-fn too_many() -> ApiError {
-    let error = ApiError::new(ErrorCode::ResourceExhausted, "too many equal queries wait; try again later");
-    error.with_field("queries").with_retry_after(Duration::from_secs(1))
 }
 
 impl<V: Clone + Send + Sync + 'static> Flight<V> {
@@ -144,10 +145,9 @@ impl<V: Clone + Send + Sync + 'static> Flight<V> {
         (Self { terms, work, outcome: sender, runtime: Handle::current() }, outcome)
     }
 
-    /// Begins it: nobody joins it any more, and only now it looks at rows.
-    fn begin(self, lines: &Arc<Lines<V>>, question: CacheKey) {
+    /// Begins it: nobody joins it any more, and only now it looks at rows. `ending` is dropped when it ends.
+    fn begin(self, ending: Option<Ending<V>>) {
         let Self { terms, work, outcome, runtime } = self;
-        let ending = Ending { lines: Arc::clone(lines), question };
         runtime.spawn(async move {
             let result = tokio::select! {
                 result = work(terms) => Some(result),
@@ -178,7 +178,7 @@ impl<V: Clone + Send + Sync + 'static> Drop for Ending<V> {
         // A runtime that ends drops what is begun at once, which comes here again.
         drop(lines);
         if let Some(next) = wanted {
-            next.begin(&self.lines, self.question.clone());
+            next.begin(Some(Self { lines: Arc::clone(&self.lines), question: self.question.clone() }));
         }
     }
 }
