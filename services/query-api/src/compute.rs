@@ -21,6 +21,9 @@ use crate::{
 /// How often a query is scanned anew where rows leave between the rounds of its selection.
 const SCANS_MAX: usize = 3;
 
+/// Kept results of so many bytes are read where the question arrived.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+
 /// A question and what is known of it before it is computed.
 pub(crate) struct Question {
     pub(crate) tenant: TenantId,
@@ -59,7 +62,12 @@ struct Scanned {
 }
 
 enum Found {
-    Kept(KeptResult),
+    /// Rows and columns as JSON text.
+    Kept {
+        text: (String, String),
+        truncated: bool,
+        segments: u64,
+    },
     Made(Answer),
 }
 
@@ -107,14 +115,13 @@ impl Answers {
             deadline: terms.deadline,
         };
         let Scanned { missing, covered, found } = self.scan(question, fan_out, &place).await?;
-        let cached = matches!(found, Found::Kept(_));
+        let cached = matches!(found, Found::Kept { .. });
         self.results.count(cached);
         let freshness_us = self.progress.freshness_us(covered.clone(), as_of).await?;
         let (rows, columns, truncated, stats) = match found {
             Found::Made(answer) => (answer.rows, answer.columns, answer.truncated, answer.stats),
-            Found::Kept(kept) => {
-                let (rows, columns) = kept.text();
-                (rows, columns, kept.truncated, ScanStats { segments_cached: kept.segments, ..ScanStats::default() })
+            Found::Kept { text: (rows, columns), truncated, segments } => {
+                (rows, columns, truncated, ScanStats { segments_cached: segments, ..ScanStats::default() })
             }
         };
         // Counted before the place is given back, so that the texts that nobody has counted are as few as the places.
@@ -142,7 +149,7 @@ impl Answers {
         mut fan_out: FanOut,
         place: &Arc<OwnedSemaphorePermit>,
     ) -> Result<Scanned, ApiError> {
-        let kept = self.results.find(&question.key).await;
+        let mut kept = self.results.find(&question.key).await;
         fan_out.known = kept.as_ref().map(|kept| kept.versions.clone()).unwrap_or_default();
         let mut away = None;
         for _ in 0..SCANS_MAX {
@@ -151,14 +158,22 @@ impl Answers {
             self.still_there(question.tenant, &question.tables).await?;
             let missing = missing(question, &gathered)?;
             let covered = gathered.covered();
-            if let Some(kept) = kept.as_ref().filter(|_| gathered.is_unchanged()) {
-                return Ok(Scanned { missing, covered, found: Found::Kept(kept.clone()) });
+            if let Some(kept) = kept.take_if(|_| gathered.is_unchanged()) {
+                let (truncated, segments) = (kept.truncated, kept.segments);
+                if let Some(text) = text_of(kept).await? {
+                    return Ok(Scanned { missing, covered, found: Found::Kept { text, truncated, segments } });
+                }
+                // Its rows are no text: it is none that was written here, and all is to be scanned.
+                fan_out.known.clear();
+                continue;
             }
             // What a partition that is away would have is in no version.
             let versions = gathered.unavailable.is_empty().then(|| versions(&gathered.scans));
             let scans = Scans { first: &fan_out, nodes: &self.nodes, placement: &placement, place };
             away = match scans.conclude(gathered.scans).await? {
                 Concluded::Answer(answer) => {
+                    // A partition that has forgotten the table since the first scan gave nothing to the further ones.
+                    self.still_there(question.tenant, &question.tables).await?;
                     if let Some(versions) = versions {
                         self.results.keep(&question.key, &versions, &answer).await;
                     }
@@ -177,6 +192,15 @@ impl Answers {
              oldest rows, or for percentiles by the method sketch",
         ))
     }
+}
+
+/// The text of a kept result; a long one is checked and copied off the network threads.
+async fn text_of(kept: KeptResult) -> Result<Option<(String, String)>, ApiError> {
+    if kept.bytes() <= INLINE_BYTES_MAX {
+        return Ok(kept.text());
+    }
+    let text = tokio::task::spawn_blocking(move || kept.text()).await;
+    text.map_err(|error| ApiError::internal(format!("reading the kept answer failed: {error}")))
 }
 
 /// What the answer lacks, where it may lack anything.

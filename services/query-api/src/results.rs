@@ -102,14 +102,19 @@ impl KeptResult {
         let versions = (0..count).map(|_| version()).collect::<Option<_>>()?;
         let columns = usize::try_from(bytes.try_get_u64_le().ok()?).ok().filter(|&length| length <= bytes.len())?;
         let columns = bytes.split_to(columns);
-        let are_text = str::from_utf8(&columns).is_ok() && str::from_utf8(&bytes).is_ok();
-        are_text.then_some(Self { versions, truncated, segments, columns, rows: bytes })
+        Some(Self { versions, truncated, segments, columns, rows: bytes })
     }
 
-    /// The lists of rows and of columns, as JSON text.
-    pub(crate) fn text(&self) -> (String, String) {
-        let text = |bytes: &Bytes| str::from_utf8(bytes).expect("it was looked at").to_owned();
-        (text(&self.rows), text(&self.columns))
+    /// How long its text is.
+    pub(crate) fn bytes(&self) -> usize {
+        self.rows.len() + self.columns.len()
+    }
+
+    /// The lists of rows and of columns, as JSON text; `None` where they are no text. That is looked at only here, where the
+    /// result is known to be good: it may be long.
+    pub(crate) fn text(&self) -> Option<(String, String)> {
+        let text = |bytes: &Bytes| str::from_utf8(bytes).ok().map(str::to_owned);
+        Some((text(&self.rows)?, text(&self.columns)?))
     }
 }
 
@@ -194,7 +199,7 @@ mod tests {
         let bytes = encode(&versions, &answer);
         let kept = KeptResult::decode(bytes.clone()).unwrap();
         assert_eq!((&kept.versions[..], kept.truncated, kept.segments), (&versions[..], true, 7));
-        assert_eq!(kept.text(), (answer.rows.clone(), answer.columns.clone()));
+        assert_eq!(kept.text(), Some((answer.rows.clone(), answer.columns.clone())));
         for length in 0..bytes.len() - answer.rows.len() {
             assert_eq!(KeptResult::decode(bytes.slice(..length)), None, "{length}");
         }
@@ -203,6 +208,6 @@ mod tests {
         assert_eq!(KeptResult::decode(other.clone().into()), None);
         other[0] -= 1;
         *other.last_mut().unwrap() = 0xFF;
-        assert_eq!(KeptResult::decode(other.into()), None);
+        assert_eq!(KeptResult::decode(other.into()).unwrap().text(), None);
     }
 }
