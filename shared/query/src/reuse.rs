@@ -65,7 +65,10 @@ impl TaskPartial {
     #[must_use]
     pub fn keep(&self) -> Option<KeptTask> {
         let Found::Codes(groups) = &self.found else { return None };
-        Some(KeptTask { groups: Arc::clone(groups), segments_scanned: self.stats.segments_scanned })
+        // A copy has no room to spare: lists that grew as the task ran may have as much of it as they are long, which no count
+        // of bytes would see. It is made at the second sight of a task alone.
+        let groups = Arc::new(TaskGroups::clone(groups));
+        Some(KeptTask { groups, segments_scanned: self.stats.segments_scanned })
     }
 }
 
