@@ -3,6 +3,11 @@
 //! A key is a bucket number (where the plan has an interval) and one number per group column, 0 for "absent". What a
 //! number stands for is its owner's to know: a dictionary's code, or a place in a list of values.
 
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::LazyLock,
+};
+
 use hashbrown::HashTable;
 use types::{ApiError, ErrorCode};
 
@@ -281,14 +286,17 @@ fn find_in_slots(
     }
 }
 
-/// Spreads a key over 64 bits by multiplying and folding. Keys are numbers given in order of appearance, so a client
-/// cannot choose colliding ones; equal keys are told apart by comparing them.
+/// Where the hashes of this process begin. Clients choose event times, and so the buckets in keys: with a seed that they do
+/// not know they cannot choose such that collide. No result depends on it: tables are asked for keys alone, never listed.
+static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+
+/// Spreads a key over 64 bits by multiplying and folding; equal keys are told apart by comparing them.
 pub(crate) fn hash_key(bucket: i64, key: impl Iterator<Item = u32>) -> u64 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let fold = |hash: u64, number: u64| {
         let wide = u128::from(hash ^ number) * u128::from(ODD);
         (wide as u64) ^ (wide >> 64) as u64
     };
-    let first = fold(ODD.rotate_left(17), bucket.cast_unsigned());
+    let first = fold(*SEED, bucket.cast_unsigned());
     key.fold(first, |hash, number| fold(hash, u64::from(number) | 1 << 63))
 }
