@@ -100,8 +100,7 @@ impl<K: Eq + Hash, V: Clone> Bounded<K, V> {
     }
 
     /// The largest value that would be kept, with its key, bytes.
-    #[must_use]
-    pub fn value_bytes_max(&self) -> u64 {
+    fn value_bytes_max(&self) -> u64 {
         self.bytes_max / VALUE_SHARE
     }
 
@@ -110,7 +109,7 @@ impl<K: Eq + Hash, V: Clone> Bounded<K, V> {
         let Some(cache) = &self.cache else { return };
         if bytes > self.value_bytes_max() {
             // What was there is of an earlier time and would be found wanting at every look.
-            cache.remove(&key);
+            self.remove(&key);
             return;
         }
         cache.insert(key, Held { value, bytes: bytes + ENTRY_BYTES });
@@ -165,7 +164,7 @@ mod tests {
         }
         assert!(cache.bytes() > 32 << 10, "room is used: {}", cache.bytes());
         cache.put(0, "large", (4 << 10) + 1);
-        assert_eq!(cache.get(&0), None);
+        assert_eq!((cache.get(&0), cache.shown.load(Relaxed)), (None, cache.bytes()));
         cache.put(1, "new", 100);
         cache.remove(&1);
         assert_eq!(cache.get(&1), None);

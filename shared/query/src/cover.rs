@@ -25,7 +25,8 @@ use crate::{
 pub(crate) struct Cover {
     /// The coarsest first.
     pub(crate) rollups: Vec<Taken>,
-    /// Ascending; one piece at each end of the range at most.
+    /// Ascending. One piece at each end of the range at most, where each interval of the table's rollups divides the next
+    /// longer one, as the control plane has it.
     pub(crate) rows: Vec<TimeRange>,
 }
 
@@ -84,8 +85,8 @@ impl Cover {
     fn take(&mut self, rollup: usize, interval: Interval, from: Timestamp, until: Timestamp) {
         let mut left = Vec::new();
         for range in std::mem::take(&mut self.rows) {
-            let first = ceil(range.start().max(from), interval);
-            let end = interval.bucket_of(range.end()).min(ceil(until, interval));
+            let first = interval.first_bucket_from(range.start().max(from));
+            let end = interval.bucket_of(range.end()).min(interval.first_bucket_from(until));
             if first >= end {
                 left.push(range);
                 continue;
@@ -105,14 +106,10 @@ impl Cover {
     pub(crate) fn lacks_before(&self, plan: &Plan, evicted_before: Option<Timestamp>) -> Option<Timestamp> {
         let evicted = evicted_before?;
         let lacking = self.rows.iter().filter(|rows| rows.start() < evicted);
-        // Behind the first piece a rollup goes on. Behind the last one nothing does: from where rows begin all is there.
+        // Behind a piece that ends within the range a rollup goes on. Behind one that ends with it nothing does: from where
+        // rows begin all is there.
         lacking.map(|rows| if rows.end() < plan.range.end() { evicted.min(rows.end()) } else { evicted }).max()
     }
-}
-
-/// The number of the first bucket that begins at `time` or later.
-fn ceil(time: Timestamp, interval: Interval) -> i64 {
-    interval.bucket_of(time) + i64::from(time.0.rem_euclid(interval.micros()) != 0)
 }
 
 fn fit(plan: &Plan, rollup: &Rollup, partition_rows: u64) -> Fit {

@@ -105,6 +105,12 @@ impl Interval {
         time.0.div_euclid(self.0)
     }
 
+    /// The number of the first bucket that begins at `time` or later.
+    #[must_use]
+    pub const fn first_bucket_from(self, time: Timestamp) -> i64 {
+        self.bucket_of(time) + (time.0.rem_euclid(self.0) != 0) as i64
+    }
+
     /// The first time of the bucket that holds `time`, held at the start of the range.
     #[must_use]
     pub const fn bucket_start(self, time: Timestamp) -> Timestamp {
@@ -124,6 +130,10 @@ mod tests {
         assert_eq!(minute.bucket_start(Timestamp(0)), Timestamp(0));
         assert_eq!(minute.bucket_start(Timestamp(119)), Timestamp(60));
         assert_eq!(minute.bucket_of(Timestamp(-61)), -2);
+        assert_eq!(
+            [-61, -60, -59, 0, 1, 60].map(|time| minute.first_bucket_from(Timestamp(time))),
+            [-1, -1, 0, 0, 1, 1]
+        );
         assert_eq!(Interval::from_micros(0), None);
     }
 

@@ -109,7 +109,7 @@ impl RollupState {
         merged_max: &mut usize,
         budget: &Arc<MemoryBudget>,
     ) {
-        let first = first_bucket(self.view.newest.covered_from, self.interval());
+        let first = self.interval().first_bucket_from(self.view.newest.covered_from);
         let before = under_way && self.view.newest.from < end;
         let older = before.then(|| self.view.newest.clone());
         let mut history = History::clone(&self.view.newest.history);
@@ -199,12 +199,7 @@ impl RollupState {
     }
 }
 
-/// The number of the first bucket that begins at `time` or later.
-pub(crate) fn first_bucket(time: Timestamp, interval: Interval) -> i64 {
-    interval.bucket_of(time) + i64::from(time.0.rem_euclid(interval.micros()) != 0)
-}
-
-/// The start of that bucket.
+/// The start of the first bucket that begins at `time` or later.
 pub(crate) fn ceil(time: Timestamp, interval: Interval) -> Timestamp {
-    Timestamp(first_bucket(time, interval).saturating_mul(interval.micros()))
+    Timestamp(interval.first_bucket_from(time).saturating_mul(interval.micros()))
 }
