@@ -91,7 +91,7 @@ proptest! {
         prop_assert!(events.is_sorted_by(|a, b| a.place < b.place));
         let mut got: Vec<Plain> = events.into_iter().map(plain_event).collect();
         let asked: serde_json::Value = serde_json::from_str(&question).unwrap();
-        let rows = world::model::groups(&world.rows, &asked).into_values().flatten();
+        let rows = questions::model::groups(&world.rows, &asked).into_values().flatten();
         let mut expected: Vec<Plain> = rows.map(plain_row).collect();
         got.sort();
         expected.sort();

@@ -6,70 +6,11 @@ use std::sync::{Mutex, atomic::AtomicBool};
 
 use proptest::{prop_assert_eq, test_runner::TestCaseError};
 use query::{Answer, Cancel, Plan, Source, TaskPartial, ValueLimits};
-use serde_json::{Value, json};
+use questions::{Tables, question_of_rollup, random_rollup};
 use types::{Interval, Rollup, TableSettings, TimeRange};
-use world::{
-    Random, Row, Shape, World,
-    asking::{check, random_filter, random_query},
-    conclude, random_row, tiny,
-};
+use world::{Random, Row, Shape, World, check, conclude, random_row, tiny};
 
 const SPAN_US: i64 = 3_000;
-const DIMENSIONS: [&str; 4] = ["region", "user", "flag", "late"];
-
-fn some(random: &mut Random, names: &[&str], percent: usize) -> Vec<String> {
-    names.iter().filter(|_| random.chance(percent)).map(|&name| name.to_owned()).collect()
-}
-
-fn random_rollup(random: &mut Random, keep_us: Option<i64>) -> Rollup {
-    Rollup {
-        interval: Interval::from_micros(random.pick(&[10, 50, 100, 250, 1_000])).unwrap(),
-        group_by: some(random, &DIMENSIONS, 60),
-        distinct: some(random, &DIMENSIONS, 50),
-        percentiles: some(random, &["value", "latency"], 60),
-        top: some(random, &DIMENSIONS, 50),
-        keep_us,
-    }
-}
-
-/// A question that one of the rollups may answer: about its columns, mostly by its buckets.
-fn question(random: &mut Random, world: &World, rollups: &[Rollup]) -> Value {
-    let rollup = random.pick(rollups);
-    let mut query = random_query(random, world, SPAN_US);
-    let columns: Vec<String> = rollup.group_by.iter().filter(|name| *name != "late").cloned().collect();
-    let fields = query.as_object_mut().unwrap();
-    fields.remove("order_by");
-    let mut groups = columns.clone();
-    random.shuffle(&mut groups);
-    groups.truncate(random.below(3));
-    fields.insert("group_by".into(), json!(groups));
-    fields.remove("interval_us");
-    if random.chance(50) {
-        let interval = rollup.interval.micros() * random.pick(&[1, 1, 2, 5]);
-        fields.insert("interval_us".into(), json!(interval));
-    }
-    let filters: serde_json::Map<String, Value> = (0..3)
-        .map(|_| random_filter(random, world, false))
-        .filter(|(column, _)| columns.iter().any(|known| known == column))
-        .map(|(column, condition)| (column.to_owned(), condition))
-        .collect();
-    fields.insert("filters".into(), json!(filters));
-    if random.chance(60) {
-        let align = |time: &Value| json!(time.as_i64().unwrap().clamp(-5_000, 5_000).div_euclid(1_000) * 1_000);
-        fields["start_time"] = align(&fields["start_time"]);
-        fields["end_time"] = json!(align(&fields["end_time"]).as_i64().unwrap() + 1_000);
-    }
-    // What only rows can answer keeps every rollup away: mostly it is not asked.
-    if random.chance(90) {
-        let only_rows = |aggregate: &Value| ["tdigest", "exact"].iter().any(|method| aggregate["method"] == *method);
-        let all = fields["aggregates"].as_array().unwrap();
-        let mut rest: Vec<_> = all.iter().filter(|aggregate| !only_rows(aggregate)).cloned().collect();
-        rest.truncate(1 + random.below(2));
-        fields.insert("aggregates".into(), if rest.is_empty() { json!([{"fn": "count"}]) } else { json!(rest) });
-    }
-    query
-}
-
 /// The answer with tasks in random order on some threads.
 fn answer_on_threads(world: &World, plan: &Plan, random: &mut Random, threads: usize) -> Answer {
     let left = AtomicBool::new(false);
@@ -124,7 +65,7 @@ fn ask(
     questions: usize,
 ) -> Result<(), TestCaseError> {
     for _ in 0..questions {
-        let query = question(random, world, rollups);
+        let query = question_of_rollup(random, &world.rows, SPAN_US, Tables::Any, rollups);
         let plan = world.plan(&query.to_string()).unwrap();
         if world.lacks_before(&plan).is_some_and(|before| before > plan.range().start()) {
             met.incomplete += 1;

@@ -1,9 +1,6 @@
 //! Random tables in real partitions, and the plainest possible answers about them.
 #![allow(dead_code, reason = "each test uses some of it")]
 
-pub(crate) mod asking;
-pub(crate) mod model;
-
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::AtomicBool},
@@ -11,52 +8,17 @@ use std::{
 
 use codec::{BodyBuilder, BodyView, EventRef};
 use engine::{Limits, MemoryBudget, Reader, Writer, partition};
+use proptest::{prop_assert_eq, test_runner::TestCaseError};
 use query::{Answer, Cancel, Finishing, Plan, QueryLimits, Source, Task, TaskPartial};
+use questions::{Answered, Traffic};
+pub(crate) use questions::{Random, Row};
+use serde_json::Value;
 use types::{
     ApiError, ColumnDef, ColumnKind, Generation, Offset, PartitionId, Schema, SchemaVersion, Table, TableId, TableKey,
     TableName, TableSettings, TenantId, Timestamp,
 };
 
 pub(crate) const PARTITIONS: u32 = 3;
-
-/// An event: its table (0 or 1), time and columns.
-#[derive(Debug, Clone)]
-pub(crate) struct Row {
-    pub(crate) table: usize,
-    pub(crate) time: i64,
-    pub(crate) dimensions: BTreeMap<&'static str, String>,
-    pub(crate) metrics: BTreeMap<&'static str, f64>,
-}
-
-/// Random numbers that a seed names (splitmix64).
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    pub(crate) fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-
-    pub(crate) fn pick<T: Clone>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len())].clone()
-    }
-
-    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
-        for at in (1..items.len()).rev() {
-            items.swap(at, self.below(at + 1));
-        }
-    }
-}
 
 /// What a world is made of.
 #[derive(Debug, Clone, Copy)]
@@ -98,36 +60,26 @@ pub(crate) fn tiny() -> Limits {
 }
 
 pub(crate) fn random_row(random: &mut Random, shape: &Shape, at: usize) -> Row {
-    let time = if shape.in_order {
-        let jitter = random.below(20) as i64;
-        (at as i64 * shape.span_us / shape.rows as i64 + jitter).min(shape.span_us)
-    } else {
-        random.below(shape.span_us as usize + 1) as i64
-    };
-    let mut dimensions = BTreeMap::new();
-    if random.chance(90) {
-        dimensions.insert("region", format!("r{}", random.below(8)));
+    let &Shape { rows, span_us, in_order, users, .. } = shape;
+    questions::random_row(random, &Traffic { rows, span_us, in_order, users }, at)
+}
+
+/// Whether what the engine answers is the model's answer; of a limit of one row also, that it keeps the first.
+pub(crate) fn check(world: &World, query: &Value) -> Result<(), TestCaseError> {
+    let answer =
+        world.answer(&query.to_string()).map_err(|error| TestCaseError::fail(format!("{error} for {query}")))?;
+    let rows: Vec<Value> = serde_json::from_str(&answer.rows).expect("rows are JSON");
+    let columns: Vec<Value> = serde_json::from_str(&answer.columns).expect("columns are JSON");
+    prop_assert_eq!(rows.len(), answer.row_count);
+    let answered = Answered { rows: &rows, columns: &columns, truncated: answer.truncated };
+    questions::check(&world.rows, query, answered).map_err(TestCaseError::fail)?;
+    if query["limit"] == 1 && answer.truncated {
+        let mut all = query.clone();
+        all.as_object_mut().unwrap().remove("limit");
+        let all: Vec<Value> = serde_json::from_str(&world.answer(&all.to_string()).unwrap().rows).unwrap();
+        prop_assert_eq!(&all[0], &rows[0]);
     }
-    if random.chance(80) {
-        dimensions.insert("user", format!("u{}", random.below(shape.users)));
-    }
-    if random.chance(30) {
-        dimensions.insert("flag", random.pick(&["true", "false", "42", "", "é\"\\\n"]).to_owned());
-    }
-    let table = usize::from(random.chance(30));
-    let mut metrics = BTreeMap::new();
-    if random.chance(85) {
-        let scale = random.pick(&[1e-3, 1.0, 1e3, 1e9]);
-        metrics.insert("value", (random.below(2_000_001) as f64 - 1e6) * scale);
-    }
-    if random.chance(50) {
-        metrics.insert("latency", random.below(50) as f64);
-    }
-    // A column that only one of the tables has, and only since some time.
-    if table == 1 && at > shape.rows / 2 && random.chance(50) {
-        dimensions.insert("late", format!("l{}", random.below(3)));
-    }
-    Row { table, time, dimensions, metrics }
+    Ok(())
 }
 
 impl World {

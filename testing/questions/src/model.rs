@@ -7,10 +7,10 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::Row;
+use crate::Row;
 
 /// A group's key: the start of its bucket, then the group columns.
-pub(crate) type Key = (i64, Vec<Option<String>>);
+pub type Key = (i64, Vec<Option<String>>);
 
 fn value_of(row: &Row, column: &str) -> Value {
     match (row.dimensions.get(column), row.metrics.get(column)) {
@@ -65,13 +65,15 @@ fn table_name(row: &Row) -> &'static str {
 }
 
 /// The names of the group columns.
-pub(crate) fn group_columns(query: &Value) -> Vec<String> {
+#[must_use]
+pub fn group_columns(query: &Value) -> Vec<String> {
     let list = query["group_by"].as_array();
     list.map_or(Vec::new(), |list| list.iter().map(|name| name.as_str().unwrap().to_owned()).collect())
 }
 
 /// The rows of each group, in the canonical order of groups.
-pub(crate) fn groups<'a>(rows: &'a [Row], query: &Value) -> BTreeMap<Key, Vec<&'a Row>> {
+#[must_use]
+pub fn groups<'a>(rows: &'a [Row], query: &Value) -> BTreeMap<Key, Vec<&'a Row>> {
     let tables = tables(query);
     let (start, end) = (query["start_time"].as_i64().unwrap(), query["end_time"].as_i64().unwrap());
     let none = Map::new();
@@ -96,7 +98,8 @@ pub(crate) fn groups<'a>(rows: &'a [Row], query: &Value) -> BTreeMap<Key, Vec<&'
 }
 
 /// Whether a cell of an answer is right for the rows of its group, by what its column says of itself.
-pub(crate) fn holds(got: &Value, aggregate: &Value, rows: &[&Row], described: &Value) -> bool {
+#[must_use]
+pub fn holds(got: &Value, aggregate: &Value, rows: &[&Row], described: &Value) -> bool {
     let fn_name = aggregate["fn"].as_str().unwrap();
     let column = aggregate["metric"].as_str().or(aggregate["dimension"].as_str());
     let Some(column) = column else { return got.as_u64() == Some(rows.len() as u64) };
@@ -199,7 +202,8 @@ fn holds_number(got: &Value, fn_name: &str, rows: &[&Row], column: &str) -> bool
 }
 
 /// The contract's default name of an aggregate.
-pub(crate) fn name_of(aggregate: &Value) -> String {
+#[must_use]
+pub fn name_of(aggregate: &Value) -> String {
     let column = aggregate["metric"].as_str().or(aggregate["dimension"].as_str());
     let fn_name = aggregate["fn"].as_str().unwrap();
     if let Some(name) = aggregate["as"].as_str() {
