@@ -79,7 +79,7 @@ impl Finishing {
             State::Narrowed(narrowed) => narrowed,
             _ => unreachable!("a round finds nothing else"),
         });
-        Ok(self.selection.narrow(wanted, found.collect()))
+        self.selection.narrow(wanted, found.collect(), &mut Allowance::new(round, cancel, 0))
     }
 
     /// The answer.
@@ -100,7 +100,7 @@ impl Finishing {
             });
         }
         allowance.take(count, size_of::<u32>())?;
-        let kept = order(plan, &self.values, &self.groups, &outputs);
+        let kept = order(plan, &self.values, &self.groups, &outputs, cancel)?;
         let truncated = self.groups.len() > kept.len();
         // No order is asked by lists, so they are made for the rows that stay alone.
         for (output, column) in plan.outputs.iter().zip(&mut outputs) {

@@ -49,6 +49,7 @@ mod reuse;
 mod run;
 mod segment_filter;
 mod selection;
+mod sorting;
 mod source;
 mod state;
 mod task;

@@ -2,10 +2,14 @@
 
 use std::cmp::Ordering;
 
+use types::ApiError;
+
 use crate::{
+    cancel::Cancel,
     finish::OutputColumn,
     groups::Groups,
     plan::{OrderKey, Plan, RowColumn},
+    sorting::sort_by,
     values::Values,
 };
 
@@ -13,16 +17,25 @@ use crate::{
 const PLACES_PER_GROUP: u64 = 8;
 
 /// The groups of the answer in their order, the limit applied.
-pub(crate) fn order(plan: &Plan, values: &[Values], groups: &Groups, outputs: &[OutputColumn]) -> Vec<u32> {
+///
+/// # Errors
+/// `CANCELLED`, `DEADLINE_EXCEEDED`.
+pub(crate) fn order(
+    plan: &Plan,
+    values: &[Values],
+    groups: &Groups,
+    outputs: &[OutputColumn],
+    cancel: &Cancel<'_>,
+) -> Result<Vec<u32>, ApiError> {
     // Where an output leads, few ties reach the strings; otherwise every comparison would, so they are ranked before.
     let ranks = match plan.order.first() {
         Some(OrderKey { column: RowColumn::Output(_), .. }) => None,
-        _ => Some(values.iter().map(Values::ranks).collect::<Vec<_>>()),
+        _ => Some(values.iter().map(|values| values.ranks(cancel)).collect::<Result<Vec<_>, _>>()?),
     };
     if let (true, Some(ranks)) = (plan.order.is_empty() && plan.limit >= groups.len(), &ranks)
         && let Some(kept) = by_place(groups, ranks)
     {
-        return kept;
+        return Ok(kept);
     }
     let by_column = |column: RowColumn, a: u32, b: u32| match column {
         RowColumn::Time => groups.buckets[a as usize].cmp(&groups.buckets[b as usize]),
@@ -50,9 +63,9 @@ pub(crate) fn order(plan: &Plan, values: &[Values], groups: &Groups, outputs: &[
         kept.select_nth_unstable_by(plan.limit, compare);
         kept.truncate(plan.limit);
     }
-    // Keys differ, so no two groups are equal and an unstable sort has one result.
-    kept.sort_unstable_by(compare);
-    kept
+    // Keys differ, so no two groups are equal and any sort has one result.
+    sort_by(&mut kept, cancel, compare)?;
+    Ok(kept)
 }
 
 /// All groups in canonical order, each put into its place among all keys that there can be; `None` where these are far more

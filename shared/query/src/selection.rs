@@ -19,6 +19,7 @@ use crate::{
     groups::Groups,
     pair_counts::PairCounts,
     plan::{Plan, Value},
+    sorting::sort_by,
     state::State,
     values::Values,
 };
@@ -169,11 +170,11 @@ impl Selection {
         let mut asked: Vec<u32> = targets().map(|target| target.group).collect();
         let key = |group: u32| {
             let group = group as usize;
-            (groups.buckets[group], groups.keys.iter().map(move |column| column[group]).collect::<Vec<_>>())
+            std::iter::once(groups.buckets[group]).chain(groups.keys.iter().map(move |keys| keys[group].into()))
         };
         asked.sort_unstable();
         asked.dedup();
-        asked.sort_by_cached_key(|&group| key(group));
+        sort_by(&mut asked, cancel, |&a, &b| key(a).cmp(key(b)))?;
         if asked.is_empty() {
             return Ok(None);
         }
@@ -201,15 +202,23 @@ impl Selection {
     }
 
     /// Narrows the ranges by what the round found, per cell; `false`: not all of the values were there any more.
-    #[must_use]
-    pub(crate) fn narrow(&mut self, round: &Round, found: Vec<Narrowed>) -> bool {
-        let mut all = true;
+    ///
+    /// # Errors
+    /// Those of the allowance.
+    pub(crate) fn narrow(
+        &mut self,
+        round: &Round,
+        found: Vec<Narrowed>,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<bool, ApiError> {
+        let (mut all, mut stopped) = (true, Ok(()));
         for (((_, targets), places), mut found) in self.cells.iter_mut().zip(&self.places).zip(found) {
             let mut narrowed = 0;
             if round.brings {
                 let mut by_place = vec![Vec::new(); places.len()];
                 found.values.drain(..).for_each(|(place, value)| by_place[place as usize].push(value));
                 for (values, &place) in by_place.iter_mut().zip(places).filter(|(values, _)| !values.is_empty()) {
+                    allowance.step(0)?;
                     let target = &mut targets[place];
                     all &= values.len() as u64 == target.count;
                     let rank = (target.rank as usize).min(values.len() - 1);
@@ -219,18 +228,22 @@ impl Selection {
                 }
             } else {
                 found.counts.by_group(|place, counted| {
+                    if stopped.is_ok() {
+                        stopped = allowance.step(0);
+                    }
                     let target = &mut targets[places[place as usize]];
                     all &= counted.iter().map(|&(_, count)| count).sum::<u64>() == target.count;
-                    if all {
+                    if all && stopped.is_ok() {
                         let (number, rank, count) = find(counted, target.rank);
                         *target = Target { range: target.range.part(number), rank, count, ..*target };
                         narrowed += 1;
                     }
                 });
             }
+            std::mem::replace(&mut stopped, Ok(()))?;
             all &= narrowed == places.len();
         }
-        all
+        Ok(all)
     }
 
     /// The values found of an output, in each of `groups` groups, NaN where there is none; `None` for one that was not

@@ -3,6 +3,9 @@
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use types::ApiError;
+
+use crate::{cancel::Cancel, sorting::sort_by};
 
 /// Strings by number, in one allocation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,14 +28,17 @@ impl Values {
     }
 
     /// For each number its place among all in ascending order of bytes, "absent" first.
-    pub(crate) fn ranks(&self) -> Vec<u32> {
+    ///
+    /// # Errors
+    /// `CANCELLED`, `DEADLINE_EXCEEDED`.
+    pub(crate) fn ranks(&self, cancel: &Cancel<'_>) -> Result<Vec<u32>, ApiError> {
         let mut numbers: Vec<u32> = (0..self.numbers() as u32).collect();
-        numbers.sort_unstable_by_key(|&number| self.get(number));
+        sort_by(&mut numbers, cancel, |&a, &b| self.get(a).cmp(&self.get(b)))?;
         let mut ranks = vec![0; numbers.len()];
         for (rank, &number) in numbers.iter().enumerate() {
             ranks[number as usize] = rank as u32;
         }
-        ranks
+        Ok(ranks)
     }
 
     /// Memory that they take.
