@@ -3,13 +3,11 @@
 //! The decisions are those of the scan itself, segment by segment: [`crate::tasks`] takes rollups where they answer and
 //! passes over what the range spares, [`crate::run`] over what a filter spares.
 //!
-//! The times are estimates that no clock has checked. Their costs per row are rounded from hand-written loops over 20
-//! million rows of such columns on one core of a machine of two, with AVX-512: a sum by a key of one byte takes 0.9 ns a
-//! row, by three keys 2.0, a count and a sum per second 1.3, a filter on codes 0.15, percentiles by bins and distinct codes
-//! by a key 1.4 each, counts of a million codes 1.85. The constants meet each of these within a factor of 1.6. This crate's
-//! own loops were not compared with them, a filter's survivors are not guessed (the other columns count as if all rows
-//! passed), what rollups take to merge is a guess, and planning, merging of partitions and waiting
-//! are left out. So the times say which of two questions is dearer, not what a clock will show.
+//! The times are estimates: constants per row, per code and per group of a rollup, set by what whole queries took of one core of a
+//! machine of two with AVX-512 (`rivals` in `testing/bench`, which shows both side by side). They stay within a factor
+//! of two of these. What a filter leaves over is not guessed (the other columns count as if all rows passed), and planning,
+//! merging of partitions, writing of the answer and waiting are left out. So the times say which of two questions is dearer,
+//! not what a clock will show.
 
 use engine::{CHUNK_ROWS, Codes, ColumnIndex, RollupPart, SegmentView};
 use types::{ApiError, PartitionId, Rollup, TimeRange, Timestamp};
@@ -18,6 +16,7 @@ use crate::{
     cancel::Cancel,
     cells::{Cell, QuantileMethod},
     cover::Taken,
+    cuts::mean_rows,
     distinct::EXACT_MAX,
     plan::{Output, Plan},
     segment_filter::{Passing, passing},
@@ -28,18 +27,26 @@ use crate::{
 /// Segments listed one by one for each source.
 const LISTED_MAX: usize = 1_000;
 /// Nanoseconds per row: comparing its time (8 bytes at the 15 GB/s that one core reads), a filter, a column of the key, the time
-/// bucket, and a cell without and with a key.
+/// bucket, counting the rows of groups, and a cell of one number.
 const TIME_NS: f64 = 0.5;
 const FILTER_NS: f64 = 0.15;
-const KEY_NS: f64 = 0.6;
-const BUCKET_NS: f64 = 0.7;
-const CELL_NS: f64 = 0.4;
-const KEYED_CELL_NS: f64 = 0.3;
+const KEY_NS: f64 = 0.1;
+const BUCKET_NS: f64 = 0.1;
+const COUNT_NS: f64 = 0.25;
+const CELL_NS: f64 = 0.25;
 /// Likewise of a cell that keeps more than a number: values by bins, codes by counts.
-const WIDE_CELL_NS: f64 = 1.2;
-/// Nanoseconds to merge a group of a rollup, and one of its cells: guesses, no loop stands behind them.
-const MERGED_NS: f64 = 20.0;
+const QUANTILE_NS: f64 = 0.8;
+const CODES_NS: f64 = 1.8;
+/// What counting, and each cell of one number, take more where groups are so many that their numbers are not all at hand.
+const SCATTERED_NS: f64 = 0.8;
+/// Groups up to which they are.
+const AT_HAND_MAX: u64 = 1 << 14;
+/// Nanoseconds per number of a task's state: it is cleared, read and merged.
+const STATE_NS: f64 = 4.0;
+/// Nanoseconds to merge a group of a rollup, one of its cells, and one that keeps a sketch.
+const MERGED_NS: f64 = 30.0;
 const MERGED_CELL_NS: f64 = 5.0;
+const MERGED_SKETCH_NS: f64 = 1_500.0;
 
 /// What a scan does with a table of the plan in one partition.
 #[derive(Debug, Clone, PartialEq)]
@@ -199,18 +206,22 @@ fn explain_source(plan: &Plan, source: &PlannedSource, cancel: &Cancel<'_>) -> R
         cost: ScanCost::default(),
     };
     for rollup in &explanation.rollups {
-        let nanoseconds = MERGED_NS + MERGED_CELL_NS * plan.cells.len() as f64;
+        let cells = plan.cells.iter().map(|cell| match cell {
+            Cell::Distinct(_) | Cell::Top { .. } | Cell::Quantiles { .. } => MERGED_SKETCH_NS,
+            _ => MERGED_CELL_NS,
+        });
+        let nanoseconds = MERGED_NS + cells.sum::<f64>();
         let cost = ScanCost { nanoseconds: rollup.groups as f64 * nanoseconds, ..ScanCost::default() };
         explanation.cost.add(cost);
         explanation.cost.rows += rollup.rows;
     }
-    for segment in source.segments() {
+    for (at, segment) in source.segments().iter().enumerate() {
         cancel.check()?;
         let skipped = skip(plan, source, segment);
         match &skipped {
             None => {
                 explanation.kept.add(segment);
-                explanation.cost.add(cost(plan, source, segment));
+                explanation.cost.add(cost(plan, source, at));
             }
             Some(skip) => explanation.skipped_for(skip).add(segment),
         }
@@ -264,7 +275,19 @@ fn explain_rollup(source: &PlannedSource, taken: &Taken) -> RollupExplanation {
     RollupExplanation { rollup: rollup.rollup().clone(), times: taken.times, groups, rows, revised: rollup.revised() }
 }
 
-fn cost(plan: &Plan, source: &PlannedSource, segment: &SegmentView) -> ScanCost {
+/// How many groups a segment's codes allow, and how many numbers a state of all of them has.
+fn sizes(plan: &Plan, source: &PlannedSource, segment: usize) -> (u64, u64) {
+    let keys = (0..plan.groups.len()).map(|column| source.group_codes(column, segment).unwrap_or(1));
+    let groups = keys.fold(1_u64, |all, codes| all.saturating_mul(codes.into()));
+    let counted = plan.cells.iter().enumerate().filter(|(_, cell)| matches!(cell, Cell::Top { .. }));
+    let codes = counted.map(|(at, _)| source.cell_dictionary(at, segment).map_or(1, |dictionary| dictionary.len()));
+    (groups, groups.saturating_mul(codes.max().unwrap_or(1).into()))
+}
+
+fn cost(plan: &Plan, source: &PlannedSource, at: usize) -> ScanCost {
+    let segment = &source.segments()[at];
+    let (groups, state) = sizes(plan, source, at);
+    let scattered = if groups > AT_HAND_MAX { SCATTERED_NS } else { 0.0 };
     let (mut bytes, mut nanoseconds) = (0, 0.0);
     for at in 0..plan.filters.len() {
         if let Passing::Some(_) = passing(plan, source, segment, at) {
@@ -280,14 +303,19 @@ fn cost(plan: &Plan, source: &PlannedSource, segment: &SegmentView) -> ScanCost 
         bytes += size_of::<i64>() as u64;
         nanoseconds += BUCKET_NS;
     }
+    if plan.grouped() {
+        nanoseconds += COUNT_NS + scattered;
+    }
     for at in 0..plan.cells.len() {
         bytes += source.cell(at).map_or(0, |column| width(segment, column));
         nanoseconds += match &plan.cells[at] {
-            Cell::Distinct(_) | Cell::Top { .. } | Cell::Quantiles { .. } | Cell::Digest(_) => WIDE_CELL_NS,
-            _ if plan.grouped() => KEYED_CELL_NS,
-            _ => CELL_NS,
+            Cell::Distinct(_) | Cell::Top { .. } => CODES_NS,
+            Cell::Quantiles { .. } | Cell::Digest(_) => QUANTILE_NS,
+            _ => CELL_NS + scattered,
         };
     }
+    // A state of more numbers than its task has rows is a list of those that it needs.
+    nanoseconds += STATE_NS * (state as f64 / mean_rows(state) as f64).min(1.0);
     let mut cost = ScanCost::default();
     for range in source.cover().rows.iter().filter(|range| has_rows_in(segment, **range)) {
         for chunk in 0..segment.chunks() {

@@ -5,7 +5,7 @@
 //!    [`merge`] makes the [`Partial`] of one partition from its tasks' results; [`Finishing`] makes the [`Answer`] from the
 //!    partitions' partials. Nothing here starts a thread, reads a clock or waits.
 //! 3. An answer is the same to the byte for one plan and one state of the partitions, whatever ran where:
-//!    - a task is a run of whole segments in canonical order, cut by rows alone ([`TASK_ROWS_MIN`]); a segment takes part
+//!    - a task is a run of whole segments in canonical order, cut by its rows and their places in the log; a segment takes part
 //!      if and only if one of its rows lies in the plan's range, so nothing that readers race on moves a boundary;
 //!    - within a task rows are taken in order, and float sums have lanes that are fixed by a row's place in its segment;
 //!    - tasks merge in canonical order within a table, tables by their place in the plan, partitions ascending.
@@ -20,6 +20,7 @@ mod cells;
 mod code_filter;
 mod codes;
 mod cover;
+mod cuts;
 mod digests;
 mod distinct;
 mod events;
@@ -75,4 +76,4 @@ pub use planner::plan;
 pub use reuse::{KeptTask, TaskKey, version};
 pub use run::run;
 pub use source::Source;
-pub use task::{TASK_ROWS_MIN, Task, tasks};
+pub use task::{Task, tasks};

@@ -2,10 +2,10 @@
 //!
 //! 1. A segment takes part if and only if one of its rows lies in the plan's range. Zones only save the look: they may be
 //!    wider than the rows of a snapshot, by as much as the writer has gone on, and boundaries must not depend on that.
-//! 2. A task ends after the segment with which it has [`TASK_ROWS_MIN`] rows, or [`LONG_TASK_ROWS_MIN`] where its codes may be
-//!    many, and where a group column's codes change their meaning. So its length depends on rows and the widths of their codes
-//!    alone, which the log decides, never on threads.
-//! 3. Where rollups answer, only the edges of the range are cut so; what a rollup takes of a source is one task.
+//! 2. A task ends where its rows and segments say ([`Length`]; longer where its codes may be many), and where a group column's
+//!    codes change their meaning: all of that is the log's to decide, never the threads'.
+//! 3. Segments that an end of the range cuts rows off are in tasks of their own: a range that moves on changes these alone.
+//! 4. Where rollups answer, only the edges of the range are cut so; what a rollup takes of a source is one task.
 
 use std::sync::Arc;
 
@@ -15,17 +15,11 @@ use types::{PartitionId, TimeRange, Timestamp};
 use crate::{
     cells::Cell,
     cover::{Cover, Taken},
+    cuts::Length,
     partial::ScanStats,
     plan::Plan,
     source::{PlannedSource, Source},
 };
-
-/// Rows with which a task is long enough: some 0.2 to 2 ms of work, and few enough results to merge.
-pub const TASK_ROWS_MIN: usize = 1 << 19;
-/// The same where a state by code is large: it is cleared, read and merged for each task.
-const LONG_TASK_ROWS_MIN: usize = 1 << 21;
-/// Bits of codes up to which states are small.
-const SMALL_STATE_BITS: u32 = 16;
 
 /// A part of a scan. Tasks of one scan may run in any order, on any threads.
 #[derive(Debug, Clone)]
@@ -134,11 +128,11 @@ impl Task {
         }
     }
 
-    /// Whether it has enough rows.
-    fn is_full(&self) -> bool {
+    /// Whether it ends behind the segment that it took last.
+    fn ends_behind(&self, segment: &SegmentView) -> bool {
         let (groups, cells) = self.widths.split_at(self.dictionaries.len());
         let bits = groups.iter().sum::<u32>() + cells.iter().max().copied().unwrap_or(0);
-        self.rows >= if bits > SMALL_STATE_BITS { LONG_TASK_ROWS_MIN } else { TASK_ROWS_MIN }
+        Length::of(bits).ends_behind(self.rows, segment.rows(), segment.origin(0))
     }
 }
 
@@ -222,14 +216,29 @@ fn cut(plan: &Plan, source: &Arc<PlannedSource>, partition_rows: u64, tasks: &mu
 /// Cuts the rows of a source in a range into tasks, at least one.
 fn cut_rows(plan: &Plan, source: &Arc<PlannedSource>, range: TimeRange, sequence: usize, tasks: &mut Vec<Task>) {
     let mut task = Task::new(plan, source, sequence, range);
+    let (mut ends, mut of_cut) = (false, false);
     for (at, segment) in source.segments().iter().enumerate().filter(|(_, segment)| has_rows_in(segment, range)) {
-        if task.is_full() || !task.agrees_with(plan, segment) {
+        let cut = is_cut(segment, range);
+        let begins = task.segments.is_empty();
+        if !begins && (ends || cut != of_cut || !task.agrees_with(plan, segment)) {
             let next = Task::new(plan, source, task.sequence + 1, range);
             tasks.push(std::mem::replace(&mut task, next));
         }
         task.push(plan, at, segment);
+        (ends, of_cut) = (task.ends_behind(segment), cut);
     }
     tasks.push(task);
+}
+
+/// Whether a row lies outside of the range. What a zone says is no answer where it is wider than the rows.
+fn is_cut(segment: &SegmentView, range: TimeRange) -> bool {
+    let zone = segment.zone();
+    !range.covers_closed(zone.min, zone.max)
+        && segment.times().chunks(CHUNK_ROWS).enumerate().any(|(chunk, times)| {
+            let zone = segment.chunk_zone(chunk);
+            !range.covers_closed(zone.min, zone.max)
+                && times.iter().any(|&time| time < range.start().0 || range.end().0 <= time)
+        })
 }
 
 /// How many rows lie in the range. Only chunks that straddle an end of it are looked into.

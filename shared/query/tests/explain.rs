@@ -4,6 +4,7 @@ mod world;
 
 use std::sync::atomic::AtomicBool;
 
+use engine::Limits;
 use proptest::prelude::*;
 use query::{Cancel, ScanCost, Skip, Source};
 use types::{Interval, Rollup, TableSettings};
@@ -72,4 +73,36 @@ proptest! {
             }
         }
     }
+}
+
+/// Goal: explain orders questions as what they took orders them: CPU time of a server over 20 million rows, by `rivals`
+/// (docs/decisions/0018-fast-scans.md), here in milliseconds beside each.
+#[test]
+fn costs_are_ordered_as_measured() {
+    let limits = Limits { slot_width_us: 40_000, ..Limits::default() };
+    let world = World::new(7, Shape { rows: 40_000, limits, span_us: 100_000, in_order: true, users: 70_000 });
+    let sum = r#""aggregate":"sum","metric":"value""#;
+    let measured = [
+        (3.82, r#""filters":{"user":"u12345"}"#.to_owned()),
+        (11.3, format!(r#"{sum},"group_by":["region"]"#)),
+        (18.3, format!(r#"{sum},"group_by":["region"],"filters":{{"region":"r1","flag":"42"}}"#)),
+        (23.4, r#""aggregate":"p50","metric":"latency","method":"sketch","group_by":["region"]"#.to_owned()),
+        (43.4, r#""aggregate":"distinct","dimension":"user","group_by":["region"]"#.to_owned()),
+        (62.7, format!(r#"{sum},"group_by":["region","flag","user"]"#)),
+    ];
+    let left = AtomicBool::new(false);
+    let cancel = Cancel::new(&left, &|| false);
+    let nanoseconds = |rest: &str| {
+        let plan = world
+            .plan(&format!(r#"{{"namespace":"shop","table":"events","start_time":0,"end_time":1000000,{rest}}}"#))
+            .unwrap();
+        let sources = world.readers.iter().map(|reader| {
+            let snapshot = reader.snapshot(plan.tables()[0].key).unwrap();
+            Source { table: 0, partition: reader.partition(), snapshot }
+        });
+        let explained = query::explain(&plan, sources.collect(), &cancel).unwrap();
+        explained.iter().map(|source| source.cost.nanoseconds).sum::<f64>()
+    };
+    let costs: Vec<_> = measured.iter().map(|(ms, rest)| (*ms, nanoseconds(rest))).collect();
+    assert!(costs.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1), "{costs:?}");
 }
