@@ -141,8 +141,8 @@ pub struct Started {
 }
 
 /// Starts the service with the partitions of `storage` as their checkpoints have them, which are read beside it; the stream
-/// ingester brings them up to date. Ready when the checkpoints are read, of which health tells the progress. `hash_seed` is
-/// random: whoever knows it can choose strings that collide. [`Running::shutdown`] ends the reading.
+/// ingester brings them up to date. Ready when the checkpoints are read, of which health tells the progress.
+/// [`Running::shutdown`] ends the reading. `limits` are [`limits()`] but in tests.
 ///
 /// # Errors
 /// A port or a thread cannot be had.
@@ -150,7 +150,7 @@ pub async fn start(
     host: &Host,
     addresses: ServiceAddresses,
     config: HotTierConfig,
-    hash_seed: u64,
+    limits: Limits,
     storage: Storage,
 ) -> Result<Started, HotTierError> {
     describe();
@@ -169,12 +169,11 @@ pub async fn start(
         .await?;
     let pool = ScanPool::start(config.scan_threads as usize).map_err(HotTierError::Thread)?;
     let kept = KeptResults::new(config.cache_bytes);
-    let node = Node::new(storage.log.len() as u32, Arc::clone(&budget), pool, kept, hash_seed);
+    let node = Node::new(storage.log.len() as u32, Arc::clone(&budget), pool, kept, limits.hash_seed);
     let opening = Opening { node: node.clone(), config, progress: Arc::default(), health: health.clone() };
     let progress = Arc::clone(&opening.progress);
     let (opened, writers) = oneshot::channel();
-    let opening =
-        tokio::spawn(opening.run(storage, limits(config.memory_bytes, hash_seed), Arc::clone(&budget), opened));
+    let opening = tokio::spawn(opening.run(storage, limits, Arc::clone(&budget), opened));
     let reporting = tokio::spawn(report(node.clone(), budget, health));
     let running = running.on_stopped(async move {
         progress.reading.stop();
@@ -272,8 +271,9 @@ impl Opening {
 
 /// The sizes by which the node lays out rows. The memory of a node decides where segments end as dictionaries do, and by
 /// that the order in which floats are added up; never what rows say. Replicas that are to agree on the last bit of a sum
-/// have the same memory.
-fn limits(memory_bytes: u64, hash_seed: u64) -> Limits {
+/// have the same memory. `hash_seed` is random: whoever knows it can choose strings that collide.
+#[must_use]
+pub fn limits(memory_bytes: u64, hash_seed: u64) -> Limits {
     let dictionary_bytes_max = (memory_bytes / EPOCH_SHARE).clamp(EPOCH_BYTES_LEAST, EPOCH_BYTES_MOST);
     Limits { dictionary_bytes_max, hash_seed, ..Limits::default() }
 }

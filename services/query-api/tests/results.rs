@@ -61,7 +61,7 @@ async fn kept_results_are_never_stale() {
     let (mut hits, mut refused, mut missing) = (0, 0, 0);
     for seed in 0..3 {
         let mut random = Random(seed);
-        let (mut keeping, mut plain) = (World::start_with(MEMORY, TTL).await, World::start(MEMORY).await);
+        let (mut keeping, mut plain) = (World::start_keeping(MEMORY, TTL).await, World::start(MEMORY).await);
         let mut now = 0;
         for number in 0..150_u64 {
             if random.below(100) < 25 {
@@ -110,7 +110,7 @@ async fn ask(world: &World, query: &Value) -> (Value, bool) {
 /// a record that is lost is told of at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn questions_and_lives_are_apart() {
-    let mut world = World::start_with(MEMORY, TTL).await;
+    let mut world = World::start_keeping(MEMORY, TTL).await;
     let events: Vec<Event> = (0..100).map(|number| Event { time: number as i64, number }).collect();
     world.ingest(0, &events).await;
     let asked = query(0, 1_000, &json!({"timeout_ms": 4_000}));
@@ -137,7 +137,7 @@ async fn questions_and_lives_are_apart() {
 /// Goal: equal questions that come at once, while events come too, each cover what was applied before they were asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn equal_questions_at_once_read_their_writes() {
-    let mut world = World::start_with(MEMORY, TTL).await;
+    let mut world = World::start_keeping(MEMORY, TTL).await;
     let asked = query(0, 1_000_000, &json!({"aggregates": [{"fn": "count"}, {"fn": "max", "metric": "number"}]}));
     for round in 0..40_u64 {
         world.ingest(round as u32 % PARTITIONS, &[Event { time: round as i64, number: round }]).await;

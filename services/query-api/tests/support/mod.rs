@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use codec::{BodyBuilder, ControlRecord, EventRef, TokenKey};
 use config::{HotTierConfig, QueryApiConfig, ServiceAddresses};
+use engine::Limits;
 use event_log::{Append, EmbeddedConfig, EmbeddedLog, EventLog, Record};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -47,6 +48,19 @@ impl Event {
     pub fn region(self) -> String {
         format!("r{}", self.number % 3)
     }
+
+    fn push(self, builder: &mut BodyBuilder, index: u32) {
+        let (id, region) = (self.id(), self.region());
+        let event = EventRef {
+            namespace: "shop",
+            table: "events",
+            event_time: Some(self.time),
+            event_id: Some(id.as_bytes()),
+            dimensions: &[("region", &region)],
+            metrics: &[("number", self.number as f64)],
+        };
+        builder.push(&event, Timestamp(0), index).unwrap();
+    }
 }
 
 pub struct World {
@@ -58,14 +72,44 @@ pub struct World {
     _dir: tempfile::TempDir,
 }
 
+/// What a world is made of.
+pub struct Setup {
+    pub memory_bytes: u64,
+    /// How long whole results are kept; zero: never.
+    pub cache_ttl: Duration,
+    /// Room for the results of tasks; 0: none is kept.
+    pub task_cache_bytes: u64,
+    pub scan_threads: u32,
+    pub limits: Limits,
+    pub table: Table,
+}
+
+impl Setup {
+    /// The table of [`Event`]s, laid out as a server does.
+    pub fn of_events(memory_bytes: u64) -> Self {
+        Self {
+            memory_bytes,
+            cache_ttl: Duration::ZERO,
+            task_cache_bytes: memory_bytes / 64,
+            scan_threads: 2,
+            limits: hot_tier::limits(memory_bytes, 7),
+            table: table(1),
+        }
+    }
+}
+
 impl World {
     /// An empty table, with this much memory for its rows; no result is kept.
     pub async fn start(memory_bytes: u64) -> Self {
-        Self::start_with(memory_bytes, Duration::ZERO).await
+        Self::start_with(Setup::of_events(memory_bytes)).await
     }
 
     /// The same where results are kept for so long.
-    pub async fn start_with(memory_bytes: u64, cache_ttl: Duration) -> Self {
+    pub async fn start_keeping(memory_bytes: u64, cache_ttl: Duration) -> Self {
+        Self::start_with(Setup { cache_ttl, ..Setup::of_events(memory_bytes) }).await
+    }
+
+    pub async fn start_with(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Files so small that records can be released.
         let settings = EmbeddedConfig {
@@ -82,17 +126,17 @@ impl World {
         let empty = vec![Offset::ZERO..Offset::ZERO; PARTITIONS as usize];
         let storage = hot_tier::Storage { dir: dir.path().to_owned(), identity: log.identity(), log: empty };
         let config = HotTierConfig {
-            memory_bytes,
-            scan_threads: 2,
-            cache_bytes: memory_bytes / 64,
+            memory_bytes: setup.memory_bytes,
+            scan_threads: setup.scan_threads,
+            cache_bytes: setup.task_cache_bytes,
             checkpoint_interval: Duration::ZERO,
             checkpoint_log_bytes: 1 << 20,
             checkpoint_bytes_per_second: 1 << 20,
         };
-        let hot = hot_tier::start(&host, addresses(), config, 7, storage).await.unwrap();
+        let hot = hot_tier::start(&host, addresses(), config, setup.limits, storage).await.unwrap();
         let mut writers = hot.writers.await.unwrap().unwrap();
         writers.iter_mut().for_each(|writer| writer.recovered());
-        let catalog = Arc::new(OneTable::default());
+        let catalog = Arc::new(OneTable { table: Mutex::new(Arc::new(setup.table)), looks_left: Mutex::default() });
         let node: Arc<dyn HotTier> = Arc::new(hot.node);
         let deps = query_api::Deps {
             catalog: catalog.clone(),
@@ -101,14 +145,22 @@ impl World {
             log: log.clone(),
             token_key: TokenKey::new(TOKEN_KEY),
         };
-        let running = query_api::start(&host, addresses(), query_config(cache_ttl), deps).await.unwrap();
+        let running = query_api::start(&host, addresses(), query_config(setup.cache_ttl), deps).await.unwrap();
         Self { log, catalog, writers, running, _node: hot.running, _dir: dir }
     }
 
     /// Sends events as one block to a partition, and applies it.
     pub async fn ingest(&mut self, partition: u32, events: &[Event]) {
-        let block = block(&self.catalog.current(), partition, events);
-        self.apply(partition, block).await;
+        let mut builder = BodyBuilder::default();
+        events.iter().zip(0..).for_each(|(event, index)| event.push(&mut builder, index));
+        self.send_block(partition, builder).await;
+    }
+
+    /// Sends what was built as one block to a partition, and applies it.
+    pub async fn send_block(&mut self, partition: u32, mut builder: BodyBuilder) {
+        let body = builder.finish(false).unwrap();
+        let header = body.header(self.catalog.current().key, SchemaVersion(1), PartitionId(partition), None);
+        self.apply(partition, Append { header, body: body.bytes }).await;
     }
 
     /// Changes the table's settings, in all partitions.
@@ -193,36 +245,11 @@ fn query_config(cache_ttl: Duration) -> QueryApiConfig {
     }
 }
 
-fn block(table: &Table, partition: u32, events: &[Event]) -> Append {
-    let mut builder = BodyBuilder::default();
-    for (index, event) in events.iter().enumerate() {
-        let (id, region) = (event.id(), event.region());
-        let event = EventRef {
-            namespace: "shop",
-            table: "events",
-            event_time: Some(event.time),
-            event_id: Some(id.as_bytes()),
-            dimensions: &[("region", &region)],
-            metrics: &[("number", event.number as f64)],
-        };
-        builder.push(&event, Timestamp(0), index as u32).unwrap();
-    }
-    let body = builder.finish(false).unwrap();
-    let header = body.header(table.key, SchemaVersion(1), PartitionId(partition), None);
-    Append { header, body: body.bytes }
-}
-
 /// A catalog of one table, `shop.events`, which may be deleted and made again.
 pub struct OneTable {
     table: Mutex<Arc<Table>>,
     /// How many more look-ups find it as it is before it is deleted and made again; `None`: all do.
     looks_left: Mutex<Option<u32>>,
-}
-
-impl Default for OneTable {
-    fn default() -> Self {
-        Self { table: Mutex::new(Arc::new(table(1))), looks_left: Mutex::default() }
-    }
 }
 
 impl OneTable {
@@ -259,7 +286,11 @@ impl OneTable {
 
 fn table(generation: u32) -> Table {
     let column = |name: &str, kind| ColumnDef { name: name.into(), kind };
-    let columns = vec![column("region", ColumnKind::Dimension), column("number", ColumnKind::Metric)];
+    table_of(generation, vec![column("region", ColumnKind::Dimension), column("number", ColumnKind::Metric)])
+}
+
+/// A life of `shop.events` with these columns.
+pub fn table_of(generation: u32, columns: Vec<ColumnDef>) -> Table {
     Table {
         key: TableKey { tenant: TenantId::DEFAULT, table: TableId(1), generation: Generation(generation) },
         name: TableName::new("shop", "events"),

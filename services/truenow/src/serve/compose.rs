@@ -86,8 +86,9 @@ impl Composed {
         let bounds = (0..log.partitions()).map(|partition| log.bounds(PartitionId(partition)));
         let bounds = bounds.map(|bounds| bounds.start..bounds.end).collect();
         let storage = Storage { dir: dir.clone(), identity: log.identity(), log: bounds };
-        let (addresses, hash_seed) = (config.addresses(ServiceName::HotTier), getrandom::u64()?);
-        let hot = hot_tier::start(&host, addresses, config.hot_tier, hash_seed, storage).await?;
+        let limits = hot_tier::limits(config.hot_tier.memory_bytes, getrandom::u64()?);
+        let addresses = config.addresses(ServiceName::HotTier);
+        let hot = hot_tier::start(&host, addresses, config.hot_tier, limits, storage).await?;
         let memory: Arc<dyn NodeMemory> = Arc::new(hot.node.clone());
         let node: Arc<dyn HotTier> = Arc::new(hot.node);
         let (opened, writers) = oneshot::channel();
