@@ -1,1 +1,14 @@
-//! A benchmark for every stage, with its cost per event.
+//! A benchmark for every stage, with its cost per event; and what those share that ask a real server.
+
+mod connection;
+mod report;
+mod server;
+
+use std::error::Error;
+
+pub use connection::Connection;
+pub use report::line;
+pub use server::{Server, ServerArgs};
+
+/// Why there is no result.
+pub type Failure = Box<dyn Error + Send + Sync>;

@@ -6,10 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
+use bench::{Connection, Failure, Server};
+use serde_json::{Value, json};
 use truenow_client::{Client, Options, Row};
-
-use crate::{Failure, measure::Connection, report, server::Server};
 
 /// Namespace and table of the rows.
 pub(crate) const NAMESPACE: &str = "bench";
@@ -81,11 +80,17 @@ fn column<T, const N: usize>(
 ///
 /// # Errors
 /// The server refuses the table or a row, or is not done in time.
-pub(crate) async fn load(server: &Server, workload: &Workload, partition_by: Option<&str>) -> Result<(), Failure> {
+pub(crate) async fn load(
+    server: &Server,
+    workload: &Workload,
+    partition_by: Option<&str>,
+    rollups: &Value,
+) -> Result<(), Failure> {
     let mut table = json!({
         "namespace": NAMESPACE, "table": TABLE,
         "dimensions": ["tenant_name", "region", "event_type", "product", "user_id"],
         "metrics": ["revenue", "latency_ms"],
+        "rollups": rollups,
     });
     if let Some(column) = partition_by {
         table["partition_by"] = column.into();
@@ -118,7 +123,7 @@ pub(crate) async fn load(server: &Server, workload: &Workload, partition_by: Opt
         return Err(format!("{} rows were accepted: {:?}", summary.accepted, summary.rejects).into());
     }
     let took = began.elapsed();
-    report::line(&format!("loaded in {:.1} s, one client that makes columns of rows", took.as_secs_f64()));
+    bench::line(&format!("loaded in {:.1} s, one client that makes columns of rows", took.as_secs_f64()));
     visible(server, workload.rows() as u64, &summary.tokens).await
 }
 
@@ -129,7 +134,7 @@ async fn visible(server: &Server, rows: u64, tokens: &[String]) -> Result<(), Fa
         "after": tokens, "timeout_ms": Duration::from_secs(60).as_millis() as u64,
     });
     let reply = Connection::open(&server.address(8081)).await?.post("/v1/query", &question).await?;
-    let answer: serde_json::Value = serde_json::from_slice(&reply)?;
+    let answer: Value = serde_json::from_slice(&reply)?;
     match answer["rows"][0]["count"].as_u64() {
         Some(count) if count == rows => Ok(()),
         other => Err(format!("{rows} rows were sent, {other:?} are there").into()),

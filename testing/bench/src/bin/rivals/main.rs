@@ -4,8 +4,9 @@
 //! 1. The workload is a directory `raw/` of column files (`ts`, `region`, …: little endian, no header) and the same rows as
 //!    `hot.parquet`, which the peers read. A generator of it and the peers' runner live beside the repository.
 //! 2. Rows go the way of any client: columns over gRPC, acked as synced, deduplicated. Then the server is left to come to rest.
-//! 3. One connection asks one query after the other, without a result cache and without rollups. Wall time is that of the
-//!    client, its reading of the whole answer included; CPU time is that of all threads of the server.
+//! 3. One connection asks one query after the other, without a result cache, and without rollups unless some are
+//!    declared. Wall time is that of the client, its reading of the whole answer included; CPU time is that of all threads of
+//!    the server, beside what `POST /v1/explain` says that it takes.
 
 mod compare;
 mod load;
@@ -14,14 +15,12 @@ mod oracle;
 mod peers;
 mod queries;
 mod report;
-mod server;
 
-use std::{error::Error, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
+use bench::{Failure, Server, ServerArgs};
 use clap::Parser;
-
-/// Why there is no result.
-pub(crate) type Failure = Box<dyn Error + Send + Sync>;
+use serde_json::Value;
 
 /// The ten queries over resident rows, beside other engines.
 #[derive(Debug, Parser)]
@@ -36,6 +35,9 @@ struct Cli {
     /// Dimension by which the table is partitioned [default: none].
     #[arg(long, value_name = "COLUMN")]
     partition_by: Option<String>,
+    /// Rollups of the table, as the control plane takes them.
+    #[arg(long, value_name = "JSON", default_value = "[]", value_parser = json)]
+    rollups: Value,
     /// How often each query is asked.
     #[arg(long, value_name = "N", default_value_t = 15)]
     runs: usize,
@@ -52,7 +54,11 @@ struct Cli {
     #[arg(long, value_name = "FILE", default_value = "python3")]
     python: PathBuf,
     #[command(flatten)]
-    server: server::Args,
+    server: ServerArgs,
+}
+
+fn json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 fn main() -> ExitCode {
@@ -63,7 +69,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            report::line(&format!("failed: {error}"));
+            bench::line(&format!("failed: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -74,11 +80,11 @@ async fn run(cli: &Cli) -> Result<bool, Failure> {
     let workload = load::Workload::read(&cli.data, cli.rows)?;
     let wanted = |name: &str| cli.only.is_empty() || cli.only.iter().any(|only| name.starts_with(only.as_str()));
     let queries: Vec<_> = queries::all().into_iter().filter(|query| wanted(query.name)).collect();
-    let mut server = server::Server::start(&cli.server)?;
+    let mut server = Server::start(&cli.server)?;
     server.healthy().await?;
-    load::load(&server, &workload, cli.partition_by.as_deref()).await?;
+    load::load(&server, &workload, cli.partition_by.as_deref(), &cli.rollups).await?;
     server.at_rest().await?;
-    report::line(&format!("{} rows, {:.2} GiB resident", workload.rows(), server.resident_gib()?));
+    bench::line(&format!("{} rows, {:.2} GiB resident", workload.rows(), server.resident_gib()?));
     let mut right = true;
     let mut rows = Vec::new();
     for query in &queries {

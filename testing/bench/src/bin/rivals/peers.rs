@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, process::Command};
 
+use bench::Failure;
 use serde_json::Value;
 
-use crate::{Cli, Failure, queries::Query, report};
+use crate::{Cli, queries::Query};
 
 /// Threads of a peer: as many as the machine has cores.
 fn threads() -> usize {
@@ -22,7 +23,7 @@ pub(crate) fn run(cli: &Cli, queries: &[Query]) -> Result<Times, Failure> {
     let names: Vec<&str> = queries.iter().flat_map(|query| query.peers).copied().collect();
     let mut times = Times::new();
     for engine in &cli.peer {
-        report::line(&format!("{engine} …"));
+        bench::line(&format!("{engine} …"));
         let out = tempfile::NamedTempFile::new()?;
         let scratch = tempfile::tempdir()?;
         let status = Command::new(&cli.python)

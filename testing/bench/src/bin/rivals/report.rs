@@ -1,6 +1,6 @@
 //! The table of results.
 
-use std::io::{self, Write};
+use bench::line;
 
 use crate::{measure::Timing, peers::Times};
 
@@ -12,22 +12,18 @@ pub(crate) struct Row {
     pub(crate) verdict: Result<(), String>,
 }
 
-/// Prints a line. Nobody reading is no failure of a measurement.
-pub(crate) fn line(text: &str) {
-    let _unread = writeln!(io::stdout(), "{text}");
-}
-
 /// Prints the results, in Markdown: milliseconds, CPU time in brackets.
 pub(crate) fn table(rows: &[Row], peers: &Times) {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     line(&format!("load of the machine at the end: {}", load.trim()));
-    let mut head = "| query | TrueNow, median | min | CPU | answer, bytes |".to_owned();
+    let mut head = "| query | TrueNow, median | min | CPU | explained | answer, bytes |".to_owned();
     peers.keys().for_each(|engine| head += &format!(" {engine} |"));
     line(&format!("{head} times faster |"));
-    line(&format!("|{}", "---|".repeat(6 + peers.len())));
+    line(&format!("|{}", "---|".repeat(7 + peers.len())));
     for row in rows {
-        let Timing { median_ms, min_ms, cpu_ms, bytes } = row.timing;
-        let mut text = format!("| {} | {median_ms:.2} | {min_ms:.2} | {cpu_ms:.2} | {bytes} |", row.query);
+        let Timing { median_ms, min_ms, cpu_ms, explained_ms, bytes } = row.timing;
+        let mut text =
+            format!("| {} | {median_ms:.2} | {min_ms:.2} | {cpu_ms:.2} | {explained_ms:.2} | {bytes} |", row.query);
         let mut fastest = f64::INFINITY;
         for times in peers.values() {
             let of = row.peers.iter().filter_map(|name| times.get(*name).map(|time| (*name, *time)));

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Failure, measure::Connection};
+use crate::{Connection, Failure};
 
 /// A start, a rest and an end may each take so long.
 const WAIT_MAX: Duration = Duration::from_secs(120);
@@ -19,7 +19,7 @@ const REST_SHARE: f64 = 0.02;
 
 /// Which server.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Args {
+pub struct ServerArgs {
     /// The program [default: target/release/truenow, as build.sh leaves it].
     #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/truenow"))]
     bin: PathBuf,
@@ -34,6 +34,14 @@ pub(crate) struct Args {
     set: Vec<(String, String)>,
 }
 
+impl ServerArgs {
+    /// Adds settings, before those that the user asked for.
+    pub fn add(&mut self, settings: &[(&str, &str)]) {
+        let owned = settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        self.set.splice(0..0, owned);
+    }
+}
+
 fn setting(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("a setting is NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
@@ -41,7 +49,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
 
 /// A running server. Dropped, it is killed, and its directory goes.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     process: Child,
     offset: u16,
     home: tempfile::TempDir,
@@ -52,7 +60,7 @@ impl Server {
     ///
     /// # Errors
     /// There is no such program, or its port is taken.
-    pub(crate) fn start(args: &Args) -> Result<Self, Failure> {
+    pub fn start(args: &ServerArgs) -> Result<Self, Failure> {
         if !args.bin.is_file() {
             return Err(format!("{} is not there; ./build.sh builds it", args.bin.display()).into());
         }
@@ -84,7 +92,8 @@ impl Server {
     }
 
     /// Host and port of one of its services.
-    pub(crate) fn address(&self, port: u16) -> String {
+    #[must_use]
+    pub fn address(&self, port: u16) -> String {
         format!("127.0.0.1:{}", port + self.offset)
     }
 
@@ -92,7 +101,7 @@ impl Server {
     ///
     /// # Errors
     /// It ended, or does not become healthy.
-    pub(crate) async fn healthy(&mut self) -> Result<(), Failure> {
+    pub async fn healthy(&mut self) -> Result<(), Failure> {
         let began = Instant::now();
         for port in [8001, 8088, 8081, 9090, 8100] {
             while !self.is_healthy(port).await {
@@ -120,7 +129,7 @@ impl Server {
     ///
     /// # Errors
     /// It does not come to rest.
-    pub(crate) async fn at_rest(&self) -> Result<(), Failure> {
+    pub async fn at_rest(&self) -> Result<(), Failure> {
         let began = Instant::now();
         while began.elapsed() < WAIT_MAX {
             let (from, before) = (Instant::now(), self.cpu()?);
@@ -137,7 +146,7 @@ impl Server {
     ///
     /// # Errors
     /// The system does not say.
-    pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
+    pub fn cpu(&self) -> Result<Duration, Failure> {
         let mut nanos = 0;
         for task in std::fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
             // A thread that ended meanwhile is left out.
@@ -151,7 +160,7 @@ impl Server {
     ///
     /// # Errors
     /// The system does not say.
-    pub(crate) fn resident_gib(&self) -> Result<f64, Failure> {
+    pub fn resident_gib(&self) -> Result<f64, Failure> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let fields: HashMap<_, _> = status.lines().filter_map(|line| line.split_once(':')).collect();
         let kib: f64 = fields.get("VmRSS").ok_or("the process has no VmRSS")?.trim().trim_end_matches(" kB").parse()?;
@@ -162,7 +171,7 @@ impl Server {
     ///
     /// # Errors
     /// It does not end in time.
-    pub(crate) async fn stop(mut self) -> Result<(), Failure> {
+    pub async fn stop(mut self) -> Result<(), Failure> {
         kill_process(Pid::from_child(&self.process), Signal::TERM)?;
         let asked = Instant::now();
         while asked.elapsed() < WAIT_MAX {
