@@ -6,8 +6,8 @@
 //! The times are estimates: constants per row, per code and per group of a rollup, set by what whole queries took of one core of a
 //! machine of two with AVX-512 (`rivals` in `testing/bench`, which shows both side by side). They stay within a factor
 //! of two of these. What a filter leaves over is not guessed (the other columns count as if all rows passed), and planning,
-//! merging of partitions, writing of the answer and waiting are left out. So the times say which of two questions is dearer,
-//! not what a clock will show.
+//! the further scans of an exact selection, merging of partitions, writing of the answer and waiting are left out. So the
+//! times say which of two questions is dearer, not what a clock will show.
 
 use engine::{CHUNK_ROWS, Codes, ColumnIndex, RollupPart, SegmentView};
 use types::{ApiError, PartitionId, Rollup, TimeRange, Timestamp};
