@@ -152,7 +152,7 @@ async fn equal_questions_at_once_read_their_writes() {
 /// of what was left of it is given or kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_that_go_between_scans_are_told_of() {
-    let mut world = World::start_with(MEMORY, TTL).await;
+    let mut world = World::start_keeping(MEMORY, TTL).await;
     let events: Vec<Event> = (0..100).map(|number| Event { time: number as i64, number }).collect();
     world.ingest(0, &events).await;
     let asked = query(0, 1_000, &json!({"aggregates": [{"fn": "p90", "metric": "number", "method": "exact"}]}));
