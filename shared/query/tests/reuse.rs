@@ -9,7 +9,7 @@ use std::{
 };
 
 use query::{Answer, Cancel, KeptTask, Plan, Task, TaskKey};
-use types::{ApiError, PartitionId};
+use types::{ApiError, Interval, PartitionId, Rollup, TableSettings};
 use world::{Random, Row, Shape, World, conclude, random_row, tiny};
 
 const QUERIES: [&str; 11] = [
@@ -190,4 +190,67 @@ fn versions_tell_apart() {
     row.time = 500;
     (0..20).for_each(|_| world.ingest(&mut random, std::slice::from_ref(&row)));
     assert_ne!(of(&world, None, 1), base);
+}
+
+/// Goal: the version of what a rollup answers is another one after a late event, although all rows of the range have left, that
+/// event too, and there is no segment to tell of it.
+#[test]
+fn versions_tell_of_late_events_in_rollups() {
+    let shape = Shape { rows: 0, limits: tiny(), span_us: 1, in_order: true, users: 1 };
+    let (mut world, mut random) = (World::new(3, shape), Random(3));
+    let row = |time: i64| Row {
+        table: 0,
+        time,
+        dimensions: [("region", "r1".to_owned())].into(),
+        metrics: [("value", 1.0)].into(),
+    };
+    let rollup = Rollup {
+        interval: Interval::from_micros(100).unwrap(),
+        group_by: vec!["region".to_owned()],
+        distinct: Vec::new(),
+        percentiles: Vec::new(),
+        top: Vec::new(),
+        keep_us: Some(1 << 50),
+    };
+    let keeping = |window| TableSettings {
+        hot_window_us: Some(window),
+        rollups: vec![rollup.clone()],
+        ..TableSettings::default()
+    };
+    world.configure(&keeping(1 << 50));
+    world.ingest(&mut random, &(0..2_000).map(|at| row(at * 10)).collect::<Vec<_>>());
+    world.configure(&keeping(1_000));
+    (0..100).for_each(|_| world.housekeep());
+    let plan = world.plan(r#"{"namespace":"shop","table":"events","start_time":200,"end_time":800}"#).unwrap();
+    for reader in &world.readers {
+        let table = reader.snapshot(plan.tables()[0].key).unwrap();
+        assert!(
+            table.evicted_before().is_some_and(|before| before > plan.range().end()),
+            "{:?}",
+            table.evicted_before()
+        );
+    }
+    assert_eq!(world.lacks_before(&plan), None, "the rollup has what has left");
+    let versions = |world: &World| {
+        let of_partition = |partition| {
+            let tasks: Vec<Task> =
+                world.tasks(&plan).into_iter().filter(|task| task.partition() == PartitionId(partition)).collect();
+            query::version(&plan, &tasks, &[None], &[], 1)
+        };
+        (0..world::PARTITIONS).map(of_partition).collect::<Vec<_>>()
+    };
+    let before = versions(&world);
+    assert_eq!(versions(&world), before);
+    // Into each partition, wherever chance sends it; then into newer slots, so that the one of the late event is sealed and leaves.
+    (0..20).for_each(|_| world.ingest(&mut random, &[row(500)]));
+    for at in 0..40 {
+        world.ingest(&mut random, &(0..8).map(|slot| row(20_000 + at + slot * 200)).collect::<Vec<_>>());
+    }
+    (0..100).for_each(|_| world.housekeep());
+    for reader in &world.readers {
+        let table = reader.snapshot(plan.tables()[0].key).unwrap();
+        let zones = table.segments().iter().map(engine::SegmentView::zone);
+        assert!(zones.clone().all(|zone| zone.min >= plan.range().end()), "{:?}", zones.collect::<Vec<_>>());
+    }
+    assert!(versions(&world).iter().zip(&before).all(|(late, before)| late != before));
 }
