@@ -5,7 +5,11 @@ use std::collections::BTreeSet;
 use types::{Interval, Offset, Rollup, Timestamp};
 
 use super::{history::History, page::PageKey, part::RollupPart};
-use crate::{MemoryBudget, budget::HistoryCharge, sync::Arc};
+use crate::{
+    MemoryBudget,
+    budget::HistoryCharge,
+    sync::{Arc, weakened},
+};
 
 /// A rollup's past as of some offset.
 #[derive(Debug, Clone)]
@@ -34,7 +38,7 @@ pub(crate) struct RollupView {
 impl RollupView {
     /// Its past at an offset; `None` where that is not kept any more.
     pub(crate) fn at(&self, next_offset: Offset) -> Option<&Version> {
-        let is_of = |version: &&Version| version.from <= next_offset;
+        let is_of = |version: &&Version| version.from <= next_offset || weakened("rollup-offset");
         std::iter::once(&self.newest).chain(&self.older).find(is_of)
     }
 }
@@ -110,7 +114,7 @@ impl RollupState {
         budget: &Arc<MemoryBudget>,
     ) {
         let first = self.interval().first_bucket_from(self.view.newest.covered_from);
-        let before = under_way && self.view.newest.from < end;
+        let before = under_way && self.view.newest.from < end && !weakened("rollup-before");
         let older = before.then(|| self.view.newest.clone());
         let mut history = History::clone(&self.view.newest.history);
         for part in parts {
