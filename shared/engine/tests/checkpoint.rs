@@ -143,8 +143,8 @@ impl World {
 
     fn restored(kept: &mut Kept, limits: Limits, budget: &Arc<MemoryBudget>, disk: &Disk) -> Self {
         let mut runs = Runs::on(disk);
-        let restored = restore(PARTITION, kept, limits, budget, &mut runs, &mut horizon_alone(budget))
-            .expect("what was captured");
+        let restored =
+            restore(PARTITION, kept, limits, budget, &mut runs, &mut horizon_alone(budget)).expect("what was captured");
         kept.rename(restored.names());
         let (writer, reader) = restored.into_partition(Box::new(runs));
         Self { writer, reader }

@@ -4,7 +4,7 @@ mod world;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::atomic::AtomicBool,
 };
 
@@ -162,6 +162,26 @@ fn keys_tell_apart() {
     // Into each partition, wherever chance sends it.
     (0..20).for_each(|_| world.ingest(&mut random, std::slice::from_ref(&row)));
     assert_ne!(keys(&world, all, by_region), base);
+}
+
+/// Goal: a range that slides a little meets its tasks again, but for those of the segments that its ends cut.
+#[test]
+fn ranges_that_slide_meet_their_tasks_again() {
+    let world = World::new(7, Shape { rows: 2_000, limits: tiny(), span_us: 3_000, in_order: true, users: 10 });
+    let keys = |start: i64| {
+        let json = format!(
+            r#"{{"namespace":"shop","table":"events","start_time":{start},"end_time":{},"group_by":["region"]}}"#,
+            start + 2_000
+        );
+        let plan = world.plan(&json).unwrap();
+        let form = plan.task_form().unwrap();
+        world.tasks(&plan).iter().map(|task| task.key(&plan, &form)).collect::<HashSet<TaskKey>>()
+    };
+    // Now and then a segment begins to be cut, and the task that had it is another one.
+    let before = keys(510);
+    let met = (511..560).filter(|&slid| before.intersection(&keys(slid)).count() >= world::PARTITIONS as usize);
+    let met = met.count();
+    assert!(met > 35, "{met} of 49");
 }
 
 /// Goal: the version of what a plan meets is another one after another row, for another state of the horizon where that is in

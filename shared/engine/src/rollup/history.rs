@@ -301,7 +301,7 @@ mod tests {
             for (key, page) in again.pages.iter() {
                 // Where a group that comes would be looked for.
                 for hash in page.parts.iter().flat_map(|part| part.hashes(0..part.groups())) {
-                    let shard = again.pages.range(PageKey::all(key.number)).filter(|(key, _)| key.least <= hash).next_back();
+                    let shard = again.pages.range(PageKey::all(key.number)).rfind(|(key, _)| key.least <= hash);
                     prop_assert_eq!(shard.map(|(key, _)| *key), Some(*key));
                 }
             }
