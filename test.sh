@@ -22,7 +22,7 @@ where ../shared/acceptance is, random questions against an oracle of their own. 
 missing (a compiler, cargo, curl, jq, zstd) is installed where apt-get is.
 
   --full   also the long ones: more seeds, more crashes, more events, interfaces fuzzed by their OpenAPI documents (schemathesis,
-           where it can be had), licences and sources of all dependencies (cargo-deny)
+           where it can be had), licences, sources and advisories of all dependencies (cargo-deny)
 
 The last line is "N passed, M failed", counted over checks and tests; exit code 0 only if nothing failed.
 HELP
@@ -206,7 +206,12 @@ if $full; then
   acceptance --copies 20 --queries 40
   interfaces
   if cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny; then
-    step "dependencies" cargo deny check
+    step "dependencies" cargo deny --locked check bans licenses sources
+    if cargo deny fetch db >"$out/advisories.log" 2>&1; then
+      step "advisories" cargo deny --locked check advisories
+    else
+      left_out "advisories" "their database could not be fetched: $(grep . "$out/advisories.log" | tail -n 1)"
+    fi
   else
     left_out "dependencies" "cargo-deny could not be installed"
   fi
