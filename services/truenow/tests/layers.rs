@@ -75,7 +75,7 @@ const IMPURE: [&str; 14] = [
     "tracing-subscriber",
 ];
 
-/// Kernels ask the system for huge pages under memory that they are given: advice without which everything is the same.
+/// Kernels map memory for large tables, on huge pages where the system has them: without these all is the same, but slower.
 const ADVICE: [(&str, &str); 1] = [("kernels", "rustix")];
 
 fn layer(name: &str) -> Option<Layer> {

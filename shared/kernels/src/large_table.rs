@@ -44,10 +44,13 @@ unsafe impl<T: Number + Sync> Sync for LargeTable<T> {}
 
 impl<T: Number> LargeTable<T> {
     /// A table of `len` times 0.
+    ///
+    /// # Panics
+    /// As a vector does, where so many fit into no address space.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
-        if len.saturating_mul(size_of::<T>()) >= HUGE_PAGE_BYTES
-            && let Some(first) = map::<T>(len)
+        if let Some(bytes) = mapped_bytes::<T>(len)
+            && let Some(first) = map::<T>(len, bytes)
         {
             return Self { first, len, mapped: true };
         }
@@ -56,14 +59,15 @@ impl<T: Number> LargeTable<T> {
     }
 }
 
-/// Address space for `len` elements, whole huge pages of it, as else they would not begin where one can.
-fn mapped_bytes<T>(len: usize) -> usize {
-    (len * size_of::<T>()).next_multiple_of(HUGE_PAGE_BYTES)
+/// Address space for `len` elements, whole huge pages of it, as else they would not begin where one can; `None` where they fill
+/// none, or fit nowhere.
+fn mapped_bytes<T>(len: usize) -> Option<usize> {
+    let bytes = len.checked_mul(size_of::<T>()).filter(|bytes| *bytes >= HUGE_PAGE_BYTES)?;
+    bytes.checked_next_multiple_of(HUGE_PAGE_BYTES)
 }
 
-/// A mapping for `len` elements; `None` where the system gives none.
-fn map<T: Number>(len: usize) -> Option<NonNull<T>> {
-    let bytes = mapped_bytes::<T>(len);
+/// A mapping of so many bytes, which are enough for `len` elements; `None` where the system gives none.
+fn map<T: Number>(len: usize, bytes: usize) -> Option<NonNull<T>> {
     // SAFETY: a new mapping at an address that the system chooses touches nothing that is there.
     let start =
         unsafe { mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) };
@@ -85,8 +89,9 @@ impl<T: Number> Drop for LargeTable<T> {
             drop(unsafe { Box::from_raw(items) });
             return;
         }
+        let bytes = mapped_bytes::<T>(self.len).expect("it was mapped with as many");
         // SAFETY: this mapping was made for the table, with as many bytes, and nothing borrows from it any more.
-        let unmapped = unsafe { munmap(self.first.as_ptr().cast::<c_void>(), mapped_bytes::<T>(self.len)) };
+        let unmapped = unsafe { munmap(self.first.as_ptr().cast::<c_void>(), bytes) };
         debug_assert_eq!(unmapped, Ok(()), "a mapping of our own");
     }
 }
@@ -147,6 +152,13 @@ mod tests {
             assert_eq!(copy[..], table[..]);
             assert_eq!(copy.iter().sum::<u64>(), if len > 1 { 3 } else { 0 });
         }
+    }
+
+    /// Goal: a length whose bytes no number holds makes no small table that says it is long.
+    #[test]
+    #[should_panic(expected = "capacity overflow")]
+    fn lengths_that_fit_nowhere_are_refused() {
+        let _table = LargeTable::<u64>::zeroed(usize::MAX / 8 + 2 + HUGE_PAGE_BYTES);
     }
 
     /// Goal: bytes behind the last whole huge page are a table's as well.
