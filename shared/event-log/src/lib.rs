@@ -16,6 +16,8 @@ mod disk;
 mod embedded;
 pub mod faults;
 mod files;
+mod rows;
+mod tail;
 
 pub use api::{
     Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogLedger, LogReader, ReadError, Record,

@@ -3,7 +3,7 @@
 //!
 //! 1. Only what is durable is ever in here; the appender publishes a group whole.
 //! 2. A partition's records are `[start, end)`: those of `files`, oldest first, then those of the active file.
-//! 3. `tail` holds the newest records of a partition without a gap; the oldest of all partitions leave first.
+//! 3. `tail` holds the newest records.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +17,7 @@ use std::{
 use types::{Offset, PartitionId, Timestamp};
 
 use super::{
-    frame::{FrameKey, stored_bytes},
+    frame::FrameKey,
     index::{Entry, FileIndex},
     segment::Stand,
     totals::RowTotals,
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     api::{Bounds, Record},
     files::{FileSystem, LogFile},
+    tail::Tail,
 };
 
 /// A file that gets no more records.
@@ -80,9 +81,7 @@ pub(crate) struct State {
     pub(crate) totals: RowTotals,
     pub(crate) released: Vec<Offset>,
     pub(crate) closed: bool,
-    tails: Vec<VecDeque<Record>>,
-    tail_order: VecDeque<PartitionId>,
-    tail_bytes: u64,
+    tail: Tail,
     open: VecDeque<OpenFile>,
     open_bytes: u64,
 }
@@ -97,7 +96,6 @@ pub(crate) struct Store {
     pub(crate) files: Arc<dyn FileSystem>,
     pub(crate) dir: PathBuf,
     pub(crate) frame_key: FrameKey,
-    tail_bytes_max: u64,
     index_bytes_max: u64,
 }
 
@@ -117,15 +115,13 @@ impl Store {
             totals: RowTotals::default(),
             released: vec![Offset::ZERO; partitions],
             closed: false,
-            tails: vec![VecDeque::new(); partitions],
-            tail_order: VecDeque::new(),
-            tail_bytes: 0,
+            tail: Tail::new(partitions, tail_bytes_max),
             open: VecDeque::new(),
             open_bytes: 0,
         };
         let grown = (0..partitions).map(|_| Condvar::new()).collect();
         let appended_bytes = (0..partitions).map(|_| AtomicU64::new(0)).collect();
-        Self { state: Mutex::new(state), grown, appended_bytes, files, dir, frame_key, tail_bytes_max, index_bytes_max }
+        Self { state: Mutex::new(state), grown, appended_bytes, files, dir, frame_key, index_bytes_max }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -148,7 +144,7 @@ impl Store {
             self.appended_bytes[partition.0 as usize].fetch_add(u64::from(record.header.body_len), Relaxed);
             state.add(partition, entry, record);
         }
-        state.trim_tail(self.tail_bytes_max);
+        state.tail.trim();
         drop(state);
         for partition in touched {
             self.grown(partition).notify_all();
@@ -213,10 +209,7 @@ impl State {
 
     /// What the tail holds from `offset` on, oldest first; `None` where it begins behind that.
     pub(crate) fn tail(&self, partition: PartitionId, offset: Offset) -> Option<impl Iterator<Item = &Record>> {
-        let tail = &self.tails[partition.0 as usize];
-        let first = self.ends[partition.0 as usize].next.0 - tail.len() as u64;
-        let skip = usize::try_from(offset.0.checked_sub(first)?).unwrap_or(usize::MAX);
-        Some(tail.range(skip.min(tail.len())..))
+        self.tail.from(partition, self.ends[partition.0 as usize].next, offset)
     }
 
     /// Copies what the tail holds from `offset` on, about `bytes_max` of it; returns how many records.
@@ -227,19 +220,7 @@ impl State {
         bytes_max: usize,
         into: &mut Vec<Record>,
     ) -> usize {
-        let Some(tail) = self.tail(partition, offset) else {
-            return 0;
-        };
-        let (mut count, mut bytes) = (0, 0);
-        for record in tail {
-            bytes += record.body.len();
-            if count > 0 && bytes > bytes_max {
-                break;
-            }
-            into.push(record.clone());
-            count += 1;
-        }
-        count
+        self.tail.copy(partition, self.ends[partition.0 as usize].next, offset, bytes_max, into)
     }
 
     /// Removes the oldest sealed file from sight if all of it is released and at least `bytes_min` stay without it.
@@ -274,22 +255,8 @@ impl State {
         let at = partition.0 as usize;
         self.ends[at] = Stand { next: record.offset.next(), last_time: record.append_time };
         self.totals.add(&record.header, &record.body);
-        self.tail_bytes += tail_cost(&record);
-        self.tails[at].push_back(record);
-        self.tail_order.push_back(partition);
+        self.tail.push(partition, record);
         let active = self.active.as_mut().expect("a group is written to the active file");
         active.index.push(at, entry);
     }
-
-    fn trim_tail(&mut self, bytes_max: u64) {
-        while self.tail_bytes > bytes_max {
-            let oldest = self.tail_order.pop_front().expect("every record of a tail is in the order");
-            let record = self.tails[oldest.0 as usize].pop_front().expect("every record in the order is in a tail");
-            self.tail_bytes -= tail_cost(&record);
-        }
-    }
-}
-
-fn tail_cost(record: &Record) -> u64 {
-    stored_bytes(record.header.body_len) + size_of::<Record>() as u64
 }

@@ -20,9 +20,11 @@
 
 use std::collections::HashMap;
 
-use codec::{BlockHeader, BlockKind, ControlRecord};
+use codec::BlockHeader;
 use types::{Generation, PartitionId, TableId, TableKey, TenantId};
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::rows::dropped_table;
 
 const MAGIC: [u8; 4] = *b"TNLR";
 const VERSION: u32 = 1;
@@ -140,18 +142,6 @@ impl FileRows {
             let span = self.spans.entry((header.key, header.partition)).or_insert(Span { before, last: before });
             span.last = span.last.max(header.appender_rows);
         }
-    }
-}
-
-/// The table whose life a record ends.
-fn dropped_table(header: &BlockHeader, body: &[u8]) -> Option<TableKey> {
-    if header.kind != BlockKind::Control {
-        return None;
-    }
-    match ControlRecord::decode(body) {
-        Ok(ControlRecord::TableDropped(key)) => Some(key),
-        // What the log cannot read of a control record is not for the log.
-        Ok(ControlRecord::TableConfigured(_) | ControlRecord::Tick) | Err(_) => None,
     }
 }
 
