@@ -35,6 +35,9 @@ require_cargo() {
   local cargo_bin=${CARGO_HOME:-$HOME/.cargo}/bin
   case ":$PATH:" in *":$cargo_bin:"*) ;; *) PATH=$cargo_bin:$PATH ;; esac
   require cc build-essential
+  # librdkafka is built from source.
+  require c++ build-essential
+  require make build-essential
   if ! command -v cargo >/dev/null 2>&1; then
     require curl curl ca-certificates
     say "cargo is missing: installing rustup for $(id -un), as https://rustup.rs describes it"

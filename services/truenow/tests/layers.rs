@@ -58,7 +58,7 @@ const LAYERS: [(&str, Layer); 30] = [
 ];
 
 /// What pure crates never depend on: runtimes, network, files and clocks behind an interface.
-const IMPURE: [&str; 14] = [
+const IMPURE: [&str; 15] = [
     "async-trait",
     "axum",
     "futures-util",
@@ -66,6 +66,7 @@ const IMPURE: [&str; 14] = [
     "hyper",
     "hyper-util",
     "libc",
+    "rdkafka",
     "rustix",
     "sqlx",
     "tokio",

@@ -7,7 +7,8 @@
 //! 5. Rows are counted per table and partition as they become durable, and those counts outlive the records.
 //!
 //! [`EmbeddedLog`] keeps it in files of one directory. Its files and its clock are arguments, so that tests can drop
-//! what was not synced and fail any call ([`faults`]). Every log passes the suite in [`conformance`].
+//! what was not synced and fail any call ([`faults`]). [`KafkaLog`] keeps it on the brokers of Kafka. Every log passes the
+//! suite in [`conformance`].
 
 mod api;
 mod clock;
@@ -16,6 +17,7 @@ mod disk;
 mod embedded;
 pub mod faults;
 mod files;
+mod kafka;
 mod rows;
 mod tail;
 
@@ -26,3 +28,4 @@ pub use clock::{Clock, SystemClock};
 pub use disk::DiskFiles;
 pub use embedded::{Driver, EmbeddedConfig, EmbeddedLog, OpenError, Recovery, Step};
 pub use files::{FileSystem, LogFile, OpenMode};
+pub use kafka::{Compression, KafkaConfig, KafkaLog, KafkaOpenError};
