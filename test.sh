@@ -16,10 +16,11 @@ case ${1:-} in
     cat <<'HELP'
 usage: ./test.sh [--full]
 
-Runs format and lint checks, the layer check, unit, property and documentation tests, the loom models, simulated faults
-of 500 seeds, then a real server against real data, kill -9 with checkpoints intact and damaged, the black-box queries and,
-where ../shared/acceptance is, random questions against an oracle of their own. At most 25 minutes on two cores. What is
-missing (a compiler, cargo, curl, jq, zstd) is installed where apt-get is.
+Runs format and lint checks, the layer check, unit, property and documentation tests, the event log on a Kafka that it starts,
+the loom models, simulated faults of 500 seeds, then a real server against real data, kill -9 with checkpoints intact and
+damaged, the black-box queries and, where ../shared/acceptance is, random questions against an oracle of their own, with the
+event log on disk and on Kafka. At most 25 minutes on two cores. What is
+missing (a compiler, cargo, curl, jq, zstd, Java, Maven) is installed where apt-get is.
 
   --full   also the long ones: more seeds, more crashes, more events, interfaces fuzzed by their OpenAPI documents (schemathesis,
            where it can be had), licences, sources and advisories of all dependencies (cargo-deny)
@@ -107,15 +108,38 @@ on_a_server() {
   return "$code"
 }
 
-# acceptance ARGUMENTS...: random questions about real events, held against a naive oracle, with a seed that is said.
+# on_kafka COMMAND...: runs it with a Kafka of its own for the event log, which is gone afterwards however the command ends.
+on_kafka() {
+  local code=0
+  kafka=$(mktemp -d)
+  trap 'scripts/stop_kafka.sh --home "$kafka" --remove' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  # In a subshell of its own, for what it runs may set traps too.
+  (
+    TRUENOW_EVENT_LOG_KAFKA_BROKERS=$(scripts/start_kafka.sh --home "$kafka") || exit
+    export TRUENOW_EVENT_LOG_KAFKA_BROKERS
+    "$@"
+  ) || code=$?
+  return "$code"
+}
+
+# acceptance [--on-kafka] ARGUMENTS...: random questions about real events, held against a naive oracle, with a seed that is said.
 acceptance() {
-  local name="acceptance, $*"
+  local runner=(on_a_server) name
+  if [ "$1" = --on-kafka ]; then
+    runner=(on_kafka on_a_server)
+    shift
+    name="acceptance on Kafka, $*"
+  else
+    name="acceptance, $*"
+  fi
   if [ ! -f ../shared/acceptance/acceptance.py ] || [ ! -d ../shared/data ]; then
     left_out "$name" "there is no ../shared/acceptance, or no ../shared/data"
   elif ! command -v python3 >/dev/null; then
     left_out "$name" "python3 is not installed"
   else
-    step "$name" on_a_server ask_at_random --seed "$((RANDOM * 32768 + RANDOM))" "$@"
+    step "$name" "${runner[@]}" ask_at_random --seed "$((RANDOM * 32768 + RANDOM))" "$@"
   fi
 }
 
@@ -180,6 +204,7 @@ else
   left_out "lints" "clippy is not installed"
 fi
 step "unit, property and layer tests" cargo test --locked --workspace
+step "event log on Kafka" scripts/test_kafka.sh
 if [ -x scripts/check-loom.sh ]; then step "loom models" scripts/check-loom.sh; fi
 seeds=0..500
 if $full; then seeds=0..5000; fi
@@ -204,6 +229,7 @@ if $full; then
   step "queries" ./test_queries.sh --events 2000000
   acceptance --queries 500
   acceptance --copies 20 --queries 40
+  acceptance --on-kafka --queries 100
   interfaces
   if cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny; then
     step "dependencies" cargo deny --locked check bans licenses sources
@@ -220,6 +246,7 @@ else
   step "tokens" scripts/test_system.sh tokens --pairs 1000
   step "queries" ./test_queries.sh
   acceptance --queries 100
+  acceptance --on-kafka --queries 40
 fi
 
 for name in ${failures[@]+"${failures[@]}"}; do printf 'failed: %s\n' "$name"; done

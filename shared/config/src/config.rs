@@ -1,6 +1,7 @@
 //! The valid configuration, and the one place where raw settings become it.
 
 mod hot_tier;
+mod kafka;
 
 use std::{
     collections::BTreeSet,
@@ -10,6 +11,7 @@ use std::{
 };
 
 pub use hot_tier::HotTierConfig;
+pub use kafka::KafkaConfig;
 use types::limits;
 
 use crate::{
@@ -41,6 +43,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The embedded event log.
     pub event_log: EventLogConfig,
+    /// Where the event log lies on Kafka; `None`: it is the embedded one.
+    pub kafka: Option<KafkaConfig>,
     /// The control plane.
     pub control_plane: ControlPlaneConfig,
     /// The gateway.
@@ -210,6 +214,7 @@ impl TryFrom<(RawConfig, &Machine)> for Config {
                 format: raw.log.format.unwrap_or(LogFormat::Json),
             },
             event_log: event_log(&raw)?,
+            kafka: kafka::kafka(&raw)?,
             control_plane: control_plane(&raw)?,
             gateway: gateway(&raw)?,
             stream_ingester: StreamIngesterConfig {

@@ -13,12 +13,12 @@ mod secret;
 mod settings;
 
 pub use config::{
-    Config, ControlPlaneConfig, EventLogConfig, GatewayConfig, HotTierConfig, HttpConfig, LogConfig, QueryApiConfig,
-    ServiceAddresses, StreamIngesterConfig,
+    Config, ControlPlaneConfig, EventLogConfig, GatewayConfig, HotTierConfig, HttpConfig, KafkaConfig, LogConfig,
+    QueryApiConfig, ServiceAddresses, StreamIngesterConfig,
 };
 pub use error::ConfigError;
 pub use load::{FILE_DEFAULT, Sources};
 pub use machine::Machine;
-pub use names::{LogFormat, LogLevel, ServiceName};
+pub use names::{Compression, LogFormat, LogLevel, ServiceName};
 pub use secret::Secret;
 pub use settings::{Key, keys};

@@ -85,12 +85,19 @@ fn apply_file(raw: &mut RawConfig, path: &Path, text: &str) -> Result<(), Config
     let origin = path.display().to_string();
     for (name, value) in &table {
         match value {
-            Value::Table(section) => {
-                for (key, value) in section {
-                    apply(raw, &origin, &format!("{name}.{key}"), name, key, &text_of(value))?;
-                }
-            }
+            Value::Table(section) => apply_section(raw, &origin, name, section)?,
             _ => apply(raw, &origin, name, "", name, &text_of(value))?,
+        }
+    }
+    Ok(())
+}
+
+fn apply_section(raw: &mut RawConfig, origin: &str, section: &str, table: &Table) -> Result<(), ConfigError> {
+    for (key, value) in table {
+        let path = format!("{section}.{key}");
+        match value {
+            Value::Table(inner) => apply_section(raw, origin, &path, inner)?,
+            _ => apply(raw, origin, &path, section, key, &text_of(value))?,
         }
     }
     Ok(())

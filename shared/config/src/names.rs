@@ -1,4 +1,4 @@
-//! Names with a fixed set of values: services, log levels, log formats.
+//! Names with a fixed set of values: services, log levels, log formats, ways to compress.
 
 use std::{fmt, str::FromStr};
 
@@ -82,5 +82,16 @@ names!(
         Json = "json",
         /// For reading at a terminal.
         Text = "text",
+    }
+);
+names!(
+    /// How records of the event log travel and lie on brokers.
+    Compression {
+        /// As they are.
+        None = "none",
+        /// Fast, for little CPU.
+        Lz4 = "lz4",
+        /// Smaller, for more CPU.
+        Zstd = "zstd",
     }
 );

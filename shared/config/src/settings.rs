@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use crate::{LogFormat, LogLevel, ServiceName};
+use crate::{Compression, LogFormat, LogLevel, ServiceName};
 
 /// A value that an environment variable or a flag can hold.
 pub(crate) trait FromText: Sized {
@@ -36,6 +36,7 @@ from_text!(
     String: "a text",
     LogLevel: "error, warn, info, debug or trace",
     LogFormat: "json or text",
+    Compression: "none, lz4 or zstd",
 );
 
 impl FromText for PathBuf {
@@ -86,7 +87,7 @@ impl Key {
     /// The variable as its rule makes it, also where a shorter name exists; both are understood.
     pub(crate) fn systematic_variable(self) -> String {
         let section = if self.section.is_empty() { String::new() } else { format!("{}_", self.section) };
-        format!("TRUENOW_{section}{}", self.name).to_ascii_uppercase()
+        format!("TRUENOW_{section}{}", self.name).replace('.', "_").to_ascii_uppercase()
     }
 }
 
@@ -151,6 +152,18 @@ section!(RawEventLog "event_log" {
     segment_bytes: u64,
     tail_cache_bytes: u64,
     retention_bytes_min: u64,
+});
+section!(RawKafka "event_log.kafka" {
+    brokers: String,
+    topic: String,
+    replication: u16,
+    min_insync: u16,
+    compression: Compression,
+    linger_us: u64,
+    batch_bytes_max: u32,
+    delivery_timeout_ms: u64,
+    delete_released: bool,
+    keep_interval_ms: u64,
 });
 section!(RawControlPlane "control_plane" {
     http_port: u16,
@@ -239,6 +252,7 @@ sections! {
     http: RawHttp,
     log: RawLog,
     event_log: RawEventLog,
+    kafka: RawKafka,
     control_plane: RawControlPlane,
     gateway: RawGateway,
     stream_ingester: RawStreamIngester,

@@ -152,3 +152,21 @@ fn every_setting_is_documented() {
     let known: Vec<(&str, &str)> = known.iter().map(|(path, variable)| (path.as_str(), variable.as_str())).collect();
     assert_eq!(documented, known);
 }
+
+/// Goal: naming brokers puts the log on Kafka; a section within a section is set from every source, and what cannot hold together is
+/// refused by name.
+#[test]
+fn brokers_put_the_log_on_kafka() {
+    assert_eq!(load("", &[], &[]).unwrap().kafka, None);
+    let file = "[event_log]\nqueue_bytes = 1048576\n[event_log.kafka]\nbrokers = \"a:1\"\nreplication = 3\n";
+    let environment = [("TRUENOW_EVENT_LOG_KAFKA_TOPIC", "events"), ("TRUENOW_EVENT_LOG_KAFKA_LINGER_US", "0")];
+    let config = load(file, &environment, &[("event_log.kafka.compression", "zstd")]).unwrap();
+    assert_eq!(config.event_log.queue_bytes, 1 << 20);
+    let kafka = config.kafka.unwrap();
+    assert_eq!((&*kafka.brokers, &*kafka.topic, kafka.linger), ("a:1", "events", Duration::ZERO));
+    assert_eq!((kafka.replication, kafka.min_insync, kafka.compression), (3, 2, config::Compression::Zstd));
+    let with = |key: &str, value: &str| error("", &[], &[("event_log.kafka.brokers", "a:1"), (key, value)]);
+    assert!(with("event_log.kafka.min_insync", "2").contains("must be from 1 to the 1"));
+    assert!(with("event_log.kafka.topic", "a b").contains("event_log.kafka.topic"));
+    assert!(error("[event_log.kafka]\nbroker = 1\n", &[], &[]).contains("event_log.kafka.brokers"));
+}

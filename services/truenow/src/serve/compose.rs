@@ -10,7 +10,7 @@ use std::{
 use codec::TokenKey;
 use config::{Config, ServiceName};
 use control_plane::{CatalogSettings, ControlPlane};
-use event_log::{EmbeddedConfig, EmbeddedLog, EventLog, OpenError};
+use event_log::{Compression, EmbeddedConfig, EmbeddedLog, EventLog, KafkaConfig, KafkaLog, KafkaOpenError, OpenError};
 use gateway::dead_letters::{Counts, DeadLetters};
 use hot_tier::{HotTierError, Storage};
 use metadata::{MetadataError, MetadataStore, SECRET_BYTES, SqliteStore};
@@ -39,6 +39,8 @@ pub(crate) enum ComposeError {
     Metadata(#[from] MetadataError),
     #[error("open the event log")]
     Log(#[from] OpenError),
+    #[error("open the event log on kafka")]
+    Kafka(#[from] KafkaOpenError),
     #[error("draw a secret")]
     Random(#[from] getrandom::Error),
     #[error(transparent)]
@@ -58,7 +60,8 @@ pub(crate) enum ComposeError {
 /// The running services, in the order of their start.
 pub(crate) struct Composed {
     log: Arc<dyn EventLog>,
-    log_size: JoinHandle<()>,
+    /// Of a log in files.
+    log_size: Option<JoinHandle<()>>,
     /// Ends when the partitions are open, or cannot be opened.
     opening: JoinHandle<Result<(), HotTierError>>,
     /// Those that may stop while the log is open, first to last started.
@@ -117,7 +120,7 @@ impl Composed {
         for running in after_log.iter().chain(&before_log) {
             tracing::info!(service = running.service(), http = %running.http_address(), "started");
         }
-        let log_size = tokio::spawn(log_size::report(log_dir(config)));
+        let log_size = config.kafka.is_none().then(|| tokio::spawn(log_size::report(log_dir(config))));
         Ok(Self { log, log_size, opening, before_log, after_log })
     }
 
@@ -131,7 +134,9 @@ impl Composed {
 
     /// Stops everything in the reverse order of the start.
     pub(crate) async fn shutdown(self) {
-        self.log_size.abort();
+        if let Some(log_size) = self.log_size {
+            log_size.abort();
+        }
         stop(self.before_log).await;
         self.log.close().await;
         stop(self.after_log).await;
@@ -248,6 +253,11 @@ fn log_dir(config: &Config) -> PathBuf {
 }
 
 async fn open_log(config: &Config) -> Result<Arc<dyn EventLog>, ComposeError> {
+    if let Some(kafka) = &config.kafka {
+        let settings = kafka_log(config, kafka);
+        let opened = tokio::task::spawn_blocking(move || KafkaLog::open(&settings)).await;
+        return Ok(Arc::new(opened.expect("opening a log does not panic")?));
+    }
     let settings = EmbeddedConfig {
         segment_bytes: config.event_log.segment_bytes,
         queue_bytes_max: config.event_log.queue_bytes,
@@ -258,6 +268,26 @@ async fn open_log(config: &Config) -> Result<Arc<dyn EventLog>, ComposeError> {
     };
     let opened = tokio::task::spawn_blocking(|| EmbeddedLog::open_on_disk(settings)).await;
     Ok(Arc::new(opened.expect("opening a log does not panic")?))
+}
+
+fn kafka_log(config: &Config, kafka: &config::KafkaConfig) -> KafkaConfig {
+    KafkaConfig {
+        replication: kafka.replication,
+        min_insync: kafka.min_insync,
+        compression: match kafka.compression {
+            config::Compression::None => Compression::None,
+            config::Compression::Lz4 => Compression::Lz4,
+            config::Compression::Zstd => Compression::Zstd,
+        },
+        linger: kafka.linger,
+        batch_bytes_max: kafka.batch_bytes_max,
+        delivery_timeout: kafka.delivery_timeout,
+        queue_bytes_max: config.event_log.queue_bytes,
+        tail_bytes_max: config.event_log.tail_cache_bytes,
+        delete_released: kafka.delete_released,
+        keep_interval: kafka.keep_interval,
+        ..KafkaConfig::new(&kafka.brokers, &kafka.topic, config.partitions)
+    }
 }
 
 fn catalog_settings(config: &Config) -> CatalogSettings {
