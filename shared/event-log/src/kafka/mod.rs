@@ -44,7 +44,7 @@ use std::{
 use async_trait::async_trait;
 use rdkafka::{TopicPartitionList, consumer::Consumer};
 use tokio::sync::watch;
-use types::{AppenderId, Offset, PartitionId, TableKey, Timestamp};
+use types::{AppenderId, LogIdentity, Offset, PartitionId, TableKey, Timestamp};
 
 pub use self::config::{Compression, KafkaConfig, KafkaOpenError};
 use self::{
@@ -91,12 +91,6 @@ struct Threads {
 }
 
 impl KafkaLog {
-    /// Which log this is; no other topic has it, nor has one of the same name that was made anew with its stands.
-    #[must_use]
-    pub fn identity(&self) -> u128 {
-        self.identity
-    }
-
     /// The id under which this process appends now.
     #[must_use]
     pub fn appender(&self) -> AppenderId {
@@ -230,6 +224,11 @@ impl Drop for Threads {
 
 #[async_trait]
 impl EventLog for KafkaLog {
+    /// No other topic has it, nor has one of the same name that was made anew with its stands.
+    fn identity(&self) -> LogIdentity {
+        LogIdentity(self.identity)
+    }
+
     fn partitions(&self) -> u32 {
         self.partitions
     }
