@@ -49,3 +49,26 @@ require_cargo() {
   (cd "$(dirname "${BASH_SOURCE[0]}")/.." && cargo --version >&2) ||
     die "cargo does not run here" "the version that rust-toolchain.toml names could not be had"
 }
+
+# require_postgres: PG_BIN is the directory of the newest PostgreSQL's programs afterwards. Debian keeps them off the path.
+require_postgres() {
+  find_postgres && return 0
+  command -v apt-get >/dev/null 2>&1 ||
+    die "PostgreSQL is missing" "install it with this system's package manager and try again"
+  say "PostgreSQL is missing: installing postgresql"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >/dev/null ||
+    die "PostgreSQL is missing and apt-get update failed" "install postgresql and try again"
+  # A server for the whole machine is not wanted, only the programs.
+  as_root install -D -m 644 /dev/stdin /etc/postgresql-common/createcluster.d/truenow.conf <<<"create_main_cluster = false"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null ||
+    die "PostgreSQL is missing and could not be installed" "install postgresql and try again"
+  find_postgres || die "PostgreSQL is still missing after installing postgresql"
+}
+
+# find_postgres: sets PG_BIN, or fails where there is none.
+find_postgres() {
+  local newest
+  newest=$(find /usr/lib/postgresql -maxdepth 3 -name initdb 2>/dev/null | sort -V | tail -n 1)
+  [ -n "$newest" ] || newest=$(command -v initdb) || return 1
+  PG_BIN=$(dirname "$(readlink -f "$newest")")
+}
