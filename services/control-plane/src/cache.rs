@@ -36,6 +36,16 @@ impl TableCache {
         self.living(key.tenant, key.table).filter(|table| table.key == key)
     }
 
+    /// The living tables of a tenant, by name.
+    pub(crate) fn of_tenant(&self, tenant: TenantId) -> Vec<Arc<Table>> {
+        let ids = self.ids.pin();
+        let Some(names) = ids.get(&tenant) else { return Vec::new() };
+        let names = names.pin();
+        let mut tables: Vec<_> = names.values().filter_map(|&id| self.living(tenant, id)).collect();
+        tables.sort_by(|a, b| a.name.cmp(&b.name));
+        tables
+    }
+
     /// Keeps `table` unless a newer state is here; gives the newest. `None`: this life has ended, and no later one is here.
     pub(crate) fn put(&self, table: impl Into<Arc<Table>>) -> Option<Arc<Table>> {
         let table = table.into();

@@ -4,8 +4,12 @@
 //!    [`Catalog::cached`] therefore never sees a state that a restart could lose or that a partition does not know.
 //! 2. A crash or a failing log between the first two leaves a table unannounced; [`ControlPlane::repair`] announces it again,
 //!    at start and whenever an announcement failed. Announcing twice does no harm.
-//! 3. Changes of one name run one at a time (striped locks), each to its end even if its caller leaves. Those who waited for a
+//! 3. While metadata is away nothing changes, and what is shown goes on being read from memory.
+//! 4. Changes of one name run one at a time (striped locks), each to its end even if its caller leaves. Those who waited for a
 //!    change that another made find it made: a stampede of first events costs one creation.
+
+mod following;
+pub(crate) mod membership;
 
 use std::sync::{
     Arc, Mutex,
@@ -15,7 +19,7 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use event_log::EventLog;
-use metadata::{MetadataError, MetadataStore, NodeRecord, StoredTable, Tenant};
+use metadata::{MetadataError, MetadataStore, StoredTable, Tenant};
 use placement::{Node, PlacementMap, partitions_of_table, place};
 use proto::catalog::{Catalog, NewTable, TablePatch, Tenants};
 use tokio::time::Instant;
@@ -58,6 +62,12 @@ struct Inner {
     settings: CatalogSettings,
     cache: TableCache,
     placement: ArcSwap<PlacementMap>,
+    /// The tenants as they were read last.
+    tenants: ArcSwap<Vec<TenantId>>,
+    /// Up to which version changes of metadata were taken in.
+    followed: tokio::sync::Mutex<u64>,
+    /// That of this node's registration.
+    epoch: u64,
     locks: Vec<tokio::sync::Mutex<()>>,
     creation_rate: Mutex<CreationRate>,
     started: Instant,
@@ -78,12 +88,15 @@ impl ControlPlane {
         now: Timestamp,
     ) -> Result<Self, MetadataError> {
         store.ensure_tenant(&Tenant { id: TenantId::DEFAULT, name: "default".into(), created_at: now }).await?;
-        let node = NodeRecord { id: settings.node, zone: None, address: settings.address.clone(), heartbeat_at: now };
-        store.register_node(&node).await?;
+        let tenants = store.tenants().await?.into_iter().map(|tenant| tenant.id).collect();
+        let epoch = membership::register(store.as_ref(), &settings).await?;
         let placement = current_placement(store.as_ref(), log.partitions(), settings.node).await?;
         let inner = Inner {
             cache: TableCache::default(),
             placement: ArcSwap::from_pointee(placement),
+            tenants: ArcSwap::from_pointee(tenants),
+            followed: tokio::sync::Mutex::new(0),
+            epoch,
             locks: (0..LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             creation_rate: Mutex::new(CreationRate::new(settings.auto_create_per_minute)),
             started: Instant::now(),
@@ -94,9 +107,7 @@ impl ControlPlane {
         };
         let plane = Self { inner: Arc::new(inner) };
         plane.repair().await;
-        for stored in plane.inner.store.tables(None).await?.into_iter().filter(StoredTable::is_announced) {
-            plane.inner.cache.put(stored.table);
-        }
+        plane.take_in_changes().await?;
         Ok(plane)
     }
 
@@ -112,31 +123,6 @@ impl ControlPlane {
             tracing::warn!(%error, "tables wait to be announced in the log");
         }
         result.is_ok()
-    }
-
-    /// Says that this node lives.
-    ///
-    /// # Errors
-    /// Metadata cannot be written.
-    pub async fn heartbeat(&self, now: Timestamp) -> Result<(), ApiError> {
-        let inner = &self.inner;
-        let (id, address) = (inner.settings.node, inner.settings.address.clone());
-        let node = NodeRecord { id, zone: None, address, heartbeat_at: now };
-        inner.store.register_node(&node).await.map_err(|error| errors::from_metadata(&error))
-    }
-
-    /// All nodes that ever registered.
-    ///
-    /// # Errors
-    /// `UNAVAILABLE` where metadata cannot be read.
-    pub async fn nodes(&self) -> Result<Vec<NodeRecord>, ApiError> {
-        self.inner.store.nodes().await.map_err(|error| errors::from_metadata(&error))
-    }
-
-    /// The node that this process is.
-    #[must_use]
-    pub fn node(&self) -> NodeId {
-        self.inner.settings.node
     }
 
     /// Runs a change to its end even if the caller leaves: half of it would wait for a repair.
@@ -157,7 +143,7 @@ async fn current_placement(
     let stored = store.placement().await?;
     let map = place(&stored, partitions, 1, &[Node { id: node, zone: None }]);
     if map.version != stored.version {
-        store.store_placement(&map, stored.version).await?;
+        store.store_placement(&map, stored.version, None).await?;
     }
     Ok(map)
 }
@@ -216,7 +202,14 @@ impl Inner {
 
     /// The table as committed now, announced first where that is still to be done.
     async fn read(&self, tenant: TenantId, name: &TableName) -> Result<Option<Arc<Table>>, ApiError> {
-        let Some(stored) = self.stored(tenant, name).await? else { return Ok(None) };
+        let stored = match self.stored(tenant, name).await {
+            // What is shown stays true while metadata is away: nobody can change it.
+            Err(error) if error.code == ErrorCode::Unavailable => {
+                return self.cache.by_name(tenant, name).map(Some).ok_or(error);
+            }
+            stored => stored?,
+        };
+        let Some(stored) = stored else { return Ok(None) };
         if stored.is_announced()
             && let Some(shown) = self.cache.put(stored.table)
         {
@@ -405,8 +398,14 @@ fn draw() -> Result<u64, ApiError> {
 #[async_trait]
 impl Tenants for ControlPlane {
     async fn tenants(&self) -> Result<Vec<TenantId>, ApiError> {
-        let tenants = self.inner.store.tenants().await.map_err(|error| errors::from_metadata(&error))?;
-        Ok(tenants.into_iter().map(|tenant| tenant.id).collect())
+        match self.inner.store.tenants().await.map_err(|error| errors::from_metadata(&error)) {
+            Err(error) if error.code == ErrorCode::Unavailable => Ok(self.inner.tenants.load().to_vec()),
+            tenants => {
+                let tenants: Vec<_> = tenants?.into_iter().map(|tenant| tenant.id).collect();
+                self.inner.tenants.store(Arc::new(tenants.clone()));
+                Ok(tenants)
+            }
+        }
     }
 }
 
@@ -421,7 +420,10 @@ impl Catalog for ControlPlane {
     }
 
     async fn tables(&self, tenant: TenantId) -> Result<Vec<Arc<Table>>, ApiError> {
-        let stored = self.inner.store.tables(Some(tenant)).await.map_err(|error| errors::from_metadata(&error))?;
+        let stored = match self.inner.store.tables(Some(tenant)).await.map_err(|error| errors::from_metadata(&error)) {
+            Err(error) if error.code == ErrorCode::Unavailable => return Ok(self.inner.cache.of_tenant(tenant)),
+            stored => stored?,
+        };
         // A state that is not announced yet is shown as soon as it is; until then the one before, if there was one.
         Ok(stored
             .into_iter()

@@ -1,5 +1,7 @@
 //! What failed, as clients see it.
 
+use std::error::Error as _;
+
 use metadata::MetadataError;
 use types::{ApiError, ErrorCode, TableName};
 
@@ -14,10 +16,16 @@ pub(crate) fn from_metadata(error: &MetadataError) -> ApiError {
             tracing::error!(%error, "metadata cannot be used");
             ApiError::internal(error.to_string())
         }
-        MetadataError::Database(cause) => {
-            tracing::error!(%cause, "metadata is unavailable");
+        // Those who failed before it was given up on said why.
+        MetadataError::Away { retry_after } => {
+            ApiError::unavailable("metadata is unavailable").with_retry_after(*retry_after)
+        }
+        MetadataError::Database(_) | MetadataError::TimedOut(_) | MetadataError::Address => {
+            let cause = error.source().map(ToString::to_string);
+            tracing::error!(%error, cause, "metadata is unavailable");
             ApiError::unavailable("metadata is unavailable")
         }
+        MetadataError::Fenced => ApiError::unavailable(error.to_string()),
     }
 }
 

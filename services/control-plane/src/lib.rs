@@ -16,15 +16,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use proto::hot_tier::HotTier;
 use service::{Health, Host, Parts, Routes, Running, StartError};
-use types::Timestamp;
 
 pub use catalog::{CatalogSettings, ControlPlane};
 
 /// The service's name.
 pub const SERVICE: &str = "control-plane";
-
-/// Gives the time: the system's, or a test's.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Where and within which limits to serve.
 #[derive(Debug, Clone)]
@@ -50,8 +46,6 @@ pub struct Deps {
     pub control_plane: ControlPlane,
     /// This node's hot tier, for its health and load.
     pub hot_tier: Arc<dyn HotTier>,
-    /// The time.
-    pub clock: Clock,
 }
 
 /// Serves the control plane until it is shut down.
@@ -73,7 +67,7 @@ pub async fn start(host: &Host, config: &Config, deps: Deps) -> Result<Running, 
         descriptors: Vec::new(),
     };
     let running = host.start(parts).await?;
-    let upkeep = upkeep::spawn(deps.control_plane, deps.clock, health.clone());
+    let upkeep = upkeep::spawn(deps.control_plane, health.clone());
     health.set_serving();
     Ok(running.on_stopped(upkeep.stop()))
 }

@@ -1,4 +1,5 @@
-//! What the control plane does by itself: announcing what could not be announced, and saying that this node lives.
+//! What the control plane does by itself: taking in what other processes changed, announcing what could not be announced, and
+//! saying that this node lives.
 
 use std::time::Duration;
 
@@ -8,15 +9,15 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{Clock, ControlPlane};
+use crate::ControlPlane;
 
-/// How often announcements that failed are tried again.
-const REPAIR_INTERVAL: Duration = Duration::from_secs(1);
-/// After how many repairs this node says that it lives; each is a commit to disk.
-const REPAIRS_PER_HEARTBEAT: u32 = 10;
+/// How often changes of others are taken in, and announcements that failed are tried again.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// After how many rounds this node says that it lives, which is a commit to disk, and looks for what others left half-done.
+const ROUNDS_PER_HEARTBEAT: u32 = 10;
 /// Under this name the health tells of tables that wait to be announced.
 const ANNOUNCEMENTS: &str = "announcements";
-/// Under this name the health tells of metadata that cannot be written.
+/// Under this name the health tells of metadata that cannot be read or written.
 const METADATA: &str = "metadata";
 
 /// The task that does it.
@@ -35,33 +36,36 @@ impl Upkeep {
     }
 }
 
-pub(crate) fn spawn(plane: ControlPlane, clock: Clock, health: Health) -> Upkeep {
+pub(crate) fn spawn(plane: ControlPlane, health: Health) -> Upkeep {
     let stop = Shutdown::new();
     let stopped = stop.clone();
     let task = tokio::spawn(async move {
-        let mut ticks = interval(REPAIR_INTERVAL);
+        let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for round in 0_u32.. {
             tokio::select! {
                 () = stopped.wait() => return,
                 _ = ticks.tick() => {}
             }
-            one_round(&plane, &clock, &health, round).await;
+            one_round(&plane, &health, round).await;
         }
     });
     Upkeep { stop, task }
 }
 
-async fn one_round(plane: &ControlPlane, clock: &Clock, health: &Health, round: u32) {
+async fn one_round(plane: &ControlPlane, health: &Health, round: u32) {
     if plane.repair().await {
         health.recover(ANNOUNCEMENTS);
     } else {
         health.degrade(ANNOUNCEMENTS, "the log does not take changes of tables, they wait");
     }
-    if round.is_multiple_of(REPAIRS_PER_HEARTBEAT) {
-        match plane.heartbeat(clock()).await {
-            Ok(()) => health.recover(METADATA),
-            Err(error) => health.degrade(METADATA, error.to_string()),
-        }
+    let mut reached = plane.follow().await;
+    if round.is_multiple_of(ROUNDS_PER_HEARTBEAT) {
+        plane.expect_repair();
+        reached = reached.and(plane.heartbeat().await);
+    }
+    match reached {
+        Ok(()) => health.recover(METADATA),
+        Err(error) => health.degrade(METADATA, error.to_string()),
     }
 }

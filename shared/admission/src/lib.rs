@@ -1,5 +1,5 @@
 //! Hierarchical rate limits over a passed-in time: one global bucket, and one per tenant. And the limits of a lag
-//! ([`overload`]), and the pace of work ([`Pace`]).
+//! ([`overload`]), the pace of work ([`Pace`]), and whether somebody who fails is asked at all ([`Breaker`]).
 //!
 //! 1. A request is admitted by both buckets or takes from neither; the tenant's share is never more than its rate and
 //!    burst, whatever the number of threads.
@@ -9,6 +9,7 @@
 //!    which changes no decision, for a bucket that is not there is a full one.
 //! 5. Tenants are spread by a key of this process, so that nobody can choose ids that meet in one shard.
 
+mod breaker;
 mod bucket;
 mod cost;
 mod limiter;
@@ -18,6 +19,7 @@ mod rate;
 mod tenants;
 mod ticks;
 
+pub use breaker::{Breaker, BreakerConfig, BreakerState, Permit};
 pub use cost::{COST_MAX, Cost, CostError};
 pub use limiter::{Decision, Limiter, LimiterConfig, Remaining, Scope};
 pub use pace::Pace;

@@ -36,6 +36,11 @@ impl Monotonic {
         Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
     }
 
+    /// The time that comes so much later.
+    pub(crate) fn after(self, wait: Duration) -> Self {
+        Self { nanos: self.nanos.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)) }
+    }
+
     pub(crate) fn ticks(self) -> u64 {
         self.nanos.saturating_mul(PER_NANO).min(NOW_MAX)
     }

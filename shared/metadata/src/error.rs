@@ -1,5 +1,7 @@
 //! What can go wrong in the store, by what the caller can do about it.
 
+use std::time::Duration;
+
 /// Why the store did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum MetadataError {
@@ -26,6 +28,21 @@ pub enum MetadataError {
         /// Which part.
         what: &'static str,
     },
+    /// Another took over what the caller held: stop doing it.
+    #[error("another has taken over since")]
+    Fenced,
+    /// The store has failed several times in a row and is not asked for now.
+    #[error("the metadata store is away, it is tried again in {retry_after:?}")]
+    Away {
+        /// When it is tried again.
+        retry_after: Duration,
+    },
+    /// The store did not answer in time. Whether a change was made is unknown.
+    #[error("the metadata store did not answer in {0:?}")]
+    TimedOut(Duration),
+    /// The address of the store cannot be read. It is not shown, for it may hold a password.
+    #[error("the address of the metadata store is not of the form postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
+    Address,
     /// The database failed; trying again may help.
     #[error("access the metadata")]
     Database(#[from] sqlx::Error),

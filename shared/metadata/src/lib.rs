@@ -1,21 +1,30 @@
-//! Tables, schemas and placement, kept in SQLite.
+//! Tables, schemas, placement and what processes agree on, kept in SQLite (one machine) or PostgreSQL (a cluster).
 //!
 //! 1. Ids are never reused: a name keeps its table id for ever, each creation under it is one more generation.
 //! 2. A change of a table states the version that it changes; of two writers that read the same version one gets
 //!    [`MetadataError::Conflict`] and reads again.
 //! 3. What a method returns is on disk. A table's change is announced in the log after that; the store remembers which
 //!    version was announced, so that a crash between the two is found and repaired.
-//! 4. Time and randomness are arguments.
+//! 4. Processes that keep tables in memory follow [`MetadataStore::changes`] by its version: transactions that change tables
+//!    take turns, so versions become visible in their order and a reader that asks for what came after the last one that it
+//!    saw misses nothing, however long it was away.
+//! 5. Randomness is an argument. Time is the store's where processes have to agree on it ([`Coordination`]), else an argument.
+//! 6. Both stores run the same statements (`sql/`), compiled for each, and pass one suite.
 
+#![allow(clippy::duplicate_mod, reason = "what stands in `sql/` is compiled for each database")]
+
+mod coordination;
 mod error;
+mod postgres;
 mod sqlite;
 mod stored;
 
 use async_trait::async_trait;
-use placement::PlacementMap;
-use types::{Generation, NodeId, SchemaVersion, Table, TableId, TableKey, TableName, TenantId, Timestamp};
+use types::{Generation, SchemaVersion, Table, TableId, TableKey, TableName, TenantId, Timestamp};
 
+pub use coordination::{Claim, Coordination, Lease, NodeDescription, NodeRecord, SHARE_WHOLE, Share, Want};
 pub use error::MetadataError;
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
 /// Bytes of a secret.
@@ -60,22 +69,18 @@ pub struct Tenant {
     pub created_at: Timestamp,
 }
 
-/// A node of the cluster as it registered itself.
+/// What changed since a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeRecord {
-    /// The node.
-    pub id: NodeId,
-    /// Where it stands, for the spread of replicas.
-    pub zone: Option<String>,
-    /// `host:port` under which the other services reach it.
-    pub address: String,
-    /// When it said last that it lives.
-    pub heartbeat_at: Timestamp,
+pub struct Changes {
+    /// From which version on to ask next. It rises with every change of tables and of the placement map, and is never 0.
+    pub version: u64,
+    /// The newest state of each life that changed, in the order of their last changes.
+    pub tables: Vec<StoredTable>,
 }
 
 /// What the control plane keeps. Every method is atomic, and durable when it returns.
 #[async_trait]
-pub trait MetadataStore: Send + Sync + 'static {
+pub trait MetadataStore: Coordination {
     /// Notes a tenant; one that is known stays as it is.
     ///
     /// # Errors
@@ -150,29 +155,12 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// The store failed.
     async fn unannounced(&self) -> Result<Vec<StoredTable>, MetadataError>;
 
-    /// Registers a node, or renews what is known of it.
+    /// What changed after version `since`, which an earlier call gave; 0: all that lives. A version that the store has not
+    /// reached (it was restored from a backup) counts as 0.
     ///
     /// # Errors
     /// The store failed.
-    async fn register_node(&self, node: &NodeRecord) -> Result<(), MetadataError>;
-
-    /// All nodes, by id.
-    ///
-    /// # Errors
-    /// The store failed.
-    async fn nodes(&self) -> Result<Vec<NodeRecord>, MetadataError>;
-
-    /// The placement map; version 0 and empty before the first.
-    ///
-    /// # Errors
-    /// The store failed.
-    async fn placement(&self) -> Result<PlacementMap, MetadataError>;
-
-    /// Replaces the placement map by one of a higher version.
-    ///
-    /// # Errors
-    /// [`MetadataError::Conflict`] where the stored version is not `expected`; the store failed.
-    async fn store_placement(&self, map: &PlacementMap, expected: u64) -> Result<(), MetadataError>;
+    async fn changes(&self, since: u64) -> Result<Changes, MetadataError>;
 
     /// The secret of a name: the stored one, else `fresh`, which is stored. The caller draws `fresh` from a secure source.
     ///

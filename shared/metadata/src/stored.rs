@@ -1,13 +1,30 @@
 //! The JSON that is stored of lists and settings. Fields that are absent take their defaults, so that rows written before a field
 //! existed stay readable; fields that are unknown are ignored, so that a step back of the program's version does no harm.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use placement::PlacementMap;
 use serde::{Deserialize, Serialize, de};
 use types::{ColumnKind, Interval, NodeId, PartitionId, Rollup, TableSettings, limits};
 
-use crate::MetadataError;
+use crate::{MetadataError, Want};
+
+/// More than a gateway can be offered in a second; sums of it over all gateways, times a million, stay within 64 bits.
+const WANT_MAX: u64 = 1_000_000_000;
+
+/// Databases have signed integers alone: ids keep their bits.
+pub(crate) fn to_stored(id: u64) -> i64 {
+    id.cast_signed()
+}
+
+pub(crate) fn from_stored(id: i64) -> u64 {
+    id.cast_unsigned()
+}
+
+/// A stored number that was of 32 bits.
+pub(crate) fn narrow(stored: i64, what: &'static str) -> Result<u32, MetadataError> {
+    u32::try_from(stored).map_err(|_| MetadataError::Damaged { what })
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(default)]
@@ -123,6 +140,24 @@ pub(crate) fn replicas_from_json(json: &str) -> Result<BTreeMap<PartitionId, Vec
         .collect())
 }
 
+pub(crate) fn addresses_to_json(addresses: &BTreeMap<String, String>) -> String {
+    to_json(addresses)
+}
+
+pub(crate) fn addresses_from_json(json: &str) -> Result<BTreeMap<String, String>, MetadataError> {
+    from_json(json, "addresses of a node")
+}
+
+/// A list of pairs of a tenant and what is wanted of its budget, each tenant once.
+pub(crate) fn wants_to_json(wants: &[Want]) -> String {
+    let mut by_tenant = BTreeMap::<i64, u64>::new();
+    for want in wants {
+        let sum = by_tenant.entry(to_stored(want.tenant.0)).or_default();
+        *sum = sum.saturating_add(want.rate).min(WANT_MAX);
+    }
+    to_json(&by_tenant.into_iter().collect::<Vec<_>>())
+}
+
 pub(crate) fn kind_to_stored(kind: ColumnKind) -> i64 {
     match kind {
         ColumnKind::Dimension => 0,
@@ -144,4 +179,9 @@ fn to_json(value: &impl Serialize) -> String {
 
 fn from_json<T: for<'de> Deserialize<'de>>(json: &str, what: &'static str) -> Result<T, MetadataError> {
     serde_json::from_str(json).map_err(|_| MetadataError::Damaged { what })
+}
+
+/// A time to live, in the unit of the store's clock.
+pub(crate) fn micros(ttl: Duration) -> i64 {
+    i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX / 2)
 }

@@ -16,7 +16,11 @@ async fn open() -> (Store, TempDir) {
     (Arc::new(store), directory)
 }
 
-conformance!(sqlite, super::open);
+async fn again(directory: &TempDir) -> Store {
+    Arc::new(SqliteStore::open(&directory.path().join("metadata.db")).await.expect("the store opens again"))
+}
+
+conformance!(sqlite, super::open, super::again);
 
 /// Goal: what was stored is there after the store was closed, also after it was dropped without closing.
 #[tokio::test]

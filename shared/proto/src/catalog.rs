@@ -56,16 +56,16 @@ pub trait Catalog: Send + Sync + 'static {
     /// The table of that name as this process knows it, without waiting. `None`: ask [`Catalog::table`].
     fn cached(&self, tenant: TenantId, name: &TableName) -> Option<Arc<Table>>;
 
-    /// The table of that name, as committed now.
+    /// The table of that name, as committed now; where metadata cannot be read, as it is known here.
     ///
     /// # Errors
-    /// `NOT_FOUND`; `UNAVAILABLE` where metadata cannot be read.
+    /// `NOT_FOUND`; `UNAVAILABLE` where metadata cannot be read and the table is not known.
     async fn table(&self, tenant: TenantId, name: &TableName) -> Result<Arc<Table>, ApiError>;
 
-    /// All tables of the tenant, by name.
+    /// All tables of the tenant, by name; where metadata cannot be read, those that are known here.
     ///
     /// # Errors
-    /// `UNAVAILABLE` where metadata cannot be read.
+    /// `UNAVAILABLE`.
     async fn tables(&self, tenant: TenantId) -> Result<Vec<Arc<Table>>, ApiError>;
 
     /// Creates a table. When this returns, its creation is durable in metadata and in its log partitions.

@@ -13,6 +13,7 @@ use service::ApiResult;
 use types::NodeId;
 
 use super::Shared;
+use crate::catalog::membership::HOT_TIER;
 
 #[derive(Serialize)]
 struct ClusterView {
@@ -60,7 +61,7 @@ pub(super) async fn read(State(shared): State<Shared>) -> ApiResult<Response> {
     let nodes = shared.plane.nodes().await?;
     let nodes = nodes
         .into_iter()
-        .map(|node| match node.id == shared.plane.node() {
+        .map(|node| match node.node.id == shared.plane.node() {
             true => node_view(node, &map, here.as_deref()),
             false => node_view(node, &map, None),
         })
@@ -73,14 +74,15 @@ pub(super) async fn read(State(shared): State<Shared>) -> ApiResult<Response> {
     Ok(Json(ClusterView { nodes, placement }).into_response())
 }
 
-fn node_view(node: NodeRecord, map: &PlacementMap, status: Option<&[PartitionStatus]>) -> NodeView {
+fn node_view(record: NodeRecord, map: &PlacementMap, status: Option<&[PartitionStatus]>) -> NodeView {
+    let NodeRecord { mut node, heartbeat_at, .. } = record;
     NodeView {
         partitions: partitions_of(map, node.id),
         node: node.id.0,
         zone: node.zone,
-        address: node.address,
+        address: node.addresses.remove(HOT_TIER).unwrap_or_default(),
         health: if status.is_some() { "healthy" } else { "unreachable" },
-        heartbeat_us: node.heartbeat_at.0,
+        heartbeat_us: heartbeat_at.0,
         load: status.map(|status| LoadView {
             rows: status.iter().map(|partition| partition.rows).sum(),
             bytes: status.iter().map(|partition| partition.bytes).sum(),

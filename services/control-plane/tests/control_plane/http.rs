@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering::SeqCst, time::Duration};
 
-use crate::support::{Bench, FakeHotTier, LOG_PARTITIONS, NOW, request, settings};
+use crate::support::{Bench, FakeHotTier, LOG_PARTITIONS, request, settings};
 use control_plane::{Config, Deps};
 use serde_json::{Value, json};
 use service::{Authenticator, Host, HttpLimits, Metrics, Running};
@@ -21,7 +21,7 @@ impl Server {
         let host =
             Host { limits: HttpLimits::default(), authenticator: Authenticator::Open, metrics: Metrics::install() };
         let config = Config { http: any, grpc: any, body_timeout: Duration::from_secs(5) };
-        let deps = Deps { control_plane: bench.plane.clone(), hot_tier: hot_tier.clone(), clock: Arc::new(|| NOW) };
+        let deps = Deps { control_plane: bench.plane.clone(), hot_tier: hot_tier.clone() };
         let running = control_plane::start(&host, &config, deps).await.unwrap();
         Self { running, hot_tier, bench }
     }

@@ -114,7 +114,7 @@ impl Composed {
         before_log.push(shared.watermark(token_key.clone(), counts, Arc::new(plane.clone())).await?);
         before_log.push(shared.query_api(token_key.clone()).await?);
         before_log.push(shared.rebalancer().await?);
-        let deps = control_plane::Deps { control_plane: plane, hot_tier: Arc::clone(&node), clock: clock() };
+        let deps = control_plane::Deps { control_plane: plane, hot_tier: Arc::clone(&node) };
         before_log.push(control_plane::start(&host, &config.into(), deps).await?);
         before_log.push(shared.gateway(token_key, letters, ingester.lag, memory).await?);
         for running in after_log.iter().chain(&before_log) {

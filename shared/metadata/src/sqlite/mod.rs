@@ -1,7 +1,27 @@
 //! The store in one SQLite file: a write-ahead log, an fsync per commit, one connection that writes and a few that read.
 
+/// The clock of the store, microseconds since the epoch.
+macro_rules! now_us {
+    () => {
+        "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
+    };
+}
+
+/// The rows of a JSON list of pairs of a tenant and what is wanted.
+macro_rules! wants {
+    ($parameter:literal) => {
+        concat!("SELECT value ->> 0 AS tenant, value ->> 1 AS want FROM json_each(", $parameter, ")")
+    };
+}
+
+#[path = "../sql/budgets.rs"]
+mod budgets;
+#[path = "../sql/cluster.rs"]
 mod cluster;
+#[path = "../sql/leases.rs"]
+mod leases;
 mod schema;
+#[path = "../sql/tables.rs"]
 mod tables;
 
 use std::{path::Path, time::Duration};
@@ -12,9 +32,18 @@ use sqlx::{
     SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use types::{SchemaVersion, Table, TableKey, TableName, TenantId};
+use types::{NodeId, SchemaVersion, Table, TableKey, TableName, TenantId};
 
-use crate::{MetadataError, MetadataStore, NodeRecord, Reservation, SECRET_BYTES, StoredTable, Tenant};
+use crate::{
+    Changes, Claim, Coordination, Lease, MetadataError, MetadataStore, NodeDescription, NodeRecord, Reservation,
+    SECRET_BYTES, Share, StoredTable, Tenant, Want,
+};
+
+type Pool = SqlitePool;
+type Connection = sqlx::SqliteConnection;
+type DatabaseRow = sqlx::sqlite::SqliteRow;
+type Query = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+type Transaction = sqlx::Transaction<'static, sqlx::Sqlite>;
 
 /// Connections that read at once; more wait.
 const READERS_MAX: u32 = 4;
@@ -111,20 +140,8 @@ impl MetadataStore for SqliteStore {
         tables::unannounced(&self.readers).await
     }
 
-    async fn register_node(&self, node: &NodeRecord) -> Result<(), MetadataError> {
-        cluster::register_node(&self.writer, node).await
-    }
-
-    async fn nodes(&self) -> Result<Vec<NodeRecord>, MetadataError> {
-        cluster::nodes(&self.readers).await
-    }
-
-    async fn placement(&self) -> Result<PlacementMap, MetadataError> {
-        cluster::placement(&self.readers).await
-    }
-
-    async fn store_placement(&self, map: &PlacementMap, expected: u64) -> Result<(), MetadataError> {
-        cluster::store_placement(&self.writer, map, expected).await
+    async fn changes(&self, since: u64) -> Result<Changes, MetadataError> {
+        tables::changes(&self.readers, since).await
     }
 
     async fn secret(&self, name: &str, fresh: [u8; SECRET_BYTES]) -> Result<[u8; SECRET_BYTES], MetadataError> {
@@ -137,11 +154,68 @@ impl MetadataStore for SqliteStore {
     }
 }
 
-/// SQLite has signed integers alone: ids keep their bits.
-fn to_stored(id: u64) -> i64 {
-    id.cast_signed()
+#[async_trait]
+impl Coordination for SqliteStore {
+    async fn take_lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<Claim, MetadataError> {
+        leases::take(&self.writer, name, holder, ttl).await
+    }
+
+    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<(), MetadataError> {
+        leases::renew(&self.writer, lease, ttl).await
+    }
+
+    async fn give_up_lease(&self, lease: &Lease) -> Result<(), MetadataError> {
+        leases::give_up(&self.writer, lease).await
+    }
+
+    async fn register_node(&self, node: &NodeDescription) -> Result<u64, MetadataError> {
+        cluster::register_node(&self.writer, node).await
+    }
+
+    async fn heartbeat(&self, node: NodeId, epoch: u64) -> Result<(), MetadataError> {
+        cluster::heartbeat(&self.writer, node, epoch).await
+    }
+
+    async fn remove_node(&self, node: NodeId) -> Result<(), MetadataError> {
+        cluster::remove_node(&self.writer, node).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, MetadataError> {
+        cluster::nodes(&self.readers).await
+    }
+
+    async fn placement(&self) -> Result<PlacementMap, MetadataError> {
+        cluster::placement(&self.readers).await
+    }
+
+    async fn store_placement(
+        &self,
+        map: &PlacementMap,
+        expected: u64,
+        guard: Option<&Lease>,
+    ) -> Result<(), MetadataError> {
+        cluster::store_placement(&self.writer, map, expected, guard).await
+    }
+
+    async fn renew_shares(&self, gateway: &str, wants: &[Want], ttl: Duration) -> Result<Vec<Share>, MetadataError> {
+        budgets::renew(&self.writer, gateway, wants, ttl).await
+    }
 }
 
-fn from_stored(id: i64) -> u64 {
-    id.cast_unsigned()
+/// Begins a change of tables or of the placement map; gives its version.
+async fn begin_write(pool: &Pool) -> Result<(Transaction, i64), MetadataError> {
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let version = sqlx::query_scalar("UPDATE changes SET version = version + 1 RETURNING version");
+    let version = version.fetch_one(&mut *transaction).await?;
+    Ok((transaction, version))
+}
+
+/// Begins to read from one snapshot.
+async fn begin_read(pool: &Pool) -> Result<Transaction, MetadataError> {
+    Ok(pool.begin().await?)
+}
+
+/// Begins a change of shares, one at a time.
+async fn begin_budgets(pool: &Pool) -> Result<Transaction, MetadataError> {
+    Ok(pool.begin_with("BEGIN IMMEDIATE").await?)
 }

@@ -1,8 +1,11 @@
-//! What every metadata store must do. `conformance!(sqlite, Backend)` runs all cases on one back end.
+//! What every metadata store must do. `conformance!` runs all cases on one back end.
+
+pub(crate) mod coordination;
+pub(crate) mod races;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use metadata::{MetadataError, MetadataStore, NodeRecord, StoredTable, Tenant};
+use metadata::{Changes, MetadataError, MetadataStore, StoredTable, Tenant};
 use placement::PlacementMap;
 use types::{
     ColumnDef, ColumnKind, Generation, Interval, NodeId, PartitionId, Rollup, Schema, SchemaVersion, Table, TableKey,
@@ -51,11 +54,16 @@ pub(crate) async fn new_table(store: &Store, table: &str) -> Table {
     }
 }
 
-fn stored(table: &Table, announced: u32, ended: bool) -> StoredTable {
+pub(crate) fn stored(table: &Table, announced: u32, ended: bool) -> StoredTable {
     StoredTable { table: table.clone(), announced: SchemaVersion(announced), ended }
 }
 
-fn grown(table: &Table, columns: &[ColumnDef]) -> Table {
+/// A placement map.
+pub(crate) fn map(version: u64) -> PlacementMap {
+    PlacementMap { version, replicas: BTreeMap::from([(PartitionId(3), vec![NodeId(2), NodeId(u64::MAX)])]) }
+}
+
+pub(crate) fn grown(table: &Table, columns: &[ColumnDef]) -> Table {
     Table { schema: table.schema.with_columns(columns).unwrap().unwrap(), ..table.clone() }
 }
 
@@ -141,30 +149,18 @@ pub(crate) async fn announcements_are_remembered(store: Store) {
     assert_eq!(store.unannounced().await.unwrap(), []);
 }
 
-/// Goal: tenants, nodes, the placement map and secrets keep what they were given first, newest or at a higher version.
+/// Goal: tenants, the placement map and secrets keep what they were given first or at a higher version.
 pub(crate) async fn the_cluster_is_kept(store: Store) {
     let tenant = Tenant { id: TENANT, name: "first".into(), created_at: Timestamp(-5) };
     store.ensure_tenant(&tenant).await.unwrap();
     store.ensure_tenant(&Tenant { name: "second".into(), ..tenant.clone() }).await.unwrap();
     assert_eq!(store.tenants().await.unwrap(), [tenant]);
 
-    let node = |at, zone: Option<&str>| NodeRecord {
-        id: NodeId(1),
-        zone: zone.map(str::to_owned),
-        address: "127.0.0.1:9091".into(),
-        heartbeat_at: Timestamp(at),
-    };
-    store.register_node(&node(10, None)).await.unwrap();
-    store.register_node(&node(9, Some("a"))).await.unwrap();
-    assert_eq!(store.nodes().await.unwrap(), [node(10, Some("a"))], "a heartbeat never goes back");
-
     assert_eq!(store.placement().await.unwrap(), PlacementMap::default());
-    let map =
-        |version| PlacementMap { version, replicas: BTreeMap::from([(PartitionId(3), vec![NodeId(2), NodeId(1)])]) };
-    store.store_placement(&map(1), 0).await.unwrap();
-    assert!(matches!(store.store_placement(&map(2), 0).await, Err(MetadataError::Conflict)));
-    assert!(matches!(store.store_placement(&map(1), 1).await, Err(MetadataError::Conflict)), "a version rises");
-    store.store_placement(&map(2), 1).await.unwrap();
+    store.store_placement(&map(1), 0, None).await.unwrap();
+    assert!(matches!(store.store_placement(&map(2), 0, None).await, Err(MetadataError::Conflict)));
+    assert!(matches!(store.store_placement(&map(1), 1, None).await, Err(MetadataError::Conflict)), "a version rises");
+    store.store_placement(&map(2), 1, None).await.unwrap();
     assert_eq!(store.placement().await.unwrap(), map(2));
 
     assert_eq!(store.secret("token", [1; 32]).await.unwrap(), [1; 32]);
@@ -199,21 +195,67 @@ pub(crate) async fn writers_at_once_lose_nothing(store: Store) {
     assert_eq!(end.names(ColumnKind::Metric).count(), WRITERS);
 }
 
-/// Runs all cases on a back end: `$open` is an async function that gives a fresh store and what must outlive it.
+/// Goal: who follows the changes by their version sees each newest state once, also ends, and nothing where nothing changed; a
+/// version of another time gives everything that lives.
+pub(crate) async fn changes_are_followed(store: Store) {
+    let start = store.changes(0).await.unwrap();
+    assert!(start.version > 0 && start.tables.is_empty());
+    let (a, b) = (new_table(&store, "a").await, new_table(&store, "b").await);
+    store.create_table(&a).await.unwrap();
+    store.create_table(&b).await.unwrap();
+    let created = store.changes(start.version).await.unwrap();
+    assert_eq!(created.tables, [stored(&a, 0, false), stored(&b, 0, false)]);
+    assert_eq!(store.changes(created.version).await.unwrap(), Changes { tables: Vec::new(), ..created });
+
+    store.mark_announced(b.key, SchemaVersion(1)).await.unwrap();
+    let wider = grown(&a, &[column("x", ColumnKind::Metric)]);
+    store.update_table(&wider, SchemaVersion(1)).await.unwrap();
+    let changed = store.changes(created.version).await.unwrap();
+    assert_eq!(changed.tables, [stored(&b, 1, false), stored(&wider, 0, false)], "in the order of their last changes");
+    store.end_table(b.key).await.unwrap();
+    let ended = store.changes(changed.version).await.unwrap();
+    assert_eq!(ended.tables, [stored(&b, 1, true)]);
+    store.mark_end_announced(b.key).await.unwrap();
+    store.store_placement(&map(1), 0, None).await.unwrap();
+    let last = store.changes(ended.version).await.unwrap();
+    assert!(last.version > ended.version && last.tables == [stored(&b, 1, true)]);
+    for anew in [0, last.version + 1] {
+        assert_eq!(store.changes(anew).await.unwrap().tables, [stored(&wider, 0, false)], "{anew}");
+    }
+}
+
+/// Runs all cases on a back end: `$open` is an async function that gives a fresh store and what must outlive it, `$again` one
+/// that opens the same store once more, as another process would.
 macro_rules! conformance {
-    ($backend:ident, $open:path) => {
+    ($backend:ident, $open:path, $again:path $(, #[$attribute:meta])?) => {
         mod $backend {
-            conformance!(@cases $open, tables_round_trip, ids_are_never_reused, writers_compare_and_swap,
-                announcements_are_remembered, the_cluster_is_kept, writers_at_once_lose_nothing);
+            conformance!(@alone [$($attribute)?] $open, crate::conformance: tables_round_trip, ids_are_never_reused,
+                writers_compare_and_swap, announcements_are_remembered, the_cluster_is_kept, writers_at_once_lose_nothing,
+                changes_are_followed);
+            conformance!(@alone [$($attribute)?] $open, crate::conformance::coordination: leases_are_fenced,
+                leases_run_out, nodes_come_and_go, placement_is_guarded, shares_follow_what_is_wanted);
+            conformance!(@together [$($attribute)?] $open, $again, crate::conformance::races: tables_are_made_once,
+                columns_are_never_lost, followers_miss_nothing, one_takes_a_lease, shares_never_exceed_the_whole);
         }
     };
-    (@cases $open:path, $($case:ident),+) => {
-        $(
-            #[tokio::test]
-            async fn $case() {
-                let (store, _keep) = $open().await;
-                crate::conformance::$case(store).await;
-            }
-        )+
+    (@alone $attributes:tt $open:path, $cases:path: $($case:ident),+) => {
+        $(conformance!(@test $attributes $case, {
+            use $cases as cases;
+            let (store, _keep) = $open().await;
+            cases::$case(store).await;
+        });)+
+    };
+    (@together $attributes:tt $open:path, $again:path, $cases:path: $($case:ident),+) => {
+        $(conformance!(@test $attributes $case, {
+            use $cases as cases;
+            let (store, keep) = $open().await;
+            let second = $again(&keep).await;
+            cases::$case(store, second).await;
+        });)+
+    };
+    (@test [$($attribute:meta)?] $case:ident, $body:block) => {
+        #[tokio::test]
+        $(#[$attribute])?
+        async fn $case() $body
     };
 }

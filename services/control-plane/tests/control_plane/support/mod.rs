@@ -194,6 +194,12 @@ impl Bench {
         Self { plane, log, store, directory }
     }
 
+    /// Another control plane on the same metadata and log, as another process would have it.
+    pub(crate) async fn beside(&self) -> ControlPlane {
+        let store = Arc::new(open(&self.directory).await);
+        ControlPlane::open(store, self.log.clone(), settings(), NOW).await.unwrap()
+    }
+
     /// The same after a crash: nothing is closed, memory is gone, the log and the store's file are what they were.
     pub(crate) async fn restarted(self) -> Self {
         let Self { log, directory, .. } = self;
