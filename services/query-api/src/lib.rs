@@ -25,7 +25,7 @@ mod short_form;
 use std::sync::Arc;
 
 use answer::Answers;
-use cache::LocalResults;
+use cache::{LayeredResults, LocalResults, ResultCache};
 use codec::TokenKey;
 use config::{QueryApiConfig, ServiceAddresses};
 use event_log::EventLog;
@@ -51,6 +51,8 @@ pub struct Deps {
     pub log: Arc<dyn EventLog>,
     /// The key that authenticates tokens; the same in every gateway and query API.
     pub token_key: TokenKey,
+    /// Results that several query APIs share, beside those that this one keeps for itself.
+    pub shared_results: Option<Arc<dyn ResultCache>>,
 }
 
 /// Starts the service.
@@ -74,7 +76,7 @@ pub async fn start(
         limits: limits(&config),
         places: places::Places::new(),
         unsent: held::Unsent::new(),
-        results: Results::new(Arc::new(LocalResults::new(config.cache_bytes)), config.cache_ttl),
+        results: Results::new(results(config.cache_bytes, deps.shared_results), config.cache_ttl),
         flights: Flights::new(),
     });
     let grpc_routes = grpc::routes(Arc::clone(&answers));
@@ -92,6 +94,15 @@ pub async fn start(
         .await?;
     health.set_serving();
     Ok(running)
+}
+
+/// Results of this process, before those that are shared.
+fn results(bytes_max: u64, shared: Option<Arc<dyn ResultCache>>) -> Arc<dyn ResultCache> {
+    let own = Arc::new(LocalResults::new(bytes_max));
+    match shared {
+        Some(shared) => Arc::new(LayeredResults::new(own, shared)),
+        None => own,
+    }
 }
 
 fn limits(config: &QueryApiConfig) -> QueryLimits {

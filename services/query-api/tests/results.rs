@@ -2,8 +2,9 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use cache::{LocalResults, ResultCache};
 use serde_json::{Value, json};
 use support::{Event, PARTITIONS, World};
 
@@ -98,6 +99,45 @@ async fn kept_results_are_never_stale() {
         }
     }
     assert!(hits > 50 && refused > 5 && missing > 5, "{hits} hits, {refused} refused, {missing} incomplete");
+}
+
+/// Goal: results that query APIs share are those of the node that they were made by, as it is now: two nodes with the same table,
+/// the same questions and other rows never answer for each other, and what one query API made serves the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shared_results_are_never_stale_nor_foreign() {
+    let shared: Arc<dyn ResultCache> = Arc::new(LocalResults::new(16 << 20));
+    let mut pairs = Vec::new();
+    for seed in [1, 2] {
+        let sharing = World::start_sharing(MEMORY, TTL, seed, Arc::clone(&shared)).await;
+        pairs.push((sharing, World::start(MEMORY).await));
+    }
+    let (mut random, mut now, mut asked) = (Random(9), 0, BTreeSet::new());
+    let (mut hits, mut of_the_other) = (0, 0);
+    for number in 0..200_u64 {
+        let at = random.below(2) as usize;
+        let (sharing, plain) = &mut pairs[at];
+        if random.below(100) < 30 {
+            now += MINUTE_US / 10;
+            let events: Vec<Event> =
+                (0..5).map(|n| Event { time: now + n, number: number * 1_000 + n as u64 }).collect();
+            let partition = random.below(PARTITIONS.into()) as u32;
+            sharing.ingest(partition, &events).await;
+            plain.ingest(partition, &events).await;
+        }
+        let query = random_query(&mut random).to_string();
+        let other = random.below(2) == 1;
+        let answer = match other {
+            true => sharing.post_other("/v1/query", query.clone()).await,
+            false => sharing.post("/v1/query", query.clone()).await,
+        };
+        if answer.1["stats"]["cached"] == true {
+            hits += 1;
+            of_the_other += u32::from(!asked.contains(&(at, other, query.clone())));
+        }
+        asked.insert((at, other, query.clone()));
+        assert_eq!(told(answer), told(plain.post("/v1/query", query.clone()).await), "{number}: {query}");
+    }
+    assert!(hits > 20 && of_the_other > 0, "{hits} hits, {of_the_other} of what this query API was never asked");
 }
 
 async fn ask(world: &World, query: &Value) -> (Value, bool) {

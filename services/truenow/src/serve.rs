@@ -6,6 +6,7 @@
 //! first and what it acked is in the log before the log closes; the partitions' threads end last, wherever in the log they are.
 
 mod compose;
+mod engines;
 mod log_size;
 
 use std::process::ExitCode;

@@ -1,6 +1,5 @@
-//! The suite that every [`ResultCache`] passes. `conformance!(name, open)` makes a module of tests, one per case; `open` is an
-//! expression that gives an empty cache with room for some MiB, on whose clock `tokio::time::advance` has an effect or whose
-//! times are real.
+//! The suite that every [`ResultCache`] passes. `conformance!` makes a module of tests, one per case; `open` gives an empty
+//! cache with room for some MiB.
 //!
 //! Cases speak of the contract alone: a cache may forget, but it is to keep a few small values for a moment.
 
@@ -16,26 +15,36 @@ const LONG: Duration = Duration::from_secs(3_600);
 /// A time that a case waits for.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// Makes the tests of the suite for one cache.
+/// Makes the tests of the suite for one cache: `conformance!(name, open)` on a clock of tests, `conformance!(name, open, #[..])` in
+/// real time, where `open` is an async function that is given the number of the case, and each test has that attribute.
 #[macro_export]
 macro_rules! conformance {
     ($name:ident, $open:expr) => {
-        $crate::conformance!(@cases $name, $open,
-            keeps_the_last, tells_keys_apart, tells_tenants_apart, forgets_in_time, keeps_nothing_for_no_time,
-            takes_any_bytes, serves_many_at_once);
+        $crate::conformance!(@cases $name, [tokio::test(start_paused = true)] [allow(unused_imports)], [async |_: usize| $open]);
     };
-    (@cases $name:ident, $open:expr, $($case:ident),+) => {
+    ($name:ident, $open:expr, #[$attribute:meta]) => {
+        $crate::conformance!(@cases $name, [tokio::test] [$attribute], [$open]);
+    };
+    (@cases $name:ident, $test:tt $attribute:tt, $open:tt) => {
         mod $name {
             #[allow(unused_imports, reason = "the expression may need what its module has, or not")]
             use super::*;
 
-            $(
-                #[doc = concat!("Goal: the case `", stringify!($case), "` of the suite.")]
-                #[tokio::test(start_paused = true)]
-                async fn $case() {
-                    $crate::conformance::$case(&$open).await;
-                }
-            )+
+            $crate::conformance!(@case 1 keeps_the_last $test $attribute $open);
+            $crate::conformance!(@case 2 tells_keys_apart $test $attribute $open);
+            $crate::conformance!(@case 3 tells_tenants_apart $test $attribute $open);
+            $crate::conformance!(@case 4 forgets_in_time $test $attribute $open);
+            $crate::conformance!(@case 5 keeps_nothing_for_no_time $test $attribute $open);
+            $crate::conformance!(@case 6 takes_any_bytes $test $attribute $open);
+            $crate::conformance!(@case 7 serves_many_at_once $test $attribute $open);
+        }
+    };
+    (@case $number:literal $case:ident [$test:meta] [$attribute:meta] [$open:expr]) => {
+        #[doc = concat!("Goal: the case `", stringify!($case), "` of the suite.")]
+        #[$test]
+        #[$attribute]
+        async fn $case() {
+            $crate::conformance::$case(&$open($number).await).await;
         }
     };
 }

@@ -1,5 +1,6 @@
 //! The valid configuration, and the one place where raw settings become it.
 
+mod engines;
 mod hot_tier;
 mod kafka;
 
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+pub use engines::MetadataLocation;
 pub use hot_tier::HotTierConfig;
 pub use kafka::KafkaConfig;
 use types::limits;
@@ -41,6 +43,10 @@ pub struct Config {
     pub http: HttpConfig,
     /// Logging.
     pub log: LogConfig,
+    /// Where tables, placement and what processes agree on are kept.
+    pub metadata: MetadataLocation,
+    /// The URL of a Redis in which query APIs share results; `None`: each keeps its own alone.
+    pub cache_url: Option<Secret>,
     /// The embedded event log.
     pub event_log: EventLogConfig,
     /// Where the event log lies on Kafka; `None`: it is the embedded one.
@@ -200,9 +206,12 @@ impl TryFrom<(RawConfig, &Machine)> for Config {
             Some(services) => services.iter().copied().collect(),
             None => ServiceName::ALL.iter().copied().collect(),
         };
+        let data_dir = raw.general.data_dir.clone().unwrap_or_else(|| PathBuf::from("data"));
         Ok(Self {
             addresses: addresses(&raw, bind)?,
-            data_dir: raw.general.data_dir.clone().unwrap_or_else(|| PathBuf::from("data")),
+            metadata: engines::metadata(&raw, &data_dir)?,
+            cache_url: engines::cache_url(&raw)?,
+            data_dir,
             bind,
             api_key,
             partitions: partitions(raw.general.partitions, machine)?,

@@ -14,6 +14,7 @@ mod settings;
 
 pub use config::{
     Config, ControlPlaneConfig, EventLogConfig, GatewayConfig, HotTierConfig, HttpConfig, KafkaConfig, LogConfig,
+    MetadataLocation,
     QueryApiConfig, ServiceAddresses, StreamIngesterConfig,
 };
 pub use error::ConfigError;

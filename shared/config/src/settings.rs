@@ -146,6 +146,9 @@ section!(RawLog "log" {
     level: LogLevel,
     format: LogFormat,
 });
+section!(RawMetadata "metadata" {
+    url: String,
+});
 section!(RawEventLog "event_log" {
     queue_bytes: u64,
     linger_us: u64,
@@ -206,6 +209,7 @@ section!(RawQueryApi "query_api" {
     grpc_port: u16,
     cache_ttl: u64,
     cache_bytes: u64,
+    cache_url: String,
     limit_default: u64,
     limit_max: u64,
     groups_max: u64,
@@ -251,6 +255,7 @@ sections! {
     general: RawGeneral,
     http: RawHttp,
     log: RawLog,
+    metadata: RawMetadata,
     event_log: RawEventLog,
     kafka: RawKafka,
     control_plane: RawControlPlane,

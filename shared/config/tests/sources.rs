@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use config::{Config, ConfigError, LogLevel, Machine, ServiceName, Sources, keys};
+use config::{Config, ConfigError, LogLevel, Machine, MetadataLocation, Secret, ServiceName, Sources, keys};
 
 const GIB: u64 = 1 << 30;
 const MACHINE: Machine = Machine { cores: 2, memory_bytes: 100 * GIB };
@@ -112,6 +112,29 @@ fn keys_are_not_shown() {
     assert!(config.authenticated());
     assert_eq!(config.api_key.as_ref().unwrap().expose(), "0123456789abcdef");
     assert!(!format!("{config:?}").contains("0123456789abcdef"));
+}
+
+/// Goal: metadata lies in the data directory unless an engine is named, and an address never shows in errors or dumps.
+#[test]
+fn engines_are_named_by_address() {
+    let config = load("data_dir = \"/d\"", &[], &[]).unwrap();
+    assert_eq!((config.metadata, config.cache_url), (MetadataLocation::File("/d/metadata.db".into()), None));
+    let config = load("[metadata]\nurl = \"sqlite:/m.db\"", &[], &[]).unwrap();
+    assert_eq!(config.metadata, MetadataLocation::File("/m.db".into()));
+    let (postgres, redis) = ("postgres://u:hunter2@h/d", "redis://:hunter2@h:1/0");
+    let variables = [("TRUENOW_METADATA_URL", postgres), ("TRUENOW_QUERY_API_CACHE_URL", redis)];
+    let config = load("", &variables, &[]).unwrap();
+    assert_eq!(config.metadata, MetadataLocation::Postgres(Secret::new(postgres.into())));
+    assert_eq!(config.cache_url, Some(Secret::new(redis.into())));
+    assert!(!format!("{config:?}").contains("hunter2"));
+    for (variable, key) in
+        [("TRUENOW_METADATA_URL", "metadata.url"), ("TRUENOW_QUERY_API_CACHE_URL", "query_api.cache_url")]
+    {
+        for wrong in ["mysql://u:hunter2@h/d", "hunter2", "sqlite:"] {
+            let error = error("", &[(variable, wrong)], &[]);
+            assert!(error.contains(key) && !error.contains("hunter2"), "{error}");
+        }
+    }
 }
 
 /// Goal: an offset moves every port but those that the system chooses.

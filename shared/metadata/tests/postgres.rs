@@ -1,6 +1,6 @@
 //! The suite on PostgreSQL, and what is PostgreSQL's alone: several processes that start at once, and a database that is away.
 //!
-//! `TRUENOW_TEST_POSTGRES` is the URL of a server on which databases can be made; `scripts/test_engines.sh` starts one. Each test
+//! `POSTGRES_TEST_URL` is the URL of a server on which databases can be made; `scripts/test_engines.sh` starts one. Each test
 //! has a database of its own.
 
 #[macro_use]
@@ -21,8 +21,7 @@ struct Scratch {
 
 impl Scratch {
     async fn new() -> Self {
-        let url =
-            std::env::var("TRUENOW_TEST_POSTGRES").expect("TRUENOW_TEST_POSTGRES is the URL of a PostgreSQL server");
+        let url = std::env::var("POSTGRES_TEST_URL").expect("POSTGRES_TEST_URL is the URL of a PostgreSQL server");
         let server = PgConnectOptions::from_str(&url).expect("a URL");
         let name = format!("truenow_test_{:016x}", getrandom::u64().expect("random numbers"));
         let scratch = Self { server, name };

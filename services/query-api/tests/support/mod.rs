@@ -10,6 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cache::ResultCache;
 use codec::{BodyBuilder, ControlRecord, EventRef, TokenKey};
 use config::{HotTierConfig, QueryApiConfig, ServiceAddresses};
 use engine::Limits;
@@ -68,6 +69,8 @@ pub struct World {
     pub catalog: Arc<OneTable>,
     writers: Vec<Box<dyn PartitionWriter>>,
     running: Running,
+    /// Another query API on the same node, where results are shared.
+    other: Option<Running>,
     _node: Running,
     _dir: tempfile::TempDir,
 }
@@ -82,6 +85,8 @@ pub struct Setup {
     pub scan_threads: u32,
     pub limits: Limits,
     pub table: Table,
+    /// Where two query APIs share whole results; `None`: there is one.
+    pub shared_results: Option<Arc<dyn ResultCache>>,
 }
 
 impl Setup {
@@ -94,6 +99,7 @@ impl Setup {
             scan_threads: 2,
             limits: hot_tier::limits(memory_bytes, 7),
             table: table(1),
+            shared_results: None,
         }
     }
 }
@@ -107,6 +113,18 @@ impl World {
     /// The same where results are kept for so long.
     pub async fn start_keeping(memory_bytes: u64, cache_ttl: Duration) -> Self {
         Self::start_with(Setup { cache_ttl, ..Setup::of_events(memory_bytes) }).await
+    }
+
+    /// The same on a node that draws `seed`, with two query APIs that share results.
+    pub async fn start_sharing(
+        memory_bytes: u64,
+        cache_ttl: Duration,
+        seed: u64,
+        shared_results: Arc<dyn ResultCache>,
+    ) -> Self {
+        let limits = hot_tier::limits(memory_bytes, seed);
+        let shared_results = Some(shared_results);
+        Self::start_with(Setup { cache_ttl, limits, shared_results, ..Setup::of_events(memory_bytes) }).await
     }
 
     pub async fn start_with(setup: Setup) -> Self {
@@ -136,17 +154,22 @@ impl World {
         let hot = hot_tier::start(&host, addresses(), config, setup.limits, storage).await.unwrap();
         let mut writers = hot.writers.await.unwrap().unwrap();
         writers.iter_mut().for_each(|writer| writer.recovered());
-        let catalog = Arc::new(OneTable { table: Mutex::new(Arc::new(setup.table)), looks_left: Mutex::default() });
+        let catalog = Arc::new(OneTable { table: Mutex::new(Arc::new(setup.table.clone())), looks_left: Mutex::default() });
         let node: Arc<dyn HotTier> = Arc::new(hot.node);
-        let deps = query_api::Deps {
+        let deps = || query_api::Deps {
             catalog: catalog.clone(),
             progress: Arc::new(NoProgress),
-            nodes: [(NODE, node)].into(),
+            nodes: [(NODE, Arc::clone(&node))].into(),
             log: log.clone(),
             token_key: TokenKey::new(TOKEN_KEY),
+            shared_results: setup.shared_results.clone(),
         };
-        let running = query_api::start(&host, addresses(), query_config(setup.cache_ttl), deps).await.unwrap();
-        Self { log, catalog, writers, running, _node: hot.running, _dir: dir }
+        let running = query_api::start(&host, addresses(), query_config(setup.cache_ttl), deps()).await.unwrap();
+        let mut other = None;
+        if setup.shared_results.is_some() {
+            other = Some(query_api::start(&host, addresses(), query_config(setup.cache_ttl), deps()).await.unwrap());
+        }
+        Self { log, catalog, writers, running, other, _node: hot.running, _dir: dir }
     }
 
     /// Sends events as one block to a partition, and applies it.
@@ -206,15 +229,20 @@ impl World {
     }
 
     pub async fn get(&self, path: &str) -> (u16, Value) {
-        self.send("GET", path, Bytes::new()).await
+        self.send(&self.running, "GET", path, Bytes::new()).await
     }
 
     pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> (u16, Value) {
-        self.send("POST", path, body.into()).await
+        self.send(&self.running, "POST", path, body.into()).await
     }
 
-    async fn send(&self, method: &str, path: &str, body: Bytes) -> (u16, Value) {
-        let uri = format!("http://{}{path}", self.running.http_address());
+    /// The same to the other query API.
+    pub async fn post_other(&self, path: &str, body: impl Into<Bytes>) -> (u16, Value) {
+        self.send(self.other.as_ref().expect("results are shared"), "POST", path, body.into()).await
+    }
+
+    async fn send(&self, to: &Running, method: &str, path: &str, body: Bytes) -> (u16, Value) {
+        let uri = format!("http://{}{path}", to.http_address());
         let request = http::Request::builder().method(method).uri(uri).body(Full::new(body)).unwrap();
         let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
         let response = client.request(request).await.unwrap();

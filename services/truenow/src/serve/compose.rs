@@ -13,7 +13,7 @@ use control_plane::{CatalogSettings, ControlPlane};
 use event_log::{Compression, EmbeddedConfig, EmbeddedLog, EventLog, KafkaConfig, KafkaLog, KafkaOpenError, OpenError};
 use gateway::dead_letters::{Counts, DeadLetters};
 use hot_tier::{HotTierError, Storage};
-use metadata::{MetadataError, MetadataStore, SECRET_BYTES, SqliteStore};
+use metadata::{MetadataError, MetadataStore, SECRET_BYTES};
 use proto::{
     catalog::{Catalog, Tenants},
     hot_tier::{HotTier, NodeMemory},
@@ -25,7 +25,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use types::{NodeId, PartitionId, Timestamp};
 use watermark::Watermarks;
 
-use super::log_size;
+use super::{engines, log_size};
 
 /// This node, on a single machine.
 const NODE: NodeId = NodeId(1);
@@ -37,6 +37,8 @@ pub(crate) enum ComposeError {
     DataDir(String, #[source] std::io::Error),
     #[error("open the metadata")]
     Metadata(#[from] MetadataError),
+    #[error(transparent)]
+    Cache(#[from] cache::AddressError),
     #[error("open the event log")]
     Log(#[from] OpenError),
     #[error("open the event log on kafka")]
@@ -80,7 +82,7 @@ impl Composed {
         let dir = &config.data_dir;
         std::fs::create_dir_all(dir).map_err(|error| ComposeError::DataDir(dir.display().to_string(), error))?;
         let host = host(config, metrics);
-        let store: Arc<dyn MetadataStore> = Arc::new(SqliteStore::open(&dir.join("metadata.db")).await?);
+        let store = engines::metadata(config).await?;
         let log = open_log(config).await?;
         let token_key = token_key(store.as_ref()).await?;
         let plane = ControlPlane::open(Arc::clone(&store), Arc::clone(&log), catalog_settings(config), now()).await?;
@@ -177,7 +179,7 @@ impl Shared<'_> {
         watermark::start(self.host, &self.config.into(), deps).await
     }
 
-    async fn query_api(&self, token_key: TokenKey) -> Result<Running, StartError> {
+    async fn query_api(&self, token_key: TokenKey) -> Result<Running, ComposeError> {
         let progress: Arc<dyn Progress> =
             Arc::new(Watermarks::new(Arc::clone(self.log), Arc::clone(self.node), clock()));
         let deps = query_api::Deps {
@@ -186,8 +188,10 @@ impl Shared<'_> {
             nodes: [(NODE, Arc::clone(self.node))].into(),
             log: Arc::clone(self.log),
             token_key,
+            shared_results: engines::shared_results(self.config)?,
         };
-        query_api::start(self.host, self.config.addresses(ServiceName::QueryApi), self.config.query_api, deps).await
+        Ok(query_api::start(self.host, self.config.addresses(ServiceName::QueryApi), self.config.query_api, deps)
+            .await?)
     }
 
     async fn gateway(
