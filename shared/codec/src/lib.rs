@@ -8,6 +8,7 @@
 
 mod body;
 mod check;
+mod cluster_key;
 mod compress;
 mod control;
 mod cursor;
@@ -24,6 +25,7 @@ pub use body::{
     DimensionView, F64s, Ids, MetricView, PushError, Times, is_absent,
 };
 pub use check::{EventChecker, TimeLimits};
+pub use cluster_key::{CLUSTER_HEADER, ClusterKey, ClusterKeyError, SKEW_MS_MAX};
 pub use compress::{DecompressError, Encoding, decompress};
 pub use control::{ControlError, ControlRecord};
 pub use cursor::Cursor;

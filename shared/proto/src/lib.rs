@@ -7,6 +7,13 @@ pub mod catalog;
 pub mod dead_letters;
 pub mod hot_tier;
 pub mod progress;
+pub mod wire;
+
+/// Generated from `proto/truenow/internal/v1/*.proto`: what processes of one cluster say to each other.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::too_many_lines, reason = "generated code")]
+pub mod internal {
+    tonic::include_proto!("truenow.internal.v1");
+}
 
 /// Generated from `proto/truenow/v1/*.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::too_many_lines, reason = "generated code")]
