@@ -1,5 +1,6 @@
 //! The valid configuration, and the one place where raw settings become it.
 
+mod cluster;
 mod engines;
 mod hot_tier;
 mod kafka;
@@ -11,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+pub use cluster::ClusterConfig;
 pub use engines::MetadataLocation;
 pub use hot_tier::HotTierConfig;
 pub use kafka::KafkaConfig;
@@ -39,6 +41,8 @@ pub struct Config {
     pub auto_create_tables: bool,
     /// The services to run, in the order in which they start.
     pub services: Vec<ServiceName>,
+    /// The cluster that this process belongs to; `None`: it runs all services alone.
+    pub cluster: Option<ClusterConfig>,
     /// Limits of all sockets.
     pub http: HttpConfig,
     /// Logging.
@@ -200,13 +204,14 @@ impl TryFrom<(RawConfig, &Machine)> for Config {
     type Error = ConfigError;
 
     fn try_from((raw, machine): (RawConfig, &Machine)) -> Result<Self, ConfigError> {
-        let api_key = api_key(raw.general.api_key.clone())?;
+        let api_key = secret("api_key", raw.general.api_key.clone())?;
         let bind = bind_address(raw.general.bind.as_deref(), api_key.is_some())?;
         let services: BTreeSet<_> = match &raw.general.services {
             Some(services) => services.iter().copied().collect(),
             None => ServiceName::ALL.iter().copied().collect(),
         };
         let data_dir = raw.general.data_dir.clone().unwrap_or_else(|| PathBuf::from("data"));
+        let services: Vec<_> = services.into_iter().collect();
         Ok(Self {
             addresses: addresses(&raw, bind)?,
             metadata: engines::metadata(&raw, &data_dir)?,
@@ -216,7 +221,8 @@ impl TryFrom<(RawConfig, &Machine)> for Config {
             api_key,
             partitions: partitions(raw.general.partitions, machine)?,
             auto_create_tables: raw.general.auto_create_tables.unwrap_or(true),
-            services: services.into_iter().collect(),
+            cluster: cluster::cluster(&raw, bind, &services)?,
+            services,
             http: http(&raw)?,
             log: LogConfig {
                 level: raw.log.level.unwrap_or(LogLevel::Info),
@@ -293,11 +299,11 @@ fn millis(
     number(section, name, given, default, allowed).map(Duration::from_millis)
 }
 
-fn api_key(given: Option<String>) -> Result<Option<Secret>, ConfigError> {
+fn secret(name: &'static str, given: Option<String>) -> Result<Option<Secret>, ConfigError> {
     let Some(key) = given else { return Ok(None) };
     if key.len() < API_KEY_BYTES_MIN || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         let expected = format!("must be at least {API_KEY_BYTES_MIN} visible ASCII characters without spaces");
-        return Err(out_of_range("", "api_key", "not shown here", expected));
+        return Err(out_of_range("", name, "not shown here", expected));
     }
     Ok(Some(Secret::new(key)))
 }

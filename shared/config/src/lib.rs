@@ -13,9 +13,8 @@ mod secret;
 mod settings;
 
 pub use config::{
-    Config, ControlPlaneConfig, EventLogConfig, GatewayConfig, HotTierConfig, HttpConfig, KafkaConfig, LogConfig,
-    MetadataLocation,
-    QueryApiConfig, ServiceAddresses, StreamIngesterConfig,
+    ClusterConfig, Config, ControlPlaneConfig, EventLogConfig, GatewayConfig, HotTierConfig, HttpConfig, KafkaConfig,
+    LogConfig, MetadataLocation, QueryApiConfig, ServiceAddresses, StreamIngesterConfig,
 };
 pub use error::ConfigError;
 pub use load::{FILE_DEFAULT, Sources};

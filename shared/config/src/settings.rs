@@ -130,11 +130,20 @@ section!(
         bind: String,
         port_offset: u16,
         api_key: String,
+        cluster_key: String,
         partitions: u32,
         auto_create_tables: bool,
         services: Vec<ServiceName>,
     }
 );
+section!(RawCluster "cluster" {
+    control_plane: String,
+    node_id: u64,
+    zone: String,
+    advertise: String,
+    replicas: u32,
+    nodes_first: u32,
+});
 section!(RawHttp "http" {
     connections_max: u64,
     header_timeout_ms: u64,
@@ -253,6 +262,7 @@ macro_rules! sections {
 
 sections! {
     general: RawGeneral,
+    cluster: RawCluster,
     http: RawHttp,
     log: RawLog,
     metadata: RawMetadata,

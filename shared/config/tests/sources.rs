@@ -7,6 +7,8 @@ use config::{Config, ConfigError, LogLevel, Machine, MetadataLocation, Secret, S
 const GIB: u64 = 1 << 30;
 const MACHINE: Machine = Machine { cores: 2, memory_bytes: 100 * GIB };
 
+const KEY: &str = "0123456789abcdef";
+
 fn load(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     let file = Some(("truenow.toml".into(), file.into()));
@@ -40,18 +42,49 @@ fn defaults_are_those_of_the_contract() {
 /// Goal: flags win over the environment, that over the file, that over defaults; and both names of a variable work.
 #[test]
 fn later_sources_win() {
-    let file = "auto_create_tables = false\nservices = [\"hot-tier\", \"control-plane\"]\n\
+    let file = "auto_create_tables = false\nservices = [\"hot-tier\", \"stream-ingester\", \"control-plane\"]\n\
                 [gateway]\nrate_limit = 1\ntenant_rate_limit = 1\n[log]\nlevel = \"debug\"\n";
     let environment =
         [("GATEWAY_RATE_LIMIT", "2"), ("TRUENOW_GATEWAY_TENANT_RATE_LIMIT", "2"), ("HOME", "/"), ("GATEWAY_HOST", "x")];
+    let environment = [&environment[..], &[("TRUENOW_CLUSTER_KEY", KEY), ("TRUENOW_CLUSTER_NODE_ID", "7")]].concat();
     let config = load(file, &environment, &[("gateway.tenant_rate_limit", "3")]).unwrap();
     assert_eq!((config.gateway.rate_limit, config.gateway.tenant_rate_limit), (2, 3));
     assert_eq!((config.log.level, config.auto_create_tables), (LogLevel::Debug, false));
     // In the order in which they start, whatever the order given.
-    assert_eq!(config.services, [ServiceName::ControlPlane, ServiceName::HotTier]);
+    assert_eq!(config.services, [ServiceName::ControlPlane, ServiceName::HotTier, ServiceName::StreamIngester]);
     let long = load("", &[("TRUENOW_GATEWAY_RATE_LIMIT", "5")], &[]).unwrap();
     assert_eq!(long.gateway.rate_limit, 5);
     assert_eq!(long.gateway.tenant_rate_limit, 5, "one tenant may use all that there is unless said otherwise");
+}
+
+/// Goal: a process that runs some of the services, or names a control plane, is told all that a cluster needs, or stops by the
+/// name of what is missing; one that runs all of them needs nothing.
+#[test]
+fn a_part_belongs_to_a_cluster() {
+    assert!(load("", &[("TRUENOW_CLUSTER_KEY", KEY)], &[]).unwrap().cluster.is_none());
+    let gateway = [("TRUENOW_SERVICES", "gateway"), ("TRUENOW_CLUSTER_KEY", KEY)];
+    let with = |more: &[(&'static str, &'static str)]| [&gateway[..], more].concat();
+    assert!(error("", &gateway[..1], &[]).contains("cluster_key"));
+    assert!(error("", &gateway, &[]).contains("cluster.control_plane"));
+    let there = ("TRUENOW_CLUSTER_CONTROL_PLANE", "10.0.0.1:9080, 10.0.0.2:9080");
+    let cluster = load("", &with(&[there]), &[]).unwrap().cluster.unwrap();
+    assert_eq!(cluster.control_planes, ["10.0.0.1:9080", "10.0.0.2:9080"]);
+    assert_eq!(
+        (cluster.node, &cluster.advertise[..], cluster.replicas, cluster.nodes_first),
+        (None, "127.0.0.1", 2, 1)
+    );
+    let everywhere = with(&[there, ("TRUENOW_BIND", "0.0.0.0"), ("TRUENOW_API_KEY", KEY)]);
+    assert!(error("", &everywhere, &[]).contains("cluster.advertise"));
+    let alone = with(&[there, ("TRUENOW_SERVICES", "hot-tier")]);
+    assert!(error("", &alone, &[]).contains("one process"));
+    let nameless = with(&[there, ("TRUENOW_SERVICES", "hot-tier,stream-ingester")]);
+    assert!(error("", &nameless, &[]).contains("cluster.node_id"));
+    assert!(error("", &with(&[there, ("TRUENOW_CLUSTER_REPLICAS", "0")]), &[]).contains("from 1"));
+    let weak = error("", &with(&[("TRUENOW_CLUSTER_KEY", "hunter2")]), &[]);
+    assert!(weak.contains("cluster_key") && !weak.contains("hunter2"), "{weak}");
+    let all = load("", &[there, ("TRUENOW_CLUSTER_KEY", KEY), ("TRUENOW_CLUSTER_NODE_ID", "3")], &[]).unwrap();
+    assert_eq!(all.cluster.as_ref().unwrap().node, Some(types::NodeId(3)));
+    assert!(!format!("{all:?}").contains(KEY));
 }
 
 /// Goal: the hot tier never takes more than 60 % of what the machine has, and may take less than a GB.

@@ -24,6 +24,7 @@ use types::{ApiError, TenantId};
 
 use crate::{
     Authenticator, Protocol,
+    auth::INTERNAL_PREFIX,
     error::{ApiErrorResponse, in_contract_shape, to_status, unknown_method, unknown_route},
     request_id::{REQUEST_ID, RequestId},
     request_metrics::{Recording, RequestMetrics},
@@ -58,7 +59,14 @@ async fn pass(State(edge): State<Arc<Edge>>, mut request: Request, next: Next) -
     let span = info_span!("request", service = edge.service, request_id = id.as_str(), tenant = Empty);
     let is_open = route.as_ref().is_some_and(|route| OPEN_ENDPOINTS.contains(&route.as_str()));
     let recording = Recording::start(edge.metrics.clone(), edge.protocol, route, request.uri().clone());
-    let tenant = if is_open { Ok(TenantId::DEFAULT) } else { edge.authenticator.tenant(request.headers()) };
+    let tenant = match request.uri().path() {
+        _ if is_open => Ok(TenantId::DEFAULT),
+        // Such a call names its tenant itself.
+        path if edge.protocol == Protocol::Grpc && path.starts_with(INTERNAL_PREFIX) => {
+            edge.authenticator.internal(path, request.headers()).map(|()| TenantId::DEFAULT)
+        }
+        _ => edge.authenticator.tenant(request.headers()),
+    };
     let answer = match tenant {
         Ok(tenant) => {
             span.record("tenant", tenant.0);

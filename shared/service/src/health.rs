@@ -29,6 +29,7 @@ struct Inner {
     version: &'static str,
     started: Instant,
     state: watch::Sender<State>,
+    ends: watch::Sender<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -88,7 +89,15 @@ impl Health {
     #[must_use]
     pub fn starting(service: &'static str, version: &'static str) -> Self {
         let state = State { phase: Phase::Starting { progress: 0.0 }, reasons: BTreeMap::new() };
-        Self { inner: Arc::new(Inner { service, version, started: Instant::now(), state: watch::Sender::new(state) }) }
+        Self {
+            inner: Arc::new(Inner {
+                service,
+                version,
+                started: Instant::now(),
+                state: watch::Sender::new(state),
+                ends: watch::Sender::new(false),
+            }),
+        }
     }
 
     /// The service's name.
@@ -119,6 +128,14 @@ impl Health {
     /// Nothing new is taken any more.
     pub fn set_draining(&self) {
         self.change(|state| state.phase = Phase::Draining);
+        self.inner.ends.send_replace(true);
+    }
+
+    /// Turns true when nothing new is taken any more: streams that have no end of their own are to end then, else they would hold
+    /// up the shutdown.
+    #[must_use]
+    pub fn ends(&self) -> watch::Receiver<bool> {
+        self.inner.ends.subscribe()
     }
 
     /// Something is wrong; `reason` replaces what was said before under this `name`.

@@ -154,7 +154,8 @@ impl World {
         let hot = hot_tier::start(&host, addresses(), config, setup.limits, storage).await.unwrap();
         let mut writers = hot.writers.await.unwrap().unwrap();
         writers.iter_mut().for_each(|writer| writer.recovered());
-        let catalog = Arc::new(OneTable { table: Mutex::new(Arc::new(setup.table.clone())), looks_left: Mutex::default() });
+        let catalog =
+            Arc::new(OneTable { table: Mutex::new(Arc::new(setup.table.clone())), looks_left: Mutex::default() });
         let node: Arc<dyn HotTier> = Arc::new(hot.node);
         let deps = || query_api::Deps {
             catalog: catalog.clone(),
