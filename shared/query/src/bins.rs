@@ -13,6 +13,8 @@ const KEY_SHIFT: u32 = MANTISSA_BITS - FINE_BITS;
 const OCTAVES: u32 = MANTISSA_BITS + 2_046;
 /// The number of the bin of zero; bins of negative numbers are below, those of positive ones above.
 const ZERO: u32 = (OCTAVES << FINE_BITS) + 1;
+/// The number of the last bin, that of the greatest finite values.
+pub(crate) const LAST: u32 = ZERO + (OCTAVES << FINE_BITS);
 const SIGN: u64 = 1 << 63;
 
 /// The guarantee of [`value_of`].
@@ -122,6 +124,7 @@ mod tests {
             let (low, high) = ends_of(number_of(a));
             prop_assert!(low <= a && a <= high && number_of(low) == number_of(high));
             let answer = value_of(number_of(a));
+            prop_assert!(number_of(a) <= LAST && number_of(f64::MAX) == LAST);
             prop_assert!(number_of(a) >= 1 && (answer - a).abs() <= bound().value * a.abs(), "{answer:e} for {a:e}");
             let mut sketch = QuantileSketch::default();
             sketch.add(a);

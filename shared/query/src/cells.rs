@@ -77,6 +77,11 @@ impl Cell {
         }
     }
 
+    /// Whether its state is a count of rows.
+    pub(crate) fn counts(&self) -> bool {
+        matches!(self, Self::PresentDimension(_) | Self::PresentMetric(_) | Self::Frequency { .. })
+    }
+
     /// Whether its state holds codes, so that these have to mean the same wherever states are merged.
     pub(crate) fn keeps_codes(&self) -> bool {
         matches!(self, Self::Distinct(_) | Self::Top { .. })

@@ -9,6 +9,8 @@ use std::{collections::BTreeMap, ops::Range};
 use kernels::{Rows, Slots};
 use sketch::TDigest;
 
+use crate::wire::{Reader, WireError, Writer, read_listed, read_sketches, write_listed, write_sketches};
+
 /// Values of a group that are kept as they are, at most.
 const VALUES_MAX: usize = 256;
 
@@ -54,6 +56,23 @@ impl Digests {
     /// Memory that it takes.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.values) + self.digests.values().map(TDigest::bytes).sum::<usize>()
+    }
+
+    /// Writes all that it has.
+    pub(crate) fn write(&self, out: &mut Writer) {
+        let Self { values, digests } = self;
+        write_listed(out, values);
+        write_sketches(out, digests.iter().map(|(&group, digest)| (group, digest.to_bytes())));
+    }
+
+    /// What [`Digests::write`] wrote of so many groups.
+    pub(crate) fn read(from: &mut Reader<'_>, groups: usize) -> Result<Self, WireError> {
+        let values = read_listed(from, groups)?;
+        let digests: BTreeMap<u32, TDigest> = read_sketches(from, groups, TDigest::from_bytes)?.collect();
+        if digests.values().any(|digest| digest.count() == 0) {
+            return Err(WireError::Invalid("a digest is of no value"));
+        }
+        Ok(Self { values, digests })
     }
 
     /// Makes digests of groups with many values.

@@ -14,6 +14,9 @@ use crate::{
     pair_counts::pair,
     pair_sets::PairSets,
     values::{Interner, Values},
+    wire::{
+        Reader, WireError, Writer, read_pairs, read_sketches, read_values, write_pairs, write_sketches, write_values,
+    },
 };
 
 /// Distinct strings of a group that are counted exactly, at most: the contract's number.
@@ -135,6 +138,51 @@ impl Distinct {
     pub(crate) fn bytes(&self) -> usize {
         let sketches: usize = self.sketches.values().map(Hll::bytes).sum();
         self.values.bytes() + size_of_val(&*self.pairs) + size_of_val(&*self.hashes) + sketches
+    }
+
+    /// Writes all that it has.
+    pub(crate) fn write(&mut self, out: &mut Writer) {
+        self.settle();
+        if !(self.hashes.is_empty() && self.sketches.is_empty()) {
+            self.forget_unused();
+        }
+        let Self { values, pairs, settled: _, hashes, settled_hashes: _, sketches } = self;
+        write_values(out, values.values());
+        write_pairs(out, pairs.iter().copied());
+        out.number(hashes.len() as u64);
+        out.column(hashes.iter().map(|&(group, _)| group.into()));
+        out.column(hashes.iter().map(|&(_, hash)| hash));
+        write_sketches(out, sketches.iter().map(|(&group, sketch)| (group, sketch.to_bytes())));
+    }
+
+    /// What [`Distinct::write`] wrote of so many groups.
+    pub(crate) fn read(from: &mut Reader<'_>, groups: usize) -> Result<Self, WireError> {
+        let values = read_values(from)?;
+        let pairs = read_pairs(from, groups, values.numbers())?;
+        let length = from.length()?;
+        let of_hashes = from.column_below(length, groups)?;
+        let hashes: Vec<_> = of_hashes.into_iter().zip(from.column(length, u64::MAX, |hash| hash)?).collect();
+        let sketches: BTreeMap<u32, Hll> = read_sketches(from, groups, Hll::from_bytes)?.collect();
+        let few = pairs.chunk_by(|a, b| a >> 32 == b >> 32).all(|run| run.len() <= EXACT_MAX)
+            && hashes.chunk_by(|a, b| a.0 == b.0).all(|run| run.len() <= EXACT_MAX);
+        if !few || !hashes.is_sorted_by(|a, b| a < b) || sketches.values().any(Hll::is_empty) {
+            return Err(WireError::Invalid("distinct values are not in order"));
+        }
+        let (settled, settled_hashes) = (pairs.len(), hashes.len());
+        Ok(Self { values: Interner::of_values(values), pairs, settled, hashes, settled_hashes, sketches })
+    }
+
+    /// Lets go of the strings that no pair has any more, since sketches took them.
+    fn forget_unused(&mut self) {
+        let all = std::mem::take(&mut self.values);
+        let string = |number| all.values().get(number).expect("numbers from 1 have strings");
+        let used = self.pairs.iter().map(|&pair| pair as u32);
+        let numbers = self.values.absorb(all.values().numbers(), used, string);
+        for pair in &mut self.pairs {
+            *pair = *pair >> 32 << 32 | u64::from(numbers[*pair as u32 as usize]);
+        }
+        self.settled = 0;
+        self.settle();
     }
 
     /// Puts pairs and hashes in order, and those of groups that have too many into sketches.

@@ -32,6 +32,16 @@ pub(crate) enum LeadBy {
     Cell(usize),
 }
 
+impl LeadBy {
+    /// The index of the cell that counts.
+    pub(crate) fn cell(self) -> Option<usize> {
+        match self {
+            Self::Rows => None,
+            Self::Cell(cell) => Some(cell),
+        }
+    }
+}
+
 impl Leading {
     /// How the groups of a plan with this order and limit lead, of which partitions may hand on `kept`; `None` where more of
     /// them are wanted.

@@ -56,6 +56,7 @@ mod state;
 mod task;
 mod top;
 mod values;
+mod wire;
 
 pub use answer::Answer;
 pub use ast::{
@@ -77,3 +78,4 @@ pub use reuse::{KeptTask, TaskKey, version};
 pub use run::run;
 pub use source::Source;
 pub use task::{Task, tasks};
+pub use wire::{BYTES_PER_BYTE, WireError};

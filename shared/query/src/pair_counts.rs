@@ -6,8 +6,12 @@
 
 use engine::Codes;
 use kernels::{Rows, Slots};
+use sketch::ROWS_MAX;
 
-use crate::codes::by_width;
+use crate::{
+    codes::by_width,
+    wire::{Reader, WireError, Writer, read_pairs, write_pairs},
+};
 
 /// Counts in a matrix, at most: 16 MiB.
 const MATRIX_MAX: usize = 1 << 22;
@@ -220,6 +224,28 @@ impl PairCounts {
             Self::Matrix(matrix) => size_of_val(&*matrix.counts),
             Self::List(list) => size_of_val(&*list.counted) + size_of_val(&*list.keys),
         }
+    }
+
+    /// Writes all counts.
+    pub(crate) fn write(&mut self, out: &mut Writer) {
+        let mut counted = Vec::new();
+        self.by_group(|group, of_group| {
+            counted.extend(of_group.iter().map(|&(number, count)| (pair(group, number), count)));
+        });
+        write_pairs(out, counted.iter().map(|&(key, _)| key));
+        out.column(counted.iter().map(|&(_, count)| count));
+    }
+
+    /// The counts of groups below `groups` and numbers up to `last` that [`PairCounts::write`] wrote.
+    pub(crate) fn read(from: &mut Reader<'_>, groups: usize, last: u32) -> Result<Self, WireError> {
+        let keys = read_pairs(from, groups, last as usize + 1)?;
+        let counts = from.column(keys.len(), ROWS_MAX, |count| count)?;
+        let total = counts.iter().try_fold(0_u64, |total, count| total.checked_add(*count));
+        if counts.contains(&0) || total.is_none_or(|total| total > ROWS_MAX) {
+            return Err(WireError::Invalid("a number was counted too often, or never"));
+        }
+        let counted: Vec<_> = keys.into_iter().zip(counts).collect();
+        Ok(Self::List(PairList { settled: counted.len(), counted, keys: Vec::new() }))
     }
 
     fn make_list(&mut self) -> &mut PairList {

@@ -182,6 +182,12 @@ impl Plan {
         xxh3_128(&self.canonical())
     }
 
+    /// Whether it looks once more for the percentiles of another plan, and names their groups.
+    #[must_use]
+    pub fn is_further_round(&self) -> bool {
+        self.round.is_some()
+    }
+
     /// Whether rows come in groups; without, there is exactly one row.
     pub(crate) fn grouped(&self) -> bool {
         self.interval.is_some() || !self.groups.is_empty()

@@ -34,6 +34,11 @@ impl DimensionTest {
         Ok(Self { conditions: conditions.collect::<Result<_, _>>()? })
     }
 
+    /// Of conditions whose lists are sorted and hold each value once.
+    pub(crate) fn of(conditions: Vec<DimensionCondition>) -> Self {
+        Self { conditions }
+    }
+
     pub(crate) fn conditions(&self) -> &[DimensionCondition] {
         &self.conditions
     }

@@ -12,7 +12,12 @@ use std::ops::Range;
 use kernels::{CHUNK_ROWS, Rows, Slots};
 use sketch::{Bound, QuantileSketch, nearest_rank};
 
-use crate::{bins, cells::QuantileMethod, pair_counts::PairCounts};
+use crate::{
+    bins,
+    cells::QuantileMethod,
+    pair_counts::PairCounts,
+    wire::{Reader, WireError, Writer, read_listed, write_listed},
+};
 
 /// Values or bins by group.
 #[derive(Debug, Clone)]
@@ -103,6 +108,27 @@ impl Quantiles {
     /// Memory that it takes.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.values) + self.bins.bytes()
+    }
+
+    /// Writes all that it has; the method is the plan's.
+    pub(crate) fn write(&mut self, out: &mut Writer) {
+        let Self { method: _, rows, values, sorted: _, bins, widest } = self;
+        out.number(*rows);
+        out.float(*widest);
+        write_listed(out, values);
+        bins.write(out);
+    }
+
+    /// What [`Quantiles::write`] wrote of so many groups.
+    pub(crate) fn read(from: &mut Reader<'_>, method: QuantileMethod, groups: usize) -> Result<Self, WireError> {
+        // So many that sums of them are held at the end, where only bins can answer.
+        let (rows, widest) = (from.number()?, from.float()?);
+        if !(widest.is_finite() && widest >= 0.0) {
+            return Err(WireError::Invalid("a bound is no number"));
+        }
+        let values = read_listed(from, groups)?;
+        let bins = PairCounts::read(from, groups, bins::LAST)?;
+        Ok(Self { method, rows, values, sorted: false, bins, widest })
     }
 
     fn fill_bins(&mut self) {

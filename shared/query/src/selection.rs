@@ -22,6 +22,7 @@ use crate::{
     sorting::sort_by,
     state::State,
     values::Values,
+    wire::{Reader, WireError, Writer, read_listed, write_listed},
 };
 
 /// Bits by which a round of counting narrows a range.
@@ -62,6 +63,11 @@ impl Range {
         Self { low, high: (low + ((1 << self.shift()) - 1)).min(self.high) }
     }
 
+    /// Bins into which a round divides the range.
+    fn bins(self) -> u32 {
+        ((self.high - self.low) >> self.shift()) as u32 + 1
+    }
+
     fn shift(self) -> u32 {
         (u64::BITS - (self.high - self.low).leading_zeros()).saturating_sub(ROUND_BITS)
     }
@@ -98,6 +104,25 @@ impl Narrowed {
 
     pub(crate) fn bytes(&self) -> usize {
         self.counts.bytes() + size_of_val(&*self.values)
+    }
+
+    /// Writes all that was found.
+    pub(crate) fn write(&mut self, out: &mut Writer) {
+        let Self { counts, values } = self;
+        counts.write(out);
+        write_listed(out, values);
+    }
+
+    /// What [`Narrowed::write`] wrote of what these ranges hold.
+    pub(crate) fn read(from: &mut Reader<'_>, ranges: &[(u32, Range)]) -> Result<Self, WireError> {
+        let mut counts = PairCounts::read(from, ranges.len(), 1 << ROUND_BITS)?;
+        let mut within = true;
+        counts.by_group(|place, counted| {
+            let last = counted.last().map_or(0, |&(number, _)| number);
+            within &= last <= ranges[place as usize].1.bins();
+        });
+        let values = read_listed(from, ranges.len())?;
+        if within { Ok(Self { counts, values }) } else { Err(WireError::Invalid("a bin lies behind its range")) }
     }
 }
 

@@ -12,13 +12,14 @@
 use std::cmp::Reverse;
 
 use engine::DictionaryView;
-use sketch::{Bound, HeavyHitters};
+use sketch::{Bound, HeavyHitters, ROWS_MAX};
 use types::ApiError;
 
 use crate::{
     ast::TOP_MAX,
     pair_counts::{PairCounts, pair},
     values::Interner,
+    wire::{Reader, WireError, Writer, read_pairs, read_values, write_pairs, write_values},
 };
 
 /// Strings that a partition names in all groups together, if groups are few.
@@ -192,6 +193,38 @@ impl Top {
     /// Memory that it takes.
     pub(crate) fn bytes(&self) -> usize {
         self.values.bytes() + size_of_val(&*self.entries) + size_of_val(&*self.floors)
+    }
+
+    /// Writes all that it has.
+    pub(crate) fn write(&mut self, out: &mut Writer) {
+        self.settle();
+        let Self { values, entries, settled: _, floors } = self;
+        write_values(out, values.values());
+        write_pairs(out, entries.iter().map(|entry| entry.key));
+        out.column(entries.iter().map(|entry| entry.count));
+        out.column(entries.iter().map(|entry| entry.credit));
+        out.number(floors.len() as u64);
+        out.column(floors.iter().copied());
+    }
+
+    /// What [`Top::write`] wrote of so many groups.
+    pub(crate) fn read(from: &mut Reader<'_>, groups: usize) -> Result<Self, WireError> {
+        let values = read_values(from)?;
+        let keys = read_pairs(from, groups, values.numbers())?;
+        let counts = from.column(keys.len(), ROWS_MAX, |count| count)?;
+        let credits = from.column(keys.len(), ROWS_MAX, |credit| credit)?;
+        let named = keys.into_iter().zip(counts).zip(credits);
+        let entries: Vec<_> = named.map(|((key, count), credit)| Entry { key, count, credit }).collect();
+        let length = from.length()?;
+        let floors = from.column(length, ROWS_MAX, |floor| floor)?;
+        let top = Self { values: Interner::of_values(values), settled: entries.len(), entries, floors };
+        // The floors of those that named a string are some of all floors.
+        let credited = |entry: &Entry| entry.credit <= top.floor((entry.key >> 32) as u32);
+        if length <= groups && top.entries.iter().all(credited) {
+            Ok(top)
+        } else {
+            Err(WireError::Invalid("a string has more credit than its group has floors"))
+        }
     }
 
     fn floor(&self, group: u32) -> u64 {

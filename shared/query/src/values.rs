@@ -41,6 +41,16 @@ impl Values {
         Ok(ranks)
     }
 
+    /// All strings one behind the other, and where each ends.
+    pub(crate) fn parts(&self) -> (&str, &[usize]) {
+        (&self.text, &self.ends)
+    }
+
+    /// Of strings one behind the other, each once, and where each ends: ascending, at characters.
+    pub(crate) fn of_parts(text: String, ends: Vec<usize>) -> Self {
+        Self { text, ends }
+    }
+
     /// Memory that they take.
     pub(crate) fn bytes(&self) -> usize {
         self.text.len() + size_of_val(&*self.ends)
@@ -63,6 +73,12 @@ pub(crate) struct Interner {
 }
 
 impl Interner {
+    /// Of strings that have their numbers.
+    pub(crate) fn of_values(values: Values) -> Self {
+        // They are a first source, unless there are none.
+        Self { sources: usize::from(!values.ends.is_empty()), values, ..Self::default() }
+    }
+
     /// The strings so far.
     pub(crate) fn values(&self) -> &Values {
         &self.values

@@ -9,7 +9,7 @@ use std::{
 use codec::{BodyBuilder, BodyView, EventRef};
 use engine::{Limits, MemoryBudget, Reader, Writer, partition};
 use proptest::{prop_assert_eq, test_runner::TestCaseError};
-use query::{Answer, Cancel, Finishing, Plan, QueryLimits, Source, Task, TaskPartial};
+use query::{Answer, Cancel, Finishing, Partial, Plan, QueryLimits, Source, Task, TaskPartial};
 use questions::{Answered, Traffic};
 pub(crate) use questions::{Random, Row};
 use serde_json::Value;
@@ -197,6 +197,15 @@ pub(crate) fn conclude(
     plan: &Plan,
     scan: impl Fn(&Plan) -> Result<Vec<TaskPartial>, ApiError>,
 ) -> Result<Answer, ApiError> {
+    conclude_by(plan, scan, |_, partial| partial)
+}
+
+/// The same where the result of each partition is what `travel` makes of it, which is told the plan.
+pub(crate) fn conclude_by(
+    plan: &Plan,
+    scan: impl Fn(&Plan) -> Result<Vec<TaskPartial>, ApiError>,
+    travel: impl Fn(&Plan, Partial) -> Partial,
+) -> Result<Answer, ApiError> {
     let left = AtomicBool::new(false);
     let cancel = Cancel::new(&left, &|| false);
     let merged = |plan: &Plan| {
@@ -204,7 +213,9 @@ pub(crate) fn conclude(
         for result in scan(plan)? {
             by_partition.entry(result.partition()).or_default().push(result);
         }
-        let partials = by_partition.into_iter().map(|(partition, tasks)| query::merge(plan, partition, tasks, &cancel));
+        let partials = by_partition.into_iter().map(|(partition, tasks)| {
+            query::merge(plan, partition, tasks, &cancel).map(|partial| travel(plan, partial))
+        });
         partials.collect::<Result<Vec<_>, _>>()
     };
     let mut finishing = Finishing::new(plan, merged(plan)?, &cancel)?;
