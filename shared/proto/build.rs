@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "truenow/internal/v1/catalog.proto",
         "truenow/internal/v1/dead_letters.proto",
         "truenow/internal/v1/error.proto",
+        "truenow/internal/v1/hot_tier.proto",
         "truenow/internal/v1/node_state.proto",
     ];
     let descriptors = protox::compile(internal, ["proto"])?;

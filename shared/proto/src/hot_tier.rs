@@ -1,11 +1,21 @@
 //! The hot tier as other services see it: the stream ingester writes partitions, the query API scans them.
 
+mod client;
+mod event_parts;
+mod explanations;
+mod messages;
+mod scan_parts;
+mod service;
+
 use std::{fmt, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use codec::BlockHeader;
 use query::{EventPlace, Partial, Plan, RawEvent, SourceExplanation};
 use types::{ApiError, GapReason, LogGap, Offset, PartitionId, TableKey, Timestamp};
+
+pub use client::HotTierClient;
+pub use service::HotTierService;
 
 /// Why a record was not applied.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,11 +20,14 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use placement::PlacementMap;
 use proto::{
     catalog::{Catalog, NewTable, TablePatch},
-    hot_tier::{HotTier, PartitionWriter},
+    hot_tier::{HotTier, HotTierClient, HotTierService, PartitionWriter},
     progress::{Progress, TableProgress},
+    wire::Connector,
 };
 use serde_json::Value;
 use service::{Authenticator, Host, HttpLimits, Metrics, Running};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
 use types::{
     ApiError, ColumnDef, ColumnKind, ErrorCode, GapReason, Generation, NodeId, Offset, PartitionId, Schema,
     SchemaVersion, Table, TableId, TableKey, TableName, TableSettings, TenantId, Timestamp,
@@ -87,6 +90,8 @@ pub struct Setup {
     pub table: Table,
     /// Where two query APIs share whole results; `None`: there is one.
     pub shared_results: Option<Arc<dyn ResultCache>>,
+    /// Whether the query API sees the node over gRPC, as if it were in another process.
+    pub elsewhere: bool,
 }
 
 impl Setup {
@@ -100,6 +105,7 @@ impl Setup {
             limits: hot_tier::limits(memory_bytes, 7),
             table: table(1),
             shared_results: None,
+            elsewhere: false,
         }
     }
 }
@@ -157,6 +163,7 @@ impl World {
         let catalog =
             Arc::new(OneTable { table: Mutex::new(Arc::new(setup.table.clone())), looks_left: Mutex::default() });
         let node: Arc<dyn HotTier> = Arc::new(hot.node);
+        let node = if setup.elsewhere { as_elsewhere(node).await } else { node };
         let deps = || query_api::Deps {
             catalog: catalog.clone(),
             progress: Arc::new(NoProgress),
@@ -255,6 +262,15 @@ impl World {
     pub fn grpc_address(&self) -> SocketAddr {
         self.running.grpc_address()
     }
+}
+
+/// A node behind a connection of its own.
+async fn as_elsewhere(node: Arc<dyn HotTier>) -> Arc<dyn HotTier> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let served = Server::builder().add_service(HotTierService::server(node));
+    tokio::spawn(served.serve_with_incoming(TcpListenerStream::new(listener)));
+    Arc::new(HotTierClient::new(Connector::new(None).to(&address).unwrap()))
 }
 
 fn addresses() -> ServiceAddresses {
