@@ -17,7 +17,7 @@ use types::{ApiError, ErrorCode, Offset, PartitionId, Table, TableName, TenantId
 
 use crate::{
     compute::{Computed, Question},
-    fanout::{self, Nodes},
+    fleet::Fleet,
     flights::{Flights, Terms},
     held::{Held, Share, Unsent},
     places::Places,
@@ -34,7 +34,8 @@ pub(crate) const DEADLINE_GRACE: Duration = Duration::from_millis(250);
 pub(crate) struct Answers {
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) progress: Arc<dyn Progress>,
-    pub(crate) nodes: Nodes,
+    /// The nodes of the hot tier.
+    pub(crate) fleet: Fleet,
     /// Where the ids of raw events are.
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) token_key: TokenKey,
@@ -121,7 +122,7 @@ impl Answers {
         let plan = Arc::new(query::plan(&query, &tables)?);
         let terms = Terms { after, deadline: began + query.timeout, timeout: query.timeout };
         // Each waits for what it is to cover itself, so that nobody waits for what another one asked for.
-        fanout::applied(&terms.after, &self.nodes, &self.catalog.placement(), terms.deadline).await?;
+        self.fleet.applied(&terms.after, &self.catalog.placement(), terms.deadline).await?;
         let key = results::key(tenant, &tables, &plan, query.allow_partial);
         let question = Question { tenant, query, tables, plan, key: key.clone() };
         let tables = question.tables.clone();

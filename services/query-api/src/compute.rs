@@ -1,9 +1,11 @@
 //! The computation of a question: from its plan to what all who ask it at the same time are told.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use cache::CacheKey;
-use proto::hot_tier::{PartitionScan, Version};
 use query::{Answer, Plan, Query, ScanStats};
 use tokio::sync::OwnedSemaphorePermit;
 use types::{ApiError, Offset, PartitionId, Table, TenantId, Timestamp};
@@ -112,6 +114,7 @@ impl Answers {
             after: terms.after.into_iter().collect(),
             at: Vec::new(),
             known: Vec::new(),
+            prefer: BTreeMap::new(),
             deadline: terms.deadline,
         };
         let Scanned { missing, covered, found } = self.scan(question, fan_out, &place).await?;
@@ -154,7 +157,7 @@ impl Answers {
         let mut away = None;
         for _ in 0..SCANS_MAX {
             let placement = self.catalog.placement();
-            let gathered = fan_out.run(&self.nodes, &placement).await?;
+            let gathered = fan_out.run(&self.fleet, &placement).await?;
             self.still_there(question.tenant, &question.tables).await?;
             let missing = missing(question, &gathered)?;
             let covered = gathered.covered();
@@ -168,9 +171,9 @@ impl Answers {
                 continue;
             }
             // What a partition that is away would have is in no version.
-            let versions = gathered.unavailable.is_empty().then(|| versions(&gathered.scans));
-            let scans = Scans { first: &fan_out, nodes: &self.nodes, placement: &placement, place };
-            away = match scans.conclude(gathered.scans).await? {
+            let versions = gathered.unavailable.is_empty().then(|| gathered.versions());
+            let scans = Scans { first: &fan_out, fleet: &self.fleet, placement: &placement, place };
+            away = match scans.conclude(gathered).await? {
                 Concluded::Answer(answer) => {
                     // A partition that has forgotten the table since the first scan gave nothing to the further ones.
                     self.still_there(question.tenant, &question.tables).await?;
@@ -211,8 +214,4 @@ fn missing(question: &Question, gathered: &Gathered) -> Result<Vec<Missing>, Api
         receipt::refuse_partial(&missing)?;
     }
     Ok(missing)
-}
-
-fn versions(scans: &[PartitionScan]) -> Vec<(PartitionId, Version)> {
-    scans.iter().map(|scan| (scan.partition, scan.version)).collect()
 }

@@ -14,12 +14,15 @@ use query::{Answer, Cancel, Finishing, Partial};
 use tokio::sync::OwnedSemaphorePermit;
 use types::{ApiError, PartitionId, Timestamp};
 
-use crate::fanout::{FanOut, Nodes};
+use crate::{
+    fanout::{FanOut, Gathered},
+    fleet::Fleet,
+};
 
 /// Where the scans of a query run.
 pub(crate) struct Scans<'a> {
     pub(crate) first: &'a FanOut,
-    pub(crate) nodes: &'a Nodes,
+    pub(crate) fleet: &'a Fleet,
     pub(crate) placement: &'a PlacementMap,
     /// The query's place, which work keeps that outlasts its request.
     pub(crate) place: &'a Arc<OwnedSemaphorePermit>,
@@ -39,10 +42,11 @@ impl Scans<'_> {
     ///
     /// # Errors
     /// Those of scans and merges.
-    pub(crate) async fn conclude(&self, scans: Vec<PartitionScan>) -> Result<Concluded, ApiError> {
+    pub(crate) async fn conclude(&self, gathered: Gathered) -> Result<Concluded, ApiError> {
+        let Gathered { scans, nodes, .. } = gathered;
         let start = self.first.plan.range().start();
         let horizons: Vec<_> = scans.iter().map(|scan| horizon(&scan.lacks_before, start)).collect();
-        let at = scans.iter().map(|scan| (scan.partition, scan.next_offset)).collect();
+        let at: Vec<_> = scans.iter().map(|scan| (scan.partition, scan.next_offset)).collect();
         let (plan, deadline) = (Arc::clone(&self.first.plan), self.first.deadline);
         let partials = partials(scans);
         let begin = move |cancel: &Cancel<'_>| {
@@ -51,11 +55,12 @@ impl Scans<'_> {
             Ok((finishing, round))
         };
         let (mut finishing, mut next) = off_network(deadline, self.place, begin).await?;
-        let mut again = FanOut { after: Vec::new(), known: Vec::new(), at, ..self.first.clone() };
+        // The nodes of the first scan have its rows; another replica that has to help out may be behind and waits.
+        let mut again = FanOut { after: at.clone(), known: Vec::new(), at, prefer: nodes, ..self.first.clone() };
         while let Some(round) = next.map(Arc::new) {
             again.plan = Arc::clone(&round);
             again.partitions = again.at.iter().map(|(partition, _)| *partition).collect();
-            let found = again.run(self.nodes, self.placement).await?;
+            let found = again.run(self.fleet, self.placement).await?;
             if let Some((partition, _)) = found.unavailable.first() {
                 return Ok(Concluded::Away(*partition));
             }

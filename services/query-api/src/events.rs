@@ -1,19 +1,18 @@
 //! `GET /v1/events`: raw events, page by page, all pages of one state.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use codec::Cursor;
-use futures_util::future::join_all;
 use placement::PlacementMap;
 use proto::hot_tier::{EventsCovered, EventsRequest, NodeEvents, Unavailable};
 use query::{EventPlace, Plan, Query, RawEvent};
 use serde::{Serialize, Serializer};
-use types::{ApiError, ErrorCode, LogGap, Offset, PartitionId, Table, TenantId, TimeRange, Timestamp};
+use types::{ApiError, LogGap, Offset, PartitionId, Table, TenantId, TimeRange, Timestamp};
 
 use crate::{
     answer::{Answers, DEADLINE_GRACE, now, offsets_of, timed_out},
     event_ids::{self, EventIds, MissingIds},
-    fanout::{Nodes, assign},
+    fleet::{Ask, Fleet, Wanted},
     held::{Held, Share},
     params::{Params, QueryJson},
     receipt::{self, Missing, Receipt},
@@ -124,7 +123,7 @@ impl Answers {
         let as_of = now();
         let tables = [Arc::clone(&asked.table)];
         let watermark = self.progress.watermark(&tables).await?.unwrap_or_default();
-        let page = gather(&asked, &self.nodes, &self.catalog.placement(), limit, deadline).await?;
+        let page = gather(&asked, &self.fleet, &self.catalog.placement(), limit, deadline).await?;
         self.still_there(tenant, &tables).await?;
         let missing = missing(&asked, &page);
         if !asked.query.allow_partial {
@@ -187,7 +186,7 @@ impl Answers {
 /// Asks each partition's node and puts the pages of the nodes together.
 async fn gather(
     asked: &Asked,
-    nodes: &Nodes,
+    fleet: &Fleet,
     placement: &PlacementMap,
     limit: usize,
     deadline: Instant,
@@ -201,41 +200,34 @@ async fn gather(
         Some(offsets) => offsets.iter().map(|(partition, _)| *partition).collect(),
         None => asked.table.partitions.iter().copied().collect(),
     };
-    let assigned = assign(&partitions, nodes, placement);
-    let requests = assigned.by_node.into_iter().map(|(node, partitions)| {
+    let wanted = Wanted { partitions: &partitions, after: &asked.after, prefer: &BTreeMap::new(), hedged: false };
+    let at = at.as_ref();
+    let read = |Ask { node, partitions, .. }: Ask| async move {
         let request = EventsRequest {
             plan: Arc::clone(&asked.plan),
-            partitions: partitions.clone(),
             after: asked.after.iter().filter(|(p, _)| partitions.contains(p)).copied().collect(),
-            at: at.clone(),
+            at: at.cloned(),
             position,
             limit,
             bytes_max: PAGE_BYTES_MAX,
             deadline,
+            partitions,
         };
-        async move { (partitions, nodes[&node].events(request).await) }
-    });
-    let mut page = Page { events: Vec::new(), more: false, covered: Vec::new(), unavailable: assigned.unavailable };
+        let NodeEvents { events, more, covered, unavailable } = node.events(request).await?;
+        Ok(((events, more, covered), unavailable))
+    };
+    let found = fleet.ask(placement, wanted, read).await?;
+    let mut page = Page { events: Vec::new(), more: false, covered: Vec::new(), unavailable: found.unavailable };
     // What lies behind the last event of a node that has more may lie behind events that are not here.
     let mut known_to: Option<EventPlace> = None;
-    for (partitions, result) in join_all(requests).await {
-        match result {
-            Ok(NodeEvents { events, more, covered, unavailable }) => {
-                let end = events.last().filter(|_| more).map(|event| event.place);
-                known_to = known_to.into_iter().chain(end).min();
-                page.events.extend(events);
-                page.more |= more;
-                page.covered.extend(covered);
-                page.unavailable.extend(unavailable);
-            }
-            Err(error) if error.code == ErrorCode::Unavailable => {
-                page.unavailable.extend(partitions.into_iter().map(|p| (p, Unavailable::Unreachable)));
-            }
-            Err(error) => return Err(error),
-        }
+    for (_, (events, more, covered)) in found.replies {
+        let end = events.last().filter(|_| more).map(|event| event.place);
+        known_to = known_to.into_iter().chain(end).min();
+        page.events.extend(events);
+        page.more |= more;
+        page.covered.extend(covered);
     }
     page.covered.sort_unstable_by_key(|part| part.partition);
-    page.unavailable.sort_unstable_by_key(|(partition, _)| *partition);
     page.events.retain(|event| known_to.is_none_or(|end| event.place <= end));
     page.first(limit);
     Ok(page)

@@ -1,17 +1,17 @@
 //! `POST /v1/explain`: the plan of a query, unexecuted.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use futures_util::future::{join_all, try_join_all};
-use proto::hot_tier::{NodeExplanation, PartitionExplanation, ScanRequest, Unavailable};
+use futures_util::future::try_join_all;
+use proto::hot_tier::{PartitionExplanation, ScanRequest, Unavailable};
 use query::{Plan, Query, RollupExplanation, ScanCost, SegmentExplanation, Skip, SourceExplanation};
 use serde::Serialize;
-use types::{ApiError, ErrorCode, LogGap, PartitionId, Rollup, TenantId, TimeRange, Timestamp};
+use types::{ApiError, LogGap, PartitionId, Rollup, TenantId, TimeRange, Timestamp};
 
 use crate::{
     answer::{Answers, DEADLINE_GRACE, offsets_of, timed_out, unwritable},
-    fanout::assign,
+    fleet::{Ask, Wanted},
     held::{Held, Share},
     receipt::{self, Missing},
 };
@@ -182,30 +182,21 @@ impl Answers {
     /// Asks the nodes that would be asked to scan.
     async fn ask(&self, request: ScanRequest) -> Result<Explained, ApiError> {
         let partitions = request.plan.partitions().into_iter().collect();
-        let assigned = assign(&partitions, &self.nodes, &self.catalog.placement());
-        let nodes = &self.nodes;
-        let requests = assigned.by_node.into_iter().map(|(node, partitions)| {
+        let wanted = Wanted { partitions: &partitions, after: &request.after, prefer: &BTreeMap::new(), hedged: false };
+        let request = &request;
+        let explain = |Ask { node, partitions, .. }: Ask| async move {
             let after = request.after.iter().filter(|(p, _)| partitions.contains(p)).copied().collect();
-            let request = ScanRequest { partitions: partitions.clone(), after, ..request.clone() };
-            async move { (partitions, nodes[&node].explain(request).await) }
-        });
-        let mut explained = Explained { partitions: Vec::new(), unavailable: assigned.unavailable, ms: 0.0 };
-        for (partitions, result) in join_all(requests).await {
-            match result {
-                Ok(NodeExplanation { partitions, unavailable, threads }) => {
-                    let cost = total(&partitions);
-                    explained.ms = explained.ms.max(cost.nanoseconds / 1e6 / threads.max(1) as f64);
-                    explained.partitions.extend(partitions);
-                    explained.unavailable.extend(unavailable);
-                }
-                Err(error) if error.code == ErrorCode::Unavailable => {
-                    explained.unavailable.extend(partitions.into_iter().map(|p| (p, Unavailable::Unreachable)));
-                }
-                Err(error) => return Err(error),
-            }
+            let explained = node.explain(ScanRequest { partitions, after, ..request.clone() }).await?;
+            Ok(((explained.partitions, explained.threads), explained.unavailable))
+        };
+        let asked = self.fleet.ask(&self.catalog.placement(), wanted, explain).await?;
+        let mut explained = Explained { partitions: Vec::new(), unavailable: asked.unavailable, ms: 0.0 };
+        for (_, (partitions, threads)) in asked.replies {
+            let cost = total(&partitions);
+            explained.ms = explained.ms.max(cost.nanoseconds / 1e6 / threads.max(1) as f64);
+            explained.partitions.extend(partitions);
         }
         explained.partitions.sort_unstable_by_key(|partition| partition.partition);
-        explained.unavailable.sort_unstable_by_key(|(partition, _)| *partition);
         Ok(explained)
     }
 }

@@ -11,10 +11,13 @@ mod event_ids;
 mod events;
 mod explain;
 mod fanout;
+mod fleet;
 mod flights;
 mod grpc;
 mod held;
 mod http;
+mod load;
+mod nodes;
 mod params;
 mod parts;
 mod places;
@@ -29,8 +32,9 @@ use cache::{LayeredResults, LocalResults, ResultCache};
 use codec::TokenKey;
 use config::{QueryApiConfig, ServiceAddresses};
 use event_log::EventLog;
-pub use fanout::Nodes;
+use fleet::Fleet;
 use flights::Flights;
+pub use nodes::Nodes;
 use proto::{catalog::Catalog, progress::Progress};
 use query::QueryLimits;
 use results::Results;
@@ -70,7 +74,7 @@ pub async fn start(
     let answers = Arc::new(Answers {
         catalog: deps.catalog,
         progress: deps.progress,
-        nodes: deps.nodes,
+        fleet: Fleet::new(deps.nodes),
         log: deps.log,
         token_key: deps.token_key,
         limits: limits(&config),

@@ -10,10 +10,12 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use cache::{CacheKey, ResultCache, Uses};
 use proto::hot_tier::Version;
 use query::{Answer, Plan};
-use types::{PartitionId, Table, TenantId};
+use types::{NodeId, PartitionId, Table, TenantId};
+
+use crate::fanout::VersionAt;
 
 /// Of the keys and of what is kept.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// The results that questions find.
 pub(crate) struct Results {
@@ -27,7 +29,7 @@ pub(crate) struct Results {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeptResult {
     /// Of all partitions that it came from, ascending.
-    pub(crate) versions: Vec<(PartitionId, Version)>,
+    pub(crate) versions: Vec<VersionAt>,
     pub(crate) truncated: bool,
     /// Segments that it came from.
     pub(crate) segments: u64,
@@ -58,7 +60,7 @@ impl Results {
     }
 
     /// Keeps an answer, which came from partitions of these versions.
-    pub(crate) async fn keep(&self, question: &CacheKey, versions: &[(PartitionId, Version)], answer: &Answer) {
+    pub(crate) async fn keep(&self, question: &CacheKey, versions: &[VersionAt], answer: &Answer) {
         if !self.ttl.is_zero() {
             self.cache.put(question, encode(versions, answer), self.ttl).await;
         }
@@ -72,15 +74,16 @@ impl Results {
     }
 }
 
-fn encode(versions: &[(PartitionId, Version)], answer: &Answer) -> Bytes {
-    let lengths = 64 + versions.len() * (size_of::<u32>() + size_of::<u128>());
+fn encode(versions: &[VersionAt], answer: &Answer) -> Bytes {
+    let lengths = 64 + versions.len() * (size_of::<u32>() + size_of::<u64>() + size_of::<u128>());
     let mut out = Vec::with_capacity(lengths + answer.columns.len() + answer.rows.len());
     out.put_u8(FORMAT);
     out.put_u8(answer.truncated.into());
     out.put_u64_le(answer.stats.segments_scanned + answer.stats.segments_cached);
     out.put_u32_le(versions.len() as u32);
-    for (partition, version) in versions {
+    for VersionAt { partition, node, version } in versions {
         out.put_u32_le(partition.0);
+        out.put_u64_le(node.0);
         out.put_u128_le(version.0);
     }
     out.put_u64_le(answer.columns.len() as u64);
@@ -98,7 +101,13 @@ impl KeptResult {
         let truncated = bytes.try_get_u8().ok()? != 0;
         let segments = bytes.try_get_u64_le().ok()?;
         let count = bytes.try_get_u32_le().ok()?;
-        let mut version = || Some((PartitionId(bytes.try_get_u32_le().ok()?), Version(bytes.try_get_u128_le().ok()?)));
+        let mut version = || {
+            Some(VersionAt {
+                partition: PartitionId(bytes.try_get_u32_le().ok()?),
+                node: NodeId(bytes.try_get_u64_le().ok()?),
+                version: Version(bytes.try_get_u128_le().ok()?),
+            })
+        };
         let versions = (0..count).map(|_| version()).collect::<Option<_>>()?;
         let columns = usize::try_from(bytes.try_get_u64_le().ok()?).ok().filter(|&length| length <= bytes.len())?;
         let columns = bytes.split_to(columns);
@@ -172,7 +181,7 @@ mod tests {
     /// Goal: a result is there for its time and no longer, and never where that is zero.
     #[tokio::test(start_paused = true)]
     async fn results_have_their_time() {
-        let (question, versions) = (key_of(table(1, 1, 1), ""), [(PartitionId(0), Version(1))]);
+        let (question, versions) = (key_of(table(1, 1, 1), ""), [version(0, 7, 1)]);
         let of = |ttl| Results::new(Arc::new(LocalResults::new(1 << 20)), Duration::from_secs(ttl));
         let results = of(60);
         results.keep(&question, &versions, &answer("[]")).await;
@@ -185,6 +194,10 @@ mod tests {
         assert_eq!(off.find(&question).await, None);
     }
 
+    fn version(partition: u32, node: u64, version: u128) -> VersionAt {
+        VersionAt { partition: PartitionId(partition), node: NodeId(node), version: Version(version) }
+    }
+
     fn answer(rows: &str) -> Answer {
         let stats = ScanStats { segments_scanned: 3, segments_cached: 4, ..ScanStats::default() };
         Answer { rows: rows.into(), columns: r#"[{"name":"é"}]"#.into(), row_count: 1, truncated: true, stats }
@@ -194,7 +207,7 @@ mod tests {
     /// are none.
     #[test]
     fn results_come_back() {
-        let versions = [(PartitionId(0), Version(u128::MAX)), (PartitionId(7), Version(1))];
+        let versions = [version(0, u64::MAX, u128::MAX), version(7, 3, 1)];
         let answer = answer(r#"[{"a":"ü"}]"#);
         let bytes = encode(&versions, &answer);
         let kept = KeptResult::decode(bytes.clone()).unwrap();

@@ -10,6 +10,7 @@ use types::{
 };
 
 use super::*;
+use crate::nodes::Nodes;
 
 /// A node of one partition with an event at each of some times; its pages are full after so many.
 struct Fake {
@@ -92,13 +93,14 @@ async fn a_full_node_holds_back_later_events_of_others() {
     ];
     let mut expected: Vec<_> = fakes.iter().flat_map(|f| f.times.iter().map(|t| f.event(*t).place)).collect();
     expected.sort_unstable();
-    let nodes: Nodes = (1..).map(NodeId).zip(fakes.map(|fake| Arc::new(fake) as Arc<dyn HotTier>)).collect();
+    let nodes = (1..).map(NodeId).zip(fakes.map(|fake| Arc::new(fake) as Arc<dyn HotTier>));
+    let fleet = Fleet::new(Nodes::fixed(nodes));
     let replicas = [(PartitionId(0), vec![NodeId(1)]), (PartitionId(1), vec![NodeId(2)])].into();
     let placement = PlacementMap { replicas, ..PlacementMap::default() };
     let (mut asked, mut seen) = (asked(), Vec::new());
     loop {
         let deadline = Instant::now() + Duration::from_secs(60);
-        let page = gather(&asked, &nodes, &placement, 100, deadline).await.unwrap();
+        let page = gather(&asked, &fleet, &placement, 100, deadline).await.unwrap();
         seen.extend(page.events.iter().map(|event| event.place));
         if !page.more {
             break;

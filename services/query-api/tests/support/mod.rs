@@ -167,7 +167,7 @@ impl World {
         let deps = || query_api::Deps {
             catalog: catalog.clone(),
             progress: Arc::new(NoProgress),
-            nodes: [(NODE, Arc::clone(&node))].into(),
+            nodes: query_api::Nodes::fixed([(NODE, Arc::clone(&node))]),
             log: log.clone(),
             token_key: TokenKey::new(TOKEN_KEY),
             shared_results: setup.shared_results.clone(),

@@ -185,7 +185,7 @@ impl Shared<'_> {
         let deps = query_api::Deps {
             catalog: Arc::clone(self.catalog),
             progress,
-            nodes: [(NODE, Arc::clone(self.node))].into(),
+            nodes: query_api::Nodes::fixed([(NODE, Arc::clone(self.node))]),
             log: Arc::clone(self.log),
             token_key,
             shared_results: engines::shared_results(self.config)?,
