@@ -9,6 +9,7 @@ use crate::{
     bucket::{Bucket, Take},
     cost::Cost,
     rate::Rate,
+    share::Share,
     tenants::{Swept, Tenants},
     ticks::{Monotonic, duration_of},
 };
@@ -46,6 +47,15 @@ pub enum Decision {
     },
 }
 
+/// What a process has a share of, where several work within the same limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Budget {
+    /// That of all tenants together.
+    Global,
+    /// That of one tenant.
+    Tenant(TenantId),
+}
+
 /// What may come at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remaining {
@@ -60,8 +70,13 @@ pub struct Remaining {
 /// A request larger than a burst is admitted when the bucket is full, and leaves it in debt: it passes now, and what
 /// comes after it waits until the rate has paid for it. Over any time, what is admitted is at most rate · time + burst
 /// (or one such request in the burst's place).
+///
+/// Where several processes work within the same limits ([`Limiter::shared`]), each admits within its [`Share`] of rate and burst.
+/// As long as the shares of a budget never exceed the whole, what all admit is within the same bound, where each process may admit
+/// one larger request.
 pub struct Limiter {
     config: LimiterConfig,
+    shared: bool,
     global: CachePadded<Bucket>,
     tenants: Tenants,
 }
@@ -70,7 +85,18 @@ impl Limiter {
     /// A limiter whose buckets are full. `key`: random, drawn anew by each process.
     #[must_use]
     pub fn new(config: LimiterConfig, key: u64) -> Self {
-        Self { config, global: CachePadded::default(), tenants: Tenants::new(key) }
+        Self::with(config, key, Share::WHOLE)
+    }
+
+    /// A limiter of one of several processes with the same limits: it admits nothing of a budget before it has a share of it.
+    #[must_use]
+    pub fn shared(config: LimiterConfig, key: u64) -> Self {
+        Self::with(config, key, Share::NONE)
+    }
+
+    fn with(config: LimiterConfig, key: u64, share: Share) -> Self {
+        let (global, tenants) = (CachePadded::new(Bucket::new(share)), Tenants::new(key, share));
+        Self { config, shared: share != Share::WHOLE, global, tenants }
     }
 
     /// The limits.
@@ -88,6 +114,10 @@ impl Limiter {
     pub fn admit(&self, tenant: TenantId, cost: Cost, now: Monotonic) -> Decision {
         let now = now.ticks();
         let LimiterConfig { global, tenant: own } = self.config;
+        if self.shared {
+            self.global.ask(cost);
+            self.tenants.with(tenant, |bucket| bucket.ask(cost));
+        }
         let global_wait = self.global.wait(global, cost, now);
         if global_wait > 0 {
             let own_wait = self.tenants.wait(tenant, own, cost, now);
@@ -113,6 +143,41 @@ impl Limiter {
             global: self.global.remaining(self.config.global, now),
             tenant: self.tenants.remaining(tenant, self.config.tenant, now),
         }
+    }
+
+    /// What this process has of a budget.
+    #[must_use]
+    pub fn share(&self, budget: Budget) -> Share {
+        match budget {
+            Budget::Global => self.global.share(),
+            Budget::Tenant(tenant) => self.tenants.share(tenant),
+        }
+    }
+
+    /// Sets what this process has of a budget, at `now`. A share that falls takes the same part of the tokens with it. One that
+    /// grows brings none for the time before, unless `full`: nobody has used the budget for as long as its burst takes to come.
+    /// To be called from one thread at a time.
+    pub fn set_share(&self, budget: Budget, share: Share, full: bool, now: Monotonic) {
+        let (LimiterConfig { global, tenant: own }, now) = (self.config, now.ticks());
+        match budget {
+            Budget::Global => self.global.set_share(share, full, global, now),
+            Budget::Tenant(tenant) => self.tenants.with(tenant, |bucket| bucket.set_share(share, full, own, now)),
+        }
+    }
+
+    /// Notes that a tenant asks for something that is refused before anything is known of it.
+    pub fn ask(&self, tenant: TenantId) {
+        if self.shared {
+            self.global.ask_as_before();
+            self.tenants.with(tenant, Bucket::ask_as_before);
+        }
+    }
+
+    /// Shows the events that were asked for since the last call, admitted or not, by budget: those of a shared limiter that it
+    /// knows.
+    pub fn take_asked(&self, mut show: impl FnMut(Budget, u64)) {
+        show(Budget::Global, self.global.take_asked());
+        self.tenants.each(|tenant, bucket| show(Budget::Tenant(tenant), bucket.take_asked()));
     }
 
     /// Forgets idle tenants in one of the [`crate::SHARDS`] shards, the next one at each call: to be called from a

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     cost::{COST_MAX, Cost},
+    share::Share,
     ticks::{NOW_MAX, PER_SECOND},
 };
 
@@ -79,10 +80,13 @@ impl Rate {
         u64::try_from(ticks).expect("BURST_MAX bounds it").max(self.ticks_up(1))
     }
 
-    /// The events that the rate brings in `ticks`, rounded down.
-    pub(crate) fn events_in(self, ticks: u64) -> u64 {
-        let events = u128::from(ticks) * u128::from(self.per_second) / u128::from(PER_SECOND);
-        u64::try_from(events).unwrap_or(u64::MAX).min(self.burst)
+    /// The events that a share of the rate brings in `ticks`, rounded down.
+    pub(crate) fn events_in(self, ticks: u64, share: Share) -> u64 {
+        const UNITS: u128 = PER_SECOND as u128 * Share::WHOLE.millionths() as u128;
+        let rate = u128::from(self.per_second) * u128::from(share.millionths());
+        // 2^63 ticks, a rate below 2^40 and a share of at most 2^20 stay within the range.
+        let events = u128::from(ticks) * rate / UNITS;
+        u64::try_from(events).unwrap_or(u64::MAX).min(share.of(self.burst))
     }
 
     fn ticks_up(self, events: u64) -> u64 {

@@ -18,6 +18,7 @@ use crate::{
     bucket::{Bucket, Take},
     cost::Cost,
     rate::Rate,
+    share::Share,
 };
 
 /// Shards of the tenants.
@@ -39,15 +40,18 @@ pub struct Swept {
 pub(crate) struct Tenants {
     shards: Vec<CachePadded<Shard>>,
     hash: KeyedHash,
+    /// What a bucket that is not there has of its budget.
+    share: Share,
     /// The shard that the next step of the sweep looks at.
     next_swept: AtomicUsize,
 }
 
 impl Tenants {
-    pub(crate) fn new(key: u64) -> Self {
+    /// No buckets; those that come begin with `share` of their budgets.
+    pub(crate) fn new(key: u64, share: Share) -> Self {
         let hash = KeyedHash { key };
         let shard = || CachePadded::new(papaya::HashMap::builder().hasher(hash).build());
-        Self { shards: (0..SHARDS).map(|_| shard()).collect(), hash, next_swept: AtomicUsize::new(0) }
+        Self { shards: (0..SHARDS).map(|_| shard()).collect(), hash, share, next_swept: AtomicUsize::new(0) }
     }
 
     /// Takes `cost` from the tenant's bucket, then asks `confirm`; if that refuses, gives it back. `Err`: the refusal.
@@ -62,7 +66,7 @@ impl Tenants {
         loop {
             let bucket = match shard.get(&tenant) {
                 Some(bucket) => bucket,
-                None => shard.get_or_insert_with(tenant, Bucket::default),
+                None => shard.get_or_insert_with(tenant, || Bucket::new(self.share)),
             };
             match bucket.take(rate, cost, now) {
                 Take::Taken(receipt) => return confirm().inspect_err(|_| bucket.give_back(receipt)),
@@ -78,21 +82,48 @@ impl Tenants {
     }
 
     pub(crate) fn remaining(&self, tenant: TenantId, rate: Rate, now: u64) -> u64 {
-        self.shard(tenant).pin().get(&tenant).map_or(rate.burst(), |bucket| bucket.remaining(rate, now))
+        let full = || self.share.of(rate.burst());
+        self.shard(tenant).pin().get(&tenant).map_or_else(full, |bucket| bucket.remaining(rate, now))
+    }
+
+    /// What `look` says of the tenant's bucket, which is made if it is not there. One that leaves meanwhile was full.
+    pub(crate) fn with<T>(&self, tenant: TenantId, look: impl FnOnce(&Bucket) -> T) -> T {
+        let shard = self.shard(tenant).pin();
+        match shard.get(&tenant) {
+            Some(bucket) => look(bucket),
+            None => look(shard.get_or_insert_with(tenant, || Bucket::new(self.share))),
+        }
+    }
+
+    /// What a tenant has of its budget.
+    pub(crate) fn share(&self, tenant: TenantId) -> Share {
+        self.shard(tenant).pin().get(&tenant).map_or(self.share, Bucket::share)
+    }
+
+    /// Shows all buckets.
+    pub(crate) fn each(&self, mut show: impl FnMut(TenantId, &Bucket)) {
+        for shard in &self.shards {
+            for (tenant, bucket) in &shard.pin() {
+                show(*tenant, bucket);
+            }
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.len()).sum()
     }
 
-    /// Sweeps the next shard.
+    /// Sweeps the next shard. A bucket with another share than new ones have stays.
     pub(crate) fn sweep(&self, now: u64) -> Swept {
         // Relaxed: two sweeps at once may do the same shard, which is harmless.
         let shard = self.shards[self.next_swept.fetch_add(1, Relaxed) % SHARDS].pin();
         let mut swept = Swept { examined: 0, evicted: 0 };
         for (tenant, bucket) in &shard {
             swept.examined += 1;
-            if bucket.sweep(now) && matches!(shard.remove_if(tenant, |_, bucket| bucket.is_swept()), Ok(Some(_))) {
+            if bucket.share() == self.share
+                && bucket.sweep(now)
+                && matches!(shard.remove_if(tenant, |_, bucket| bucket.is_swept()), Ok(Some(_)))
+            {
                 swept.evicted += 1;
             }
         }
@@ -174,10 +205,10 @@ mod tests {
     /// Goal: who meets a bucket between the two steps of its leaving takes from a new one, which all others see.
     #[test]
     fn a_leaving_bucket_is_replaced() {
-        let (tenants, tenant) = (Tenants::new(1), TenantId(5));
+        let (tenants, tenant) = (Tenants::new(1, Share::WHOLE), TenantId(5));
         let rate = Rate::new(1_000, 10).unwrap();
         let cost = Cost::new(4).unwrap();
-        assert!(tenants.shard(tenant).pin().get_or_insert_with(tenant, Bucket::default).sweep(0));
+        assert!(tenants.shard(tenant).pin().get_or_insert_with(tenant, || Bucket::new(Share::WHOLE)).sweep(0));
         assert_eq!(tenants.take(tenant, (rate, cost, 0), |ticks| ticks, || Ok(())), Ok(()));
         assert_eq!(tenants.remaining(tenant, rate, 0), 6);
         assert_eq!(tenants.len(), 1);
