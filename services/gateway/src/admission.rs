@@ -56,11 +56,13 @@ impl Admission {
         }
         self.check_memory()?;
         let remaining = self.limiter.remaining(tenant, Monotonic::from_elapsed(now));
-        match (remaining.tenant, remaining.global) {
-            (0, _) => Err(over_rate(Scope::Tenant, Duration::ZERO)),
-            (_, 0) => Err(over_rate(Scope::Global, Duration::ZERO)),
-            _ => Ok(()),
-        }
+        let scope = match (remaining.tenant, remaining.global) {
+            (0, _) => Scope::Tenant,
+            (_, 0) => Scope::Global,
+            _ => return Ok(()),
+        };
+        self.limiter.ask(tenant);
+        Err(over_rate(scope, Duration::ZERO))
     }
 
     fn check_memory(&self) -> Result<(), ApiError> {

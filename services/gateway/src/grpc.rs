@@ -95,7 +95,7 @@ impl IngestService {
         if !matches!(method, "IngestBatch" | "IngestColumns") {
             return Ok(());
         }
-        self.ingest.open(tenant_of(extensions)?).map_err(status)?;
+        self.ingest.open(tenant_of(extensions)?).await.map_err(status)?;
         self.in_flight.enter().await.map_err(status)
     }
 

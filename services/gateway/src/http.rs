@@ -61,7 +61,7 @@ async fn post_events(
     let format = format_of(&headers)?;
     let encoding = encoding_of(&headers)?;
     let batch = batch_of(&headers)?;
-    http.ingest.open(tenant)?;
+    http.ingest.open(tenant).await?;
     http.in_flight.enter().await?;
     let share = http.in_flight.share();
     let metered = Body::new(share.meter(body));

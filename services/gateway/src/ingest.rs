@@ -24,6 +24,7 @@ use crate::{
     pool::Pool,
     rows::{Format, Rejected, Rows, SortedRows},
     schemas::Schemas,
+    shares::Shares,
     sort::{Known, Rules, Sorted, SortedTable},
     tables::{Added, Tables},
     wire::ColumnsRequest,
@@ -88,6 +89,8 @@ pub(crate) struct Ingest {
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) letters: Arc<DeadLetters>,
     pub(crate) admission: Admission,
+    /// Where the limits are those of several gateways.
+    pub(crate) shares: Option<Shares>,
     pub(crate) acked: Acked,
     pub(crate) schemas: Schemas,
     pub(crate) pool: Pool,
@@ -123,7 +126,10 @@ impl Ingest {
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` where a limit is used up or the server has too much to do.
-    pub(crate) fn open(&self, tenant: TenantId) -> Result<(), ApiError> {
+    pub(crate) async fn open(&self, tenant: TenantId) -> Result<(), ApiError> {
+        if let Some(shares) = &self.shares {
+            shares.met(&self.admission.limiter, tenant, &*self.clock).await;
+        }
         self.admission.open(tenant, &self.log.load(), self.clock.monotonic())
     }
 
@@ -153,7 +159,7 @@ impl Ingest {
     /// # Errors
     /// Nothing of the request was appended, or (`UNAVAILABLE`) nobody knows.
     pub(crate) async fn rows(self: &Arc<Self>, request: RowsRequest) -> Result<Ack, ApiError> {
-        self.open(request.tenant)?;
+        self.open(request.tenant).await?;
         let waiting = request.share.wait(request.body.len() as u64).await?;
         let ack = self.take_rows(request).await?;
         waiting.acked();
@@ -226,7 +232,7 @@ impl Ingest {
         request: ColumnsRequest,
         share: Share,
     ) -> Result<Ack, ApiError> {
-        self.open(tenant)?;
+        self.open(tenant).await?;
         let waiting = share.wait(request.message_bytes as u64).await?;
         let ack = self.take_columns(tenant, request, share).await?;
         waiting.acked();

@@ -22,6 +22,7 @@ mod judge;
 mod pool;
 mod rows;
 mod schemas;
+mod shares;
 mod sort;
 mod tables;
 mod wire;
@@ -44,6 +45,7 @@ use proto::{catalog::Catalog, hot_tier::NodeMemory, progress::ApplyLag};
 use service::{Health, Host, Parts, Routes, Running};
 
 pub use clock::{Clock, SystemClock};
+pub use shares::SharedLimits;
 
 use crate::{
     acked::Acked,
@@ -55,6 +57,7 @@ use crate::{
     ingest::{Ingest, RequestLimits},
     pool::Pool,
     schemas::Schemas,
+    shares::Shares,
 };
 
 /// How often one of the limiter's shards forgets idle tenants, and health follows the load.
@@ -68,6 +71,8 @@ const OVERLOAD: &str = "overload";
 pub struct Deps {
     /// Tables.
     pub catalog: Arc<dyn Catalog>,
+    /// Where several gateways agree on their shares of the rate limits; without it the limits are this one's alone.
+    pub shared_limits: Option<SharedLimits>,
     /// Where blocks go.
     pub log: Arc<dyn EventLog>,
     /// The key of tokens, which the query API shares.
@@ -123,7 +128,8 @@ pub fn open_dead_letters(config: &Config) -> Result<Arc<DeadLetters>, StartError
 /// A port is taken, or the system gives no thread.
 pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, StartError> {
     let letters = deps.letters;
-    let limiter = Limiter::new(limiter_config(&config.gateway).map_err(StartError::Rate)?, deps.limiter_key);
+    let limits = limiter_config(&config.gateway).map_err(StartError::Rate)?;
+    let limiter = if deps.shared_limits.is_some() { Limiter::shared } else { Limiter::new }(limits, deps.limiter_key);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let ingest = Arc::new(Ingest {
         catalog: deps.catalog,
@@ -136,6 +142,7 @@ pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, 
             memory: deps.memory,
             refusals: AtomicU64::new(deps.limiter_key),
         },
+        shares: deps.shared_limits.as_ref().map(|_| Shares::default()),
         acked: Acked::new(deps.token_key),
         schemas: Schemas::new(cores),
         pool: Pool::start(cores, Arc::clone(&deps.clock), deps.limiter_key).map_err(StartError::Threads)?,
@@ -164,9 +171,13 @@ pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, 
     };
     let running = host.start(parts).await?;
     let pacer = tokio::spawn(follow_pace(in_flight, Arc::clone(&ingest.clock)));
+    let sharer = deps.shared_limits.map(|shared| tokio::spawn(share(Arc::clone(&ingest), shared, health.clone())));
     let sweeper = tokio::spawn(sweep(ingest, health.clone()));
     health.set_serving();
     Ok(running.on_stopped(async move {
+        if let Some(sharer) = sharer {
+            sharer.abort();
+        }
         sweeper.abort();
         pacer.abort();
         // Blocks on the disk for what is queued; nothing else is left to do in this process by now.
@@ -185,6 +196,13 @@ async fn sweep(ingest: Arc<Ingest>, health: Health) {
             Some(warning) => health.degrade(OVERLOAD, warning),
             None => health.recover(OVERLOAD),
         }
+    }
+}
+
+/// Keeps this gateway's shares of the limits.
+async fn share(ingest: Arc<Ingest>, limits: SharedLimits, health: Health) {
+    if let Some(shares) = &ingest.shares {
+        shares.follow(limits, &ingest.admission.limiter, &*ingest.clock, health).await;
     }
 }
 

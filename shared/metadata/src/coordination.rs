@@ -12,6 +12,9 @@ use crate::MetadataError;
 /// The whole of a budget; a share is so many of these.
 pub const SHARE_WHOLE: u64 = 1_000_000;
 
+/// Under this number gateways share the budget of all tenants together; no tenant has it.
+pub const ALL_TENANTS: TenantId = TenantId(u64::MAX);
+
 /// A lease as it was given: the right to do what only one may do, until it runs out.
 ///
 /// It ends `ttl` after the call that took or renewed it *began*, by a monotonic clock of the holder. The store's clock, which

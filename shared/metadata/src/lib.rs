@@ -22,7 +22,9 @@ mod stored;
 use async_trait::async_trait;
 use types::{Generation, SchemaVersion, Table, TableId, TableKey, TableName, TenantId, Timestamp};
 
-pub use coordination::{Claim, Coordination, Lease, NodeDescription, NodeRecord, SHARE_WHOLE, Share, Want};
+pub use coordination::{
+    ALL_TENANTS, Claim, Coordination, Lease, NodeDescription, NodeRecord, SHARE_WHOLE, Share, Want,
+};
 pub use error::MetadataError;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;

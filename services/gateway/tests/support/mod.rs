@@ -94,6 +94,17 @@ impl Gateway {
         log: Arc<MemoryLog>,
         settings: &[(&str, &str)],
     ) -> Self {
+        Self::sharing(dir, catalog, log, settings, None).await
+    }
+
+    /// A gateway that shares its limits with others.
+    pub async fn sharing(
+        dir: tempfile::TempDir,
+        catalog: Arc<MemoryCatalog>,
+        log: Arc<MemoryLog>,
+        settings: &[(&str, &str)],
+        shared_limits: Option<gateway::SharedLimits>,
+    ) -> Self {
         let mut flags: Vec<_> = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         flags.push(("data_dir".into(), dir.path().display().to_string()));
         flags.push(("gateway.http_port".into(), "0".into()));
@@ -106,6 +117,7 @@ impl Gateway {
         let (clock, load) = (Arc::new(TestClock::default()), Arc::new(TestLoad::default()));
         let deps = gateway::Deps {
             catalog: catalog.clone(),
+            shared_limits,
             log: log.clone(),
             token_key: TokenKey::new(KEY),
             limiter_key: 1,

@@ -206,6 +206,7 @@ impl Shared<'_> {
             log: Arc::clone(self.log),
             token_key,
             limiter_key: getrandom::u64()?,
+            shared_limits: None,
             letters,
             lag,
             memory,

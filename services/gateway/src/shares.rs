@@ -1,0 +1,153 @@
+//! This gateway's shares of the budgets that all gateways of a cluster have together (docs/decisions/0021).
+//!
+//! 1. No request waits for the store but one of a tenant that this gateway has not met lately, and that for a second at most.
+//! 2. Where the store is away, the last shares stay: nobody can be given more meanwhile.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use admission::{Budget, Demand, Limiter, Monotonic, Share};
+use metadata::{ALL_TENANTS, Coordination, MetadataError, Want};
+use service::Health;
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use types::TenantId;
+
+use crate::clock::Clock;
+
+/// How often shares follow what is asked of this gateway.
+const RENEWED_EVERY: Duration = Duration::from_millis(300);
+/// The least time between two renewals, where tenants are met that have no share.
+const RENEWED_AT_MOST_EVERY: Duration = Duration::from_millis(50);
+/// How long a share is good without renewal.
+const SHARE_TTL: Duration = Duration::from_secs(3);
+/// How long a request waits for the first share of its tenant.
+const FIRST_SHARE_WITHIN: Duration = Duration::from_secs(1);
+/// Requests that may wait so at a time.
+const WAITING_MAX: usize = 1_024;
+/// How long after the share came the first events of it have come.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Under this name the health tells that the store is away.
+const SHARED_LIMITS: &str = "shared limits";
+
+/// Where gateways agree on shares.
+pub struct SharedLimits {
+    /// The store.
+    pub store: Arc<dyn Coordination>,
+    /// This gateway: unique among those that live, and the same over its restarts, so that it finds its shares again.
+    pub gateway: String,
+}
+
+/// The shares of this gateway.
+pub(crate) struct Shares {
+    wanted: Notify,
+    /// Counts renewals.
+    renewals: watch::Sender<u64>,
+    waiting: Semaphore,
+}
+
+impl Default for Shares {
+    fn default() -> Self {
+        Self { wanted: Notify::new(), renewals: watch::Sender::new(0), waiting: Semaphore::new(WAITING_MAX) }
+    }
+}
+
+impl Shares {
+    /// Waits until this gateway has a share of a tenant's budget and of that of all, and the first event of them has come. Gives
+    /// up after a second, or where too many wait: then the limiter refuses the request.
+    pub(crate) async fn met(&self, limiter: &Limiter, tenant: TenantId, clock: &dyn Clock) {
+        let has = |budget| limiter.share(budget) > Share::NONE;
+        if has(Budget::Tenant(tenant)) && has(Budget::Global) {
+            return;
+        }
+        let Ok(_place) = self.waiting.try_acquire() else { return };
+        limiter.ask(tenant);
+        let mut renewals = self.renewals.subscribe();
+        self.wanted.notify_one();
+        let share = async {
+            while !(has(Budget::Tenant(tenant)) && has(Budget::Global)) && renewals.changed().await.is_ok() {}
+            loop {
+                let remaining = limiter.remaining(tenant, Monotonic::from_elapsed(clock.monotonic()));
+                if remaining.tenant > 0 && remaining.global > 0 {
+                    break;
+                }
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        let _ = timeout(FIRST_SHARE_WITHIN, share).await;
+    }
+
+    /// Renews the shares for as long as the gateway runs.
+    pub(crate) async fn follow(&self, limits: SharedLimits, limiter: &Limiter, clock: &dyn Clock, health: Health) {
+        let mut ticks = interval(RENEWED_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut demand, mut held) = (Demand::default(), BTreeSet::new());
+        let mut last = clock.monotonic();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.wanted.notified() => {}
+            }
+            let now = clock.monotonic();
+            let wants = demand.observe(limiter, now.saturating_sub(last));
+            last = now;
+            match renew(&limits, &wants).await {
+                Ok(shares) => {
+                    health.recover(SHARED_LIMITS);
+                    held = take_up(limiter, &held, &shares, Monotonic::from_elapsed(clock.monotonic()));
+                    self.renewals.send_modify(|count| *count += 1);
+                }
+                Err(error) => {
+                    metrics::counter!("truenow_gateway_share_renewals_failed_total").increment(1);
+                    health.degrade(SHARED_LIMITS, format!("limits go by the last shares of them: {error}"));
+                }
+            }
+            // A burst of new tenants shares renewals.
+            sleep(RENEWED_AT_MOST_EVERY).await;
+        }
+    }
+}
+
+/// Asks the store for shares, in no more time than they are good for.
+async fn renew(limits: &SharedLimits, wants: &[(Budget, u64)]) -> Result<Vec<(Budget, Share)>, MetadataError> {
+    let wants: Vec<_> = wants.iter().map(|&(budget, rate)| Want { tenant: key_of(budget), rate }).collect();
+    let renewed = timeout(SHARE_TTL, limits.store.renew_shares(&limits.gateway, &wants, SHARE_TTL)).await;
+    let shares = renewed.map_err(|_| MetadataError::TimedOut(SHARE_TTL))??;
+    Ok(shares.iter().map(|share| (budget_of(share.tenant), Share::of_millionths(share.of_whole))).collect())
+}
+
+/// Sets the shares, and takes away those of `held` that are no longer among them. Gives those that are held now.
+fn take_up(limiter: &Limiter, held: &BTreeSet<Budget>, shares: &[(Budget, Share)], now: Monotonic) -> BTreeSet<Budget> {
+    let now_held: BTreeSet<_> = shares.iter().map(|(budget, _)| *budget).collect();
+    for budget in held.difference(&now_held) {
+        limiter.set_share(*budget, Share::NONE, false, now);
+    }
+    for (budget, share) in shares {
+        // All of it at once says that no other gateway has had a share for as long as shares are good.
+        let first = limiter.share(*budget) == Share::NONE && *share == Share::WHOLE;
+        limiter.set_share(*budget, *share, first && burst_comes_within(limiter, *budget, SHARE_TTL), now);
+    }
+    metrics::gauge!("truenow_gateway_budgets_shared").set(now_held.len() as f64);
+    now_held
+}
+
+fn burst_comes_within(limiter: &Limiter, budget: Budget, time: Duration) -> bool {
+    let config = limiter.config();
+    let rate = match budget {
+        Budget::Global => config.global,
+        Budget::Tenant(_) => config.tenant,
+    };
+    u128::from(rate.burst()) * 1_000 <= u128::from(rate.per_second()) * time.as_millis()
+}
+
+fn key_of(budget: Budget) -> TenantId {
+    match budget {
+        Budget::Global => ALL_TENANTS,
+        Budget::Tenant(tenant) => tenant,
+    }
+}
+
+fn budget_of(key: TenantId) -> Budget {
+    if key == ALL_TENANTS { Budget::Global } else { Budget::Tenant(key) }
+}
