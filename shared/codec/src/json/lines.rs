@@ -5,11 +5,19 @@ use std::str::Utf8Error;
 use serde::de::DeserializeSeed;
 use serde_json::Deserializer;
 
-use super::{event::EventSeed, row::Row};
+use super::{event::EventSeed, plain::PlainEvent, row::Row};
 use crate::{DecodeError, Decoded};
 
 pub(super) fn decode(body: &[u8], events_max: usize, each: &mut dyn FnMut(Decoded<'_>)) -> Result<u32, DecodeError> {
-    let mut lines = Lines { row: Row::default(), events: 0, events_max, any_json: false, first_fault: None, each };
+    let mut lines = Lines {
+        plain: PlainEvent::default(),
+        row: Row::default(),
+        events: 0,
+        events_max,
+        any_json: false,
+        first_fault: None,
+        each,
+    };
     // One pass over the whole body costs less than one per line, which only a body with a damaged line needs.
     match std::str::from_utf8(body) {
         Ok(text) => text.split('\n').try_for_each(|line| lines.read(line.as_bytes(), Ok(line)))?,
@@ -25,6 +33,7 @@ pub(super) fn decode(body: &[u8], events_max: usize, each: &mut dyn FnMut(Decode
 
 /// A body while its lines are read.
 struct Lines<'c, 'de> {
+    plain: PlainEvent<'de>,
     row: Row<'de>,
     events: u32,
     events_max: usize,
@@ -41,6 +50,12 @@ impl<'de> Lines<'_, 'de> {
         }
         if self.events as usize == self.events_max {
             return Err(DecodeError::TooManyEvents { max: self.events_max });
+        }
+        if let Some(event) = text.ok().and_then(|text| self.plain.read(text.trim_matches([' ', '\t', '\r']))) {
+            (self.each)(Decoded { index: self.events, raw: Some(line), event: Ok(event) });
+            self.any_json = true;
+            self.events += 1;
+            return Ok(());
         }
         self.row.clear();
         match read_event(text, &mut self.row) {

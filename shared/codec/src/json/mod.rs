@@ -8,6 +8,7 @@
 mod document;
 mod event;
 mod lines;
+mod plain;
 mod row;
 mod scalar;
 

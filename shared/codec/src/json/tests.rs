@@ -1,5 +1,7 @@
 //! What comes out of JSON, form by form and fault by fault.
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// The events as text, or their rejects, by index.
@@ -169,4 +171,58 @@ fn refused_events_name_their_table() {
         assert_eq!(decoded.raw, Some(body.as_bytes()));
     })
     .unwrap();
+}
+
+/// A field of an event as text: mostly a good one.
+fn field_text() -> impl Strategy<Value = String> {
+    let text = r#"[a-zé\\" ]{0,12}|[a-z]{0,20}"#;
+    let scalar = prop_oneof![
+        4 => text.prop_map(|text| format!("\"{text}\"")),
+        2 => "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,25})?",
+        1 => "-?[0-9]{1,4}\\.?[0-9]{0,4}([eE][+-]?[0-9]{1,3})?",
+        1 => prop::sample::select(vec!["true", "false", "null", "-0", "-0.0", "9007199254740993", "{}", "[1]"]).prop_map(str::to_owned),
+    ];
+    let columns = prop::collection::vec((text.prop_map(|name| format!("\"{name}\"")), scalar.clone()), 0..4)
+        .prop_map(|columns| columns.into_iter().map(|(name, value)| format!("{name}:{value}")).collect::<Vec<_>>())
+        .prop_map(|columns| format!("{{{}}}", columns.join(",")));
+    let name = prop::sample::select(vec!["event_time", "event_id", "dimensions", "metrics", "table", "other"]);
+    (name, prop_oneof![1 => scalar, 2 => columns], ":|: | :")
+        .prop_map(|(name, value, colon)| format!("\"{name}\"{colon}{value}"))
+}
+
+proptest! {
+    /// Goal: what is read as a plain line is an event for the general parser too, and the same one to the bit.
+    #[test]
+    fn plain_lines_are_read_as_all_others_are(
+        fields in prop::collection::vec(field_text(), 0..5),
+        separator in ",|, | ,",
+        change in prop::option::of((any::<prop::sample::Index>(), "[\"\\\\{},:0-9a \u{1}]")),
+    ) {
+        let mut fields = fields;
+        fields.insert(0, r#""namespace":"shop","table":"events""#.to_owned());
+        let mut line = format!("{{{}}}", fields.join(&separator));
+        if let Some((at, with)) = change {
+            let places: Vec<usize> = line.char_indices().map(|(at, _)| at).collect();
+            let at = places[at.index(places.len())];
+            let end = at + line[at..].chars().next().map_or(0, char::len_utf8);
+            line.replace_range(at..end, &with);
+        }
+        let mut plain = plain::PlainEvent::default();
+        if let Some(event) = plain.read(&line) {
+            prop_assert_eq!(decode(&line, JsonForm::Document), Ok(vec![Ok(event.to_json())]));
+        }
+    }
+}
+
+/// Goal: lines as programs write them, with or without spaces, are plain ones.
+#[test]
+fn usual_lines_are_plain() {
+    let close = r#"{"namespace":"shop","table":"events","event_time":1754772362000000,"event_id":"a1","dimensions":{"region":"eu","vip":true,"n":-7},"metrics":{"revenue":12.5,"latency_ms":57.34621890123456}}"#;
+    let spaced = close.replace(':', ": ").replace(',', ", ");
+    let bare = r#"{"namespace":"shop","table":"events","dimensions":{},"metrics":{}}"#;
+    for line in [close, &spaced, bare] {
+        let mut plain = plain::PlainEvent::default();
+        let read = plain.read(line).map(|event| event.to_json());
+        assert_eq!(Ok(vec![Ok(read.unwrap_or_default())]), decode(line, JsonForm::Document), "{line}");
+    }
 }

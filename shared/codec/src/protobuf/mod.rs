@@ -159,6 +159,8 @@ impl<'a> Row<'a> {
                 unknown => return Err(WireError::UnknownField(unknown).into()),
             }
         }
+        self.dimensions.end();
+        self.metrics.end();
         Ok(())
     }
 
