@@ -44,7 +44,7 @@ impl Width {
     }
 }
 
-/// Codes of a dimension, one per row; 0 is "absent".
+/// Codes of a dimension, one per row; 0 is "absent". Sealed segments hold other small numbers so, too.
 #[derive(Debug, Clone, Copy)]
 pub enum Codes<'a> {
     /// One byte each.
@@ -56,6 +56,27 @@ pub enum Codes<'a> {
 }
 
 impl Codes<'_> {
+    /// How many rows there are.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a segment that is seen has rows")]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::U8(codes) => codes.len(),
+            Self::U16(codes) => codes.len(),
+            Self::U32(codes) => codes.len(),
+        }
+    }
+
+    /// Bytes of one of them.
+    #[must_use]
+    pub fn item_bytes(&self) -> usize {
+        match self {
+            Self::U8(_) => size_of::<u8>(),
+            Self::U16(_) => size_of::<u16>(),
+            Self::U32(_) => size_of::<u32>(),
+        }
+    }
+
     /// The code of a row. Scans match on the width once instead.
     ///
     /// # Panics
@@ -69,6 +90,28 @@ impl Codes<'_> {
         }
     }
 }
+
+/// Runs `$body` with the codes of some rows, of whichever width.
+macro_rules! by_width {
+    ($codes:expr, $rows:expr, |$items:ident| $body:expr) => {
+        match $codes {
+            $crate::columns::Codes::U8(codes) => {
+                let $items = &codes[$rows];
+                $body
+            }
+            $crate::columns::Codes::U16(codes) => {
+                let $items = &codes[$rows];
+                $body
+            }
+            $crate::columns::Codes::U32(codes) => {
+                let $items = &codes[$rows];
+                $body
+            }
+        }
+    };
+}
+
+pub(crate) use by_width;
 
 /// Where a name and kind stand among the columns.
 pub(crate) fn position(columns: &[types::ColumnDef], name: &str, kind: ColumnKind) -> Option<ColumnIndex> {

@@ -78,9 +78,9 @@ fn read(reader: &Reader) -> (Offset, Option<Timestamp>, Vec<(i64, String)>) {
         let column = snapshot.column("d", ColumnKind::Dimension).expect("rows have it");
         let (codes, dictionary) = (segment.codes(column).expect("it has"), segment.dictionary(column).expect("it has"));
         for (row, time) in segment.times().iter().enumerate() {
-            rows.push((*time, dictionary.get(codes.get(row)).expect("rows have it").to_owned()));
+            rows.push((time, dictionary.get(codes.get(row)).expect("rows have it").to_owned()));
             assert!(segment.origin(row).0 < snapshot.next_offset());
-            assert!(segment.chunk_zone(0).min.0 <= *time && *time <= segment.chunk_zone(0).max.0);
+            assert!(segment.chunk_zone(0).min.0 <= time && time <= segment.chunk_zone(0).max.0);
         }
     }
     (snapshot.next_offset(), snapshot.evicted_before(), rows)

@@ -12,9 +12,11 @@ use types::{ColumnDef, ColumnKind, Offset, Rollup, TableKey, Timestamp};
 use crate::{
     columns::{self, Codes, ColumnIndex, Width},
     dictionary::DictionaryView,
+    metric::Metric,
     rollup::{Folds, PartBuilder, Resolved, RollupPart, RollupView, Version},
     segment::{CHUNK_ROWS, Segment, Stored, Zone},
     sync::Arc,
+    times::Times,
     view::{Sealed, SegmentEntry, TableView},
 };
 
@@ -232,6 +234,16 @@ impl SegmentView {
         self.rows.div_ceil(CHUNK_ROWS)
     }
 
+    /// The rows of one chunk.
+    ///
+    /// # Panics
+    /// There is no such chunk.
+    #[must_use]
+    pub fn rows_of(&self, chunk: usize) -> Range<usize> {
+        assert!(chunk < self.chunks(), "chunk {chunk} of {}", self.chunks());
+        chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(self.rows)
+    }
+
     /// Event times of the rows of one chunk, or wider.
     ///
     /// # Panics
@@ -244,9 +256,9 @@ impl SegmentView {
 
     /// Event times, µs since the epoch.
     #[must_use]
-    pub fn times(&self) -> &[i64] {
+    pub fn times(&self) -> Times<'_> {
         // SAFETY: at most the observed rows.
-        unsafe { self.segment.items(0, self.rows) }
+        Times::Whole(unsafe { self.segment.items(0, self.rows) })
     }
 
     /// Codes of a dimension; `None` where it is absent in every row, or no dimension.
@@ -272,12 +284,12 @@ impl SegmentView {
         Some(unsafe { DictionaryView::new(dictionary, dictionary.observe()) })
     }
 
-    /// Values of a metric, NaN where absent; `None` where it is absent in every row, or no metric.
+    /// Values of a metric; `None` where it is absent in every row, or no metric.
     #[must_use]
-    pub fn metric(&self, column: ColumnIndex) -> Option<&[f64]> {
+    pub fn metric(&self, column: ColumnIndex) -> Option<Metric<'_>> {
         let Stored::Values { word } = self.segment.stored(column) else { return None };
         // SAFETY: at most the observed rows, of a column of this type.
-        Some(unsafe { self.segment.items(*word, self.rows) })
+        Some(Metric::Doubles(unsafe { self.segment.items(*word, self.rows) }))
     }
 
     /// Least and greatest value of a metric in a sealed segment; `None` where there is no value, or it is not known yet.

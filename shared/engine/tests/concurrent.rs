@@ -49,7 +49,7 @@ fn read(reader: &Reader, key: TableKey, done: &AtomicBool, all_resident: bool) -
                 let (offset, index) = segment.origin(at);
                 let expected = row(offset.0, index as usize);
                 assert!(offset < newest);
-                assert_eq!((segment.times()[at], values[at]), (expected.time, expected.metrics["value"]));
+                assert_eq!((segment.times().get(at), values.get(at)), (expected.time, expected.metrics["value"]));
                 assert_eq!(dictionary.get(codes.get(at)), Some(expected.dimensions["number"].as_str()));
             }
         }

@@ -210,9 +210,9 @@ proptest! {
             // Segments with rows from the horizon on, each as its times: position within a segment counts.
             let shape = |snapshot: &engine::TableSnapshot| -> Vec<Vec<i64>> {
                 let kept = snapshot.segments().iter().filter(|segment| {
-                    segment.times().iter().any(|time| Timestamp(*time) >= horizon)
+                    segment.times().iter().any(|time| Timestamp(time) >= horizon)
                 });
-                kept.map(|segment| segment.times().to_vec()).collect()
+                kept.map(|segment| segment.times().iter().collect()).collect()
             };
             prop_assert_eq!(shape(&all), shape(&some));
         }

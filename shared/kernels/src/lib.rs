@@ -11,17 +11,20 @@
 
 mod aggregate;
 mod code;
+mod decimal;
 mod dispatch;
 mod few;
 mod filter;
 mod group;
 mod large_table;
+mod offsets;
 mod pairs;
 mod prefetch;
 mod selection;
 
 pub use aggregate::{LANES, MomentsLanes, SumLanes, count_codes, count_equal, count_present, greatest, least};
 pub use code::Code;
+pub use decimal::{EXPONENTS, Integers, Scale, decimals, digits, exponent_of, integers, selected_decimals};
 pub use few::{count_few, few_max, key_range, keys_by_time, sum_few};
 pub use filter::{and_any_of, and_listed, and_metric, and_none_of, and_range, and_times};
 pub use group::{
@@ -29,6 +32,7 @@ pub use group::{
     count_slots_codes, count_slots_equal, count_slots_present, greatest_slots, least_slots, moments_slots,
 };
 pub use large_table::{LargeTable, Number};
+pub use offsets::{add_base, and_between, keys_by_offset, subtract_base};
 pub use pairs::{
     Slots, count_numbers, count_pairs, each_present, from_ordered_bits, list_marked, list_pairs, list_values,
     mark_pairs, number_by_high_bits, number_values, ordered_bits,

@@ -11,12 +11,13 @@ use crate::{
     state::{Moments, State, greater, lesser},
 };
 
-/// A cell's column in a segment.
+/// A cell's column: the codes of a segment, or the values of a chunk of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum CellColumn<'a> {
     Codes(Codes<'a>),
     /// Only the rows with this code count.
     Equal(Codes<'a>, u32),
+    /// Of the chunk's rows alone.
     Values(&'a [f64]),
     /// No row has a value.
     Absent,
@@ -75,17 +76,17 @@ impl Single {
                 *count += by_width!(codes, rows, |codes| kernels::count_codes(codes, selection));
             }
             (Self::Count(count), CellColumn::Values(values)) => {
-                *count += kernels::count_present(&values[rows], selection);
+                *count += kernels::count_present(values, selection);
             }
-            (Self::Sum(lanes), CellColumn::Values(values)) => lanes.add(&values[rows], selection),
+            (Self::Sum(lanes), CellColumn::Values(values)) => lanes.add(values, selection),
             (Self::Min(least), CellColumn::Values(values)) => {
-                *least = least.min(kernels::least(&values[rows], selection));
+                *least = least.min(kernels::least(values, selection));
             }
             (Self::Max(greatest), CellColumn::Values(values)) => {
-                *greatest = greatest.max(kernels::greatest(&values[rows], selection));
+                *greatest = greatest.max(kernels::greatest(values, selection));
             }
             (Self::Moments(moments), CellColumn::Values(values)) => {
-                let MomentsLanes { count, mean, deviation } = MomentsLanes::of(&values[rows], selection);
+                let MomentsLanes { count, mean, deviation } = MomentsLanes::of(values, selection);
                 moments.absorb(Moments { count, mean, deviation });
             }
             (_, CellColumn::Codes(_) | CellColumn::Equal(..)) => unreachable!("only counts are of dimensions"),
@@ -151,10 +152,10 @@ impl Slotted {
         }
     }
 
-    /// Takes all rows of a chunk, which is `range` of its segment; `false`: it took none, and wants their slots.
-    pub(crate) fn add_few(&mut self, column: CellColumn<'_>, range: std::ops::Range<usize>, few: Few<'_>) -> bool {
+    /// Takes all rows of a chunk; `false`: it took none, and wants their slots.
+    pub(crate) fn add_few(&mut self, column: CellColumn<'_>, few: Few<'_>) -> bool {
         match (self, column) {
-            (Self::Sum(sums), CellColumn::Values(values)) => few.sum(&values[range], &mut sums.sums),
+            (Self::Sum(sums), CellColumn::Values(values)) => few.sum(values, &mut sums.sums),
             _ => false,
         }
     }
@@ -173,17 +174,17 @@ impl Slotted {
                 by_width!(codes, range, |codes| kernels::count_slots_codes(slots, rows, codes, counts));
             }
             (Self::Count(counts), CellColumn::Values(values)) => {
-                kernels::count_slots_present(slots, rows, &values[range], counts);
+                kernels::count_slots_present(slots, rows, values, counts);
             }
-            (Self::Sum(sums), CellColumn::Values(values)) => sums.add(slots, rows, &values[range]),
+            (Self::Sum(sums), CellColumn::Values(values)) => sums.add(slots, rows, values),
             (Self::Min(least), CellColumn::Values(values)) => {
-                kernels::least_slots(slots, rows, &values[range], least);
+                kernels::least_slots(slots, rows, values, least);
             }
             (Self::Max(greatest), CellColumn::Values(values)) => {
-                kernels::greatest_slots(slots, rows, &values[range], greatest);
+                kernels::greatest_slots(slots, rows, values, greatest);
             }
             (Self::Moments(moments), CellColumn::Values(values)) => {
-                kernels::moments_slots(slots, rows, &values[range], moments);
+                kernels::moments_slots(slots, rows, values, moments);
             }
             (_, CellColumn::Codes(_) | CellColumn::Equal(..)) => unreachable!("only counts are of dimensions"),
         }

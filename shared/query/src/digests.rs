@@ -4,7 +4,7 @@
 //! a group in the order of rows, then tasks, tables and partitions in canonical order. Small groups keep their values until
 //! there are [`VALUES_MAX`] of them: most groups of a query with many have few.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::collections::BTreeMap;
 
 use kernels::{Rows, Slots};
 use sketch::TDigest;
@@ -23,9 +23,9 @@ pub(crate) struct Digests {
 }
 
 impl Digests {
-    /// Takes the present values of rows of a chunk, which is `range` of its segment.
-    pub(crate) fn add(&mut self, slots: Slots<'_>, rows: Rows<'_>, values: &[f64], range: Range<usize>) {
-        kernels::list_values(slots, rows, &values[range], &mut self.values);
+    /// Takes the present values of rows of a chunk.
+    pub(crate) fn add(&mut self, slots: Slots<'_>, rows: Rows<'_>, values: &[f64]) {
+        kernels::list_values(slots, rows, values, &mut self.values);
     }
 
     /// Adds what each group `g` of `other` has to group `map[g]` here; a group that maps to `u32::MAX` has nothing.

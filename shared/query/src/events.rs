@@ -117,18 +117,19 @@ impl First {
         cancel: &Cancel<'_>,
     ) -> Result<(), ApiError> {
         let mut list = [0; CHUNK_ROWS];
+        let mut scratch = Box::new([0.0; CHUNK_ROWS]);
         for chunk in 0..segment.chunks() {
             cancel.check()?;
             let zone = segment.chunk_zone(chunk);
             if zone.min > self.last_time || !range.meets_closed(zone.min, zone.max) {
                 continue;
             }
-            let rows = chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(segment.rows());
+            let rows = segment.rows_of(chunk);
             let mut selection = Selection::all(rows.len());
             let end = range.end().min(self.last_time.saturating_add(1));
-            kernels::and_times(&mut selection, &segment.times()[rows.clone()], range.start().0, end.0);
+            segment.times().narrow(&mut selection, rows.clone(), range.start().0, end.0);
             for filter in filters {
-                filter.narrow(&mut selection, rows.clone());
+                filter.narrow(&mut selection, rows.clone(), &mut scratch);
             }
             for &row in selection.list(&mut list) {
                 self.push(source.partition(), at, segment, rows.start + usize::from(row));
@@ -139,7 +140,7 @@ impl First {
 
     fn push(&mut self, partition: PartitionId, at: usize, segment: &SegmentView, row: usize) {
         let (offset, block_row) = segment.origin(row);
-        let place = EventPlace { time: Timestamp(segment.times()[row]), partition, offset, row: block_row };
+        let place = EventPlace { time: Timestamp(segment.times().get(row)), partition, offset, row: block_row };
         if self.after.is_some_and(|after| place <= after) {
             return;
         }
@@ -235,7 +236,7 @@ impl Names {
             Some((Arc::clone(name), segment.dictionary(*column)?.get(code)?.to_owned()))
         });
         let metrics = self.metrics.iter().filter_map(|(name, column)| {
-            let value = segment.metric(*column)?[found.row];
+            let value = segment.metric(*column)?.get(found.row);
             (!value.is_nan()).then(|| (Arc::clone(name), value))
         });
         RawEvent { place: found.place, dimensions: dimensions.collect(), metrics: metrics.collect() }

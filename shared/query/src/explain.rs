@@ -9,7 +9,7 @@
 //! the further scans of an exact selection, merging of partitions, writing of the answer and waiting are left out. So the
 //! times say which of two questions is dearer, not what a clock will show.
 
-use engine::{CHUNK_ROWS, Codes, ColumnIndex, RollupPart, SegmentView};
+use engine::{CHUNK_ROWS, ColumnIndex, RollupPart, SegmentView};
 use types::{ApiError, PartitionId, Rollup, TimeRange, Timestamp};
 
 use crate::{
@@ -300,7 +300,7 @@ fn cost(plan: &Plan, source: &PlannedSource, at: usize) -> ScanCost {
         nanoseconds += KEY_NS;
     }
     if plan.interval.is_some() {
-        bytes += size_of::<i64>() as u64;
+        bytes += segment.times().item_bytes() as u64;
         nanoseconds += BUCKET_NS;
     }
     if plan.grouped() {
@@ -325,7 +325,7 @@ fn cost(plan: &Plan, source: &PlannedSource, at: usize) -> ScanCost {
             }
             let rows = CHUNK_ROWS.min(segment.rows() - chunk * CHUNK_ROWS) as u64;
             let cut = !range.covers_closed(zone.min, zone.max);
-            let (time_bytes, time_ns) = if cut { (size_of::<i64>() as u64, TIME_NS) } else { (0, 0.0) };
+            let (time_bytes, time_ns) = if cut { (segment.times().item_bytes() as u64, TIME_NS) } else { (0, 0.0) };
             cost.add(ScanCost {
                 rows,
                 bytes: rows * (bytes + time_bytes),
@@ -338,10 +338,7 @@ fn cost(plan: &Plan, source: &PlannedSource, at: usize) -> ScanCost {
 
 /// Bytes of one row in a column.
 fn width(segment: &SegmentView, column: ColumnIndex) -> u64 {
-    match segment.codes(column) {
-        Some(Codes::U8(_)) => 1,
-        Some(Codes::U16(_)) => 2,
-        Some(Codes::U32(_)) => 4,
-        None => segment.metric(column).map_or(0, |_| size_of::<f64>() as u64),
-    }
+    let of_codes = segment.codes(column).map(|codes| codes.item_bytes());
+    let bytes = of_codes.or_else(|| segment.metric(column).map(|values| values.item_bytes()));
+    bytes.unwrap_or(0) as u64
 }

@@ -5,7 +5,7 @@
 //!    does.
 //! 2. Which of the two it is changes no result: both take rows in order, and lanes are decided by [`lanes_log2`] alone.
 
-use engine::{Codes, Zone};
+use engine::{Codes, Times, Zone};
 use hashbrown::HashTable;
 use kernels::{CHUNK_ROWS, Key, LANES, Rows};
 use types::{ApiError, Interval, Timestamp};
@@ -58,6 +58,8 @@ pub(crate) struct Grouper {
     groups_max: usize,
     narrow_keys: Box<[u32; CHUNK_ROWS]>,
     wide_keys: Box<[u64; CHUNK_ROWS]>,
+    /// Scratch for event times.
+    times: Box<[i64; CHUNK_ROWS]>,
 }
 
 /// The rows of a chunk by keys of one byte, of which there are few.
@@ -84,11 +86,19 @@ impl Few<'_> {
 
 /// The columns of a chunk that make keys.
 pub(crate) struct KeyColumns<'a> {
-    pub(crate) times: &'a [i64],
+    pub(crate) times: Times<'a>,
     /// Per group column, the codes of the whole segment; `None` where it is absent.
     pub(crate) codes: &'a [Option<Codes<'a>>],
     /// The chunk's rows in the segment.
     pub(crate) rows: std::ops::Range<usize>,
+}
+
+/// Time buckets as a part of keys.
+#[derive(Clone, Copy)]
+struct Buckets {
+    interval: Interval,
+    /// The bucket that is 0 in a key.
+    first: i64,
 }
 
 /// How many lanes a slot has. It depends on the plan and on the width of codes, which the log decides: never on how much of
@@ -128,6 +138,7 @@ impl Grouper {
             groups_max: plan.groups_max,
             narrow_keys: Box::new([0; CHUNK_ROWS]),
             wide_keys: Box::new([0; CHUNK_ROWS]),
+            times: Box::new([0; CHUNK_ROWS]),
         }
     }
 
@@ -139,19 +150,20 @@ impl Grouper {
 
     /// Finds the slot of each row taken; [`Grouper::found`] has them.
     pub(crate) fn find(&mut self, columns: &KeyColumns<'_>, rows: Rows<'_>) -> Result<(), ApiError> {
-        let (interval, first) = (self.interval, self.first_bucket);
+        let buckets = self.interval.map(|interval| Buckets { interval, first: self.first_bucket });
+        let times = &mut self.times;
         if self.direct.is_some() {
             let keys = &mut self.narrow_keys[..rows.len()];
             keys.fill(0);
             for &(part, radix) in self.stages.iter().flat_map(|stage| &stage.parts) {
-                append(keys, rows, columns, part, radix as u32, interval, first);
+                append(keys, rows, columns, part, radix as u32, buckets, times);
             }
         } else {
             let keys = &mut self.wide_keys[..rows.len()];
             keys.fill(0);
             for stage in &mut self.stages {
                 for &(part, radix) in &stage.parts {
-                    append(keys, rows, columns, part, radix, interval, first);
+                    append(keys, rows, columns, part, radix, buckets, times);
                 }
                 stage.numbers.number(keys);
                 if stage.numbers.keys.len() > self.groups_max {
@@ -213,7 +225,7 @@ impl Grouper {
                 // The last bucket begins at a time of the zone at the latest, so no start is beyond what a time can be.
                 let starts: Vec<i64> = (1..=more as i64).map(|n| (first + n) * interval.micros()).collect();
                 let keys = &mut keys[..rows.len()];
-                kernels::keys_by_time(&columns.times[rows], &starts, keys);
+                columns.times.count_starts(rows, &starts, keys);
                 let first_slot = first.abs_diff(self.first_bucket) as usize * LANES;
                 Some(Few { keys, least: 0, greatest: more as u8, first_slot })
             }
@@ -305,13 +317,13 @@ fn append<K: Key>(
     columns: &KeyColumns<'_>,
     part: Part,
     radix: K,
-    interval: Option<Interval>,
-    first_bucket: i64,
+    buckets: Option<Buckets>,
+    times: &mut [i64; CHUNK_ROWS],
 ) {
-    match (part, interval) {
-        (Part::Bucket, Some(interval)) => {
-            let times = &columns.times[columns.rows.clone()];
-            kernels::append_bucket(keys, rows, times, interval.micros(), first_bucket);
+    match (part, buckets) {
+        (Part::Bucket, Some(Buckets { interval, first })) => {
+            let times = columns.times.read(columns.rows.clone(), times);
+            kernels::append_bucket(keys, rows, times, interval.micros(), first);
         }
         (Part::Bucket, None) => unreachable!("there are buckets only where there is an interval"),
         (Part::Column(column), _) => match columns.codes[column] {

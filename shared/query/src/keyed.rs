@@ -57,8 +57,8 @@ impl Keyed {
             (_, CellColumn::Absent) => {}
             (Self::Sets(sets), CellColumn::Codes(codes)) => sets.add_codes(slots, rows, codes, range),
             (Self::Counts(counts), CellColumn::Codes(codes)) => counts.add_codes(slots, rows, codes, range),
-            (Self::Quantiles(scan), CellColumn::Values(values)) => scan.add(slots, rows, values, range),
-            (Self::Digests(digests), CellColumn::Values(values)) => digests.add(slots, rows, values, range),
+            (Self::Quantiles(scan), CellColumn::Values(values)) => scan.add(slots, rows, values),
+            (Self::Digests(digests), CellColumn::Values(values)) => digests.add(slots, rows, values),
             _ => unreachable!("a cell's column is of its kind"),
         }
     }

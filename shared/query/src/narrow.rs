@@ -158,9 +158,8 @@ impl Sink for Narrow<'_> {
         self.grouper.find(&columns, rows)?;
         self.find_places(rows);
         let taken = &self.taken[..rows.len()];
-        for ((cell, &column), ranges) in self.cells.iter_mut().zip(&chunk.segment.cells).zip(&self.round.ranges) {
+        for ((cell, &column), ranges) in self.cells.iter_mut().zip(chunk.cells).zip(&self.round.ranges) {
             let CellColumn::Values(values) = column else { continue };
-            let values = &values[chunk.rows.clone()];
             let NarrowCell { first, wanted, found, counts } = cell;
             let mut look = |k: usize, value: f64| {
                 let bits = ordered_bits(value);

@@ -7,8 +7,6 @@
 //! 3. Sketches of rollups have the same bins. Where one had to join some (its values lie more than 264 powers of two apart),
 //!    each counts in the bin of its middle, and the bound says how far off that can be.
 
-use std::ops::Range;
-
 use kernels::{CHUNK_ROWS, Rows, Slots};
 use sketch::{Bound, QuantileSketch, nearest_rank};
 
@@ -164,9 +162,8 @@ impl QuantileScan {
         Self { quantiles: Quantiles::new(method), keeps, groups, rows, numbers: Box::new([0; CHUNK_ROWS]) }
     }
 
-    /// Takes the present values of rows of a chunk, which is `range` of its segment.
-    pub(crate) fn add(&mut self, slots: Slots<'_>, rows: Rows<'_>, values: &[f64], range: Range<usize>) {
-        let values = &values[range];
+    /// Takes the present values of rows of a chunk.
+    pub(crate) fn add(&mut self, slots: Slots<'_>, rows: Rows<'_>, values: &[f64]) {
         if self.keeps {
             return kernels::list_values(slots, rows, values, &mut self.quantiles.values);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::{CHUNK_ROWS, Codes, SegmentView};
+use engine::{CHUNK_ROWS, Codes, ColumnIndex, Metric, SegmentView, Times};
 use kernels::{Rows, Selection};
 use types::ApiError;
 
@@ -38,7 +38,7 @@ pub fn run(plan: &Plan, task: &Task, cancel: &Cancel<'_>) -> Result<TaskPartial,
     if let Some(taken) = &task.taken {
         return fold::run(plan, task, taken, cancel);
     }
-    let mut scan = Scan { plan, cancel, stats: task.stats, chunks: 0, list: Box::new([0; CHUNK_ROWS]) };
+    let mut scan = Scan::new(plan, task, cancel);
     let groups = if let Some(round) = &plan.round {
         let mut sink = Narrow::new(plan, round, task);
         scan.segments(task, &mut sink)?;
@@ -66,6 +66,8 @@ pub fn run(plan: &Plan, task: &Task, cancel: &Cancel<'_>) -> Result<TaskPartial,
 /// A chunk of a segment, and what is left of it after the filters.
 pub(crate) struct Chunk<'a> {
     pub(crate) segment: &'a SegmentColumns<'a>,
+    /// By cell. Only the rows that are in have their values.
+    pub(crate) cells: &'a [CellColumn<'a>],
     /// Its rows in the segment.
     pub(crate) rows: std::ops::Range<usize>,
     /// Their event times, or wider.
@@ -86,13 +88,24 @@ pub(crate) trait Sink {
 
 /// The columns of a segment that the plan needs.
 pub(crate) struct SegmentColumns<'a> {
-    pub(crate) times: &'a [i64],
+    pub(crate) times: Times<'a>,
     pub(crate) codes: Vec<Option<Codes<'a>>>,
-    pub(crate) cells: Vec<CellColumn<'a>>,
+    cells: Vec<CellSource<'a>>,
+    /// Each once, however many cells want it.
+    metrics: Vec<(ColumnIndex, Metric<'a>)>,
+}
+
+/// Where a cell's column in a chunk comes from.
+enum CellSource<'a> {
+    /// From the segment.
+    Segment(CellColumn<'a>),
+    /// From the metric of that index, which is read chunk by chunk.
+    Metric(usize),
 }
 
 impl<'a> SegmentColumns<'a> {
     fn new(plan: &Plan, source: &PlannedSource, segment: &'a SegmentView) -> Self {
+        let mut metrics: Vec<(ColumnIndex, Metric<'a>)> = Vec::new();
         let cells = plan.cells.iter().enumerate().map(|(at, cell)| {
             let column = source.cell(at);
             let found = match cell {
@@ -103,12 +116,38 @@ impl<'a> SegmentColumns<'a> {
                     let code = segment.dictionary(column)?.find(value)?;
                     Some(CellColumn::Equal(segment.codes(column)?, code))
                 }),
-                _ => column.and_then(|column| segment.metric(column)).map(CellColumn::Values),
+                _ => {
+                    let found = column.and_then(|column| Some((column, segment.metric(column)?)));
+                    let Some((column, metric)) = found else { return CellSource::Segment(CellColumn::Absent) };
+                    let known = metrics.iter().position(|&(known, _)| known == column);
+                    return CellSource::Metric(known.unwrap_or_else(|| {
+                        metrics.push((column, metric));
+                        metrics.len() - 1
+                    }));
+                }
             };
-            found.unwrap_or(CellColumn::Absent)
+            CellSource::Segment(found.unwrap_or(CellColumn::Absent))
         });
+        let cells = cells.collect();
         let codes = (0..plan.groups.len()).map(|at| source.group(at).and_then(|column| segment.codes(column)));
-        Self { times: segment.times(), codes: codes.collect(), cells: cells.collect() }
+        Self { times: segment.times(), codes: codes.collect(), cells, metrics }
+    }
+
+    /// The cells' columns in a chunk. `scratch` has room for each metric.
+    fn cells<'c>(
+        &'c self,
+        rows: &std::ops::Range<usize>,
+        selection: Option<&Selection>,
+        scratch: &'c mut [Box<[f64; CHUNK_ROWS]>],
+    ) -> Vec<CellColumn<'c>> {
+        let read = self.metrics.iter().zip(scratch);
+        let read = read.map(|((_, metric), scratch)| metric.read(rows.clone(), selection, scratch));
+        let values: Vec<&[f64]> = read.collect();
+        let cells = self.cells.iter().map(|cell| match cell {
+            CellSource::Segment(column) => *column,
+            CellSource::Metric(at) => CellColumn::Values(values[*at]),
+        });
+        cells.collect()
     }
 }
 
@@ -119,9 +158,25 @@ struct Scan<'a> {
     stats: ScanStats,
     chunks: u64,
     list: Box<[u16; CHUNK_ROWS]>,
+    /// Scratch for the values that filters look at.
+    filtered: Box<[f64; CHUNK_ROWS]>,
+    /// Scratch for the values of each metric.
+    values: Vec<Box<[f64; CHUNK_ROWS]>>,
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn new(plan: &'a Plan, task: &Task, cancel: &'a Cancel<'a>) -> Self {
+        Self {
+            plan,
+            cancel,
+            stats: task.stats,
+            chunks: 0,
+            list: Box::new([0; CHUNK_ROWS]),
+            filtered: Box::new([0.0; CHUNK_ROWS]),
+            values: Vec::new(),
+        }
+    }
+
     fn segments(&mut self, task: &Task, sink: &mut impl Sink) -> Result<(), ApiError> {
         for &at in &task.segments {
             let segment = &task.source.segments()[at];
@@ -145,6 +200,9 @@ impl Scan<'_> {
         sink: &mut impl Sink,
     ) -> Result<(), ApiError> {
         let columns = SegmentColumns::new(self.plan, &task.source, segment);
+        while self.values.len() < columns.metrics.len() {
+            self.values.push(Box::new([0.0; CHUNK_ROWS]));
+        }
         let range = task.range;
         for chunk in 0..segment.chunks() {
             self.pause(sink)?;
@@ -153,31 +211,39 @@ impl Scan<'_> {
                 continue;
             }
             let covered = range.covers_closed(zone.min, zone.max);
-            let rows = chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(segment.rows());
+            let rows = segment.rows_of(chunk);
             self.stats.rows_scanned += rows.len() as u64;
             if covered && filters.is_empty() {
-                sink.add(Chunk { segment: &columns, rows, zone, selection: None, list: &mut self.list })?;
+                self.hand_over(&columns, rows, zone, None, sink)?;
                 continue;
             }
             let mut selection = Selection::all(rows.len());
             if !covered {
-                kernels::and_times(&mut selection, &columns.times[rows.clone()], range.start().0, range.end().0);
+                columns.times.narrow(&mut selection, rows.clone(), range.start().0, range.end().0);
             }
             for filter in filters {
-                filter.narrow(&mut selection, rows.clone());
+                filter.narrow(&mut selection, rows.clone(), &mut self.filtered);
             }
             match selection.count() {
                 0 => {}
-                all if all == rows.len() => {
-                    sink.add(Chunk { segment: &columns, rows, zone, selection: None, list: &mut self.list })?;
-                }
-                _ => {
-                    let selection = Some(&selection);
-                    sink.add(Chunk { segment: &columns, rows, zone, selection, list: &mut self.list })?;
-                }
+                all if all == rows.len() => self.hand_over(&columns, rows, zone, None, sink)?,
+                _ => self.hand_over(&columns, rows, zone, Some(&selection), sink)?,
             }
         }
         Ok(())
+    }
+
+    /// Gives rows to the sink, with the values of those that are in.
+    fn hand_over(
+        &mut self,
+        segment: &SegmentColumns<'_>,
+        rows: std::ops::Range<usize>,
+        zone: engine::Zone,
+        selection: Option<&Selection>,
+        sink: &mut impl Sink,
+    ) -> Result<(), ApiError> {
+        let cells = &segment.cells(&rows, selection, &mut self.values);
+        sink.add(Chunk { segment, cells, rows, zone, selection, list: &mut self.list })
     }
 
     fn pause(&mut self, sink: &impl Sink) -> Result<(), ApiError> {
@@ -228,7 +294,7 @@ impl Sink for Total {
             self.all = Selection::all(chunk.rows.len());
         }
         let selection = chunk.selection.unwrap_or(&self.all);
-        for (cell, &column) in self.cells.iter_mut().zip(&chunk.segment.cells) {
+        for (cell, &column) in self.cells.iter_mut().zip(chunk.cells) {
             cell.add(column, chunk.rows.clone(), selection, chunk.list);
         }
         Ok(())
@@ -341,8 +407,8 @@ impl Sink for Slots<'_> {
             kernels::count_rows(self.grouper.found(rows), &mut self.rows);
             found = true;
         }
-        for (cell, &column) in self.cells.iter_mut().zip(&chunk.segment.cells) {
-            if few.is_some_and(|few| cell.add_few(column, chunk.rows.clone(), few)) {
+        for (cell, &column) in self.cells.iter_mut().zip(chunk.cells) {
+            if few.is_some_and(|few| cell.add_few(column, few)) {
                 continue;
             }
             if !found {

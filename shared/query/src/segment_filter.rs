@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use engine::{Codes, SegmentView};
-use kernels::Selection;
+use engine::{CHUNK_ROWS, Codes, Metric, SegmentView};
+use kernels::{Code, Selection};
 
 use crate::{
     code_filter::CodeFilter,
+    codes::by_width,
     plan::{Plan, Test},
     predicate::MetricTest,
     source::PlannedSource,
@@ -15,7 +16,14 @@ use crate::{
 /// A filter that some rows of a segment may pass and some not.
 pub(crate) enum SegmentFilter<'a> {
     Codes(Codes<'a>, &'a CodeFilter),
-    Metric(&'a [f64], &'a MetricTest),
+    Metric(Metric<'a>, &'a MetricTest),
+    /// Decimals whose integers lie in a closed range, or are 0 where absent values pass.
+    Digits {
+        digits: Codes<'a>,
+        least: u32,
+        greatest: u32,
+        absent: bool,
+    },
 }
 
 /// Which rows of a segment pass a filter.
@@ -26,15 +34,47 @@ pub(crate) enum Passing<'a> {
 }
 
 impl SegmentFilter<'_> {
-    /// Takes the rows out of `selection`, which is of the rows `rows` of the segment, that do not pass.
-    pub(crate) fn narrow(&self, selection: &mut Selection, rows: Range<usize>) {
+    /// Takes the rows out of `selection`, which is of the rows `rows` of the segment, that do not pass. `scratch` is for values.
+    pub(crate) fn narrow(&self, selection: &mut Selection, rows: Range<usize>, scratch: &mut [f64; CHUNK_ROWS]) {
         match self {
             Self::Codes(codes, filter) => filter.narrow(selection, *codes, rows),
-            Self::Metric(values, test) if test.is_range() => {
-                kernels::and_range(selection, &values[rows], test.least, test.greatest, test.absent);
+            Self::Metric(metric, test) => {
+                let values = metric.read(rows, Some(selection), scratch);
+                if test.is_range() {
+                    kernels::and_range(selection, values, test.least, test.greatest, test.absent);
+                } else {
+                    kernels::and_metric(selection, values, |value| test.accepts(value));
+                }
             }
-            Self::Metric(values, test) => kernels::and_metric(selection, &values[rows], |value| test.accepts(value)),
+            Self::Digits { digits, least, greatest, absent } => {
+                by_width!(*digits, rows, |digits| and_digits(selection, digits, *least, *greatest, *absent));
+            }
         }
+    }
+}
+
+/// Keeps digits in a closed range, and 0 where `absent` is set.
+fn and_digits<C: Code>(selection: &mut Selection, digits: &[C], least: u32, greatest: u32, absent: bool) {
+    match C::narrow(least).map(|least| (least, C::narrow(greatest))) {
+        Some((least, Some(greatest))) => kernels::and_between(selection, digits, least, greatest, absent),
+        // No number of this width is greater.
+        Some((least, None)) => kernels::and_between(selection, digits, least, C::truncate(u64::MAX), absent),
+        None if absent => kernels::and_any_of(selection, digits, &[0]),
+        None => selection.clear(),
+    }
+}
+
+/// A range as a filter of a metric's rows.
+fn range_filter<'a>(metric: Metric<'a>, test: &'a MetricTest) -> Passing<'a> {
+    let Metric::Decimals { scale, digits } = metric else {
+        return Passing::Some(SegmentFilter::Metric(metric, test));
+    };
+    match scale.digits_within(test.least, test.greatest) {
+        Some((least, greatest)) => {
+            Passing::Some(SegmentFilter::Digits { digits, least, greatest, absent: test.absent })
+        }
+        None if test.absent => Passing::Some(SegmentFilter::Digits { digits, least: 0, greatest: 0, absent: true }),
+        None => Passing::None,
     }
 }
 
@@ -81,7 +121,11 @@ pub(crate) fn passing<'a>(
                 if !test.absent && range.is_some_and(|(min, max)| max < test.least || test.greatest < min) {
                     return Passing::None;
                 }
-                Passing::Some(SegmentFilter::Metric(values, test))
+                if test.is_range() {
+                    range_filter(values, test)
+                } else {
+                    Passing::Some(SegmentFilter::Metric(values, test))
+                }
             }
         },
     }

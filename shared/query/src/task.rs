@@ -9,7 +9,8 @@
 
 use std::sync::Arc;
 
-use engine::{CHUNK_ROWS, Codes, SegmentView};
+use engine::{Codes, SegmentView};
+use kernels::Selection;
 use types::{PartitionId, TimeRange, Timestamp};
 
 use crate::{
@@ -234,10 +235,10 @@ fn cut_rows(plan: &Plan, source: &Arc<PlannedSource>, range: TimeRange, sequence
 fn is_cut(segment: &SegmentView, range: TimeRange) -> bool {
     let zone = segment.zone();
     !range.covers_closed(zone.min, zone.max)
-        && segment.times().chunks(CHUNK_ROWS).enumerate().any(|(chunk, times)| {
+        && (0..segment.chunks()).any(|chunk| {
             let zone = segment.chunk_zone(chunk);
             !range.covers_closed(zone.min, zone.max)
-                && times.iter().any(|&time| time < range.start().0 || range.end().0 <= time)
+                && segment.times().any_outside(segment.rows_of(chunk), range.start().0, range.end().0)
         })
 }
 
@@ -247,12 +248,16 @@ fn rows_in(segment: &SegmentView, range: TimeRange) -> u64 {
     if range.covers_closed(zone.min, zone.max) {
         return segment.rows() as u64;
     }
-    let chunks = segment.times().chunks(CHUNK_ROWS).enumerate().map(|(chunk, times)| {
-        let zone = segment.chunk_zone(chunk);
+    let chunks = (0..segment.chunks()).map(|chunk| {
+        let (zone, rows) = (segment.chunk_zone(chunk), segment.rows_of(chunk));
         match (range.meets_closed(zone.min, zone.max), range.covers_closed(zone.min, zone.max)) {
             (false, _) => 0,
-            (true, true) => times.len(),
-            (true, false) => times.iter().filter(|&&time| range.start().0 <= time && time < range.end().0).count(),
+            (true, true) => rows.len(),
+            (true, false) => {
+                let mut selection = Selection::all(rows.len());
+                segment.times().narrow(&mut selection, rows, range.start().0, range.end().0);
+                selection.count()
+            }
         }
     });
     chunks.sum::<usize>() as u64
@@ -265,9 +270,9 @@ pub(crate) fn has_rows_in(segment: &SegmentView, range: TimeRange) -> bool {
     if !range.meets_closed(zone.min, zone.max) || range.covers_closed(zone.min, zone.max) {
         return range.covers_closed(zone.min, zone.max);
     }
-    segment.times().chunks(CHUNK_ROWS).enumerate().any(|(chunk, times)| {
+    (0..segment.chunks()).any(|chunk| {
         let zone = segment.chunk_zone(chunk);
         range.meets_closed(zone.min, zone.max)
-            && times.iter().any(|&time| range.start().0 <= time && time < range.end().0)
+            && segment.times().any_within(segment.rows_of(chunk), range.start().0, range.end().0)
     })
 }

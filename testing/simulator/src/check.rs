@@ -35,9 +35,9 @@ pub(crate) fn rows_of(snapshot: &TableSnapshot) -> Result<Rows, Wrong> {
         let numbers = n.and_then(|column| segment.metric(column));
         for row in 0..segment.rows() {
             let seen = Seen {
-                n: numbers.map_or(u64::MAX, |numbers| numbers[row] as u64),
+                n: numbers.map_or(u64::MAX, |numbers| numbers.get(row) as u64),
                 key: key.and_then(|column| string_of(segment, column, row)),
-                time: segment.times()[row],
+                time: segment.times().get(row),
             };
             let origin = segment.origin(row);
             ensure!(rows.insert(origin, seen).is_none(), "row {origin:?} is there twice");

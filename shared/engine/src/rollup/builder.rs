@@ -114,10 +114,11 @@ impl PartBuilder {
         let times = times.filter(|times| !times.contains(&segment.zone().min) || !times.contains(&segment.zone().max));
         let mut builder = Self::new(rollup.shape());
         let mut scan = RowScan::new(rollup, segment, &rows);
+        let mut scratch = Scratch::new();
         let mut from = rows.start;
         while from < rows.end {
             let to = (from + CHUNK_ROWS).min(rows.end);
-            builder.add_chunk(&mut scan, from..to, times);
+            builder.add_chunk(&mut scan, from..to, times, &mut scratch);
             from = to;
         }
         builder
@@ -173,9 +174,15 @@ impl PartBuilder {
         at
     }
 
-    fn add_chunk(&mut self, scan: &mut RowScan<'_>, rows: Range<usize>, times: Option<&Range<Timestamp>>) {
-        let mut places = std::mem::take(&mut scan.places);
-        scan.find(self, rows.clone(), times, &mut places);
+    fn add_chunk(
+        &mut self,
+        scan: &mut RowScan<'_>,
+        rows: Range<usize>,
+        times: Option<&Range<Timestamp>>,
+        scratch: &mut Scratch,
+    ) {
+        scan.find(self, rows.clone(), times, scratch);
+        let Scratch { places, values: scratch, .. } = scratch;
         for &place in places.iter().filter(|place| **place != PASSED_OVER) {
             self.groups.rows[place as usize] += 1;
         }
@@ -183,7 +190,7 @@ impl PartBuilder {
         for &column in &rollup.metrics {
             let Some(values) = segment.metric(column) else { continue };
             let cells = self.groups.metric_mut(column);
-            for (&value, &place) in values[rows.clone()].iter().zip(&places) {
+            for (&value, &place) in values.read(rows.clone(), None, scratch).iter().zip(&*places) {
                 if place != PASSED_OVER && !value.is_nan() {
                     cells[place as usize].add(value);
                 }
@@ -191,14 +198,14 @@ impl PartBuilder {
         }
         for (&column, sketches) in rollup.percentiles.iter().zip(&mut self.groups.quantiles) {
             let Some(values) = column.and_then(|column| segment.metric(column)) else { continue };
-            for (&value, &place) in values[rows.clone()].iter().zip(&places) {
+            for (&value, &place) in values.read(rows.clone(), None, scratch).iter().zip(&*places) {
                 if place != PASSED_OVER {
                     sketches[place as usize].add(value);
                 }
             }
         }
         for (&column, cells) in rollup.distinct.iter().zip(&mut self.groups.distinct) {
-            by_code(segment, column, rows.clone(), &places, |place, values| {
+            by_code(segment, column, rows.clone(), places, |place, values| {
                 let mut hashes: Vec<u64> = values.iter().map(|(value, _)| hash_str(value)).collect();
                 hashes.sort_unstable();
                 hashes.dedup();
@@ -206,11 +213,10 @@ impl PartBuilder {
             });
         }
         for (&column, tops) in rollup.top.iter().zip(&mut self.groups.tops) {
-            by_code(segment, column, rows.clone(), &places, |place, values| {
+            by_code(segment, column, rows.clone(), places, |place, values| {
                 values.iter().for_each(|(value, count)| tops[place as usize].add(value, *count));
             });
         }
-        scan.places = places;
     }
 }
 
@@ -301,6 +307,24 @@ struct KeyColumn<'a> {
     at: usize,
 }
 
+/// Memory for the rows of a chunk.
+struct Scratch {
+    /// The group of each, or [`PASSED_OVER`].
+    places: Vec<u32>,
+    times: Box<[i64; CHUNK_ROWS]>,
+    values: Box<[f64; CHUNK_ROWS]>,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        Self {
+            places: Vec::with_capacity(CHUNK_ROWS),
+            times: Box::new([0; CHUNK_ROWS]),
+            values: Box::new([0.0; CHUNK_ROWS]),
+        }
+    }
+}
+
 /// The rows of a segment on their way into a part.
 struct RowScan<'a> {
     rollup: &'a Resolved,
@@ -314,7 +338,6 @@ struct RowScan<'a> {
     /// The bucket of the row before, and the times of it.
     bucket: i64,
     bucket_times: Range<i64>,
-    places: Vec<u32>,
 }
 
 impl<'a> RowScan<'a> {
@@ -341,7 +364,6 @@ impl<'a> RowScan<'a> {
             of_bucket: product.unwrap_or(0),
             bucket: 0,
             bucket_times: 0..0,
-            places: Vec::with_capacity(CHUNK_ROWS),
         }
     }
 
@@ -357,16 +379,17 @@ impl<'a> RowScan<'a> {
         self.bucket
     }
 
-    /// Fills `places` with the group of each of these rows.
+    /// Fills the places with the group of each of these rows.
     fn find(
         &mut self,
         builder: &mut PartBuilder,
         rows: Range<usize>,
         times: Option<&Range<Timestamp>>,
-        places: &mut Vec<u32>,
+        scratch: &mut Scratch,
     ) {
+        let Scratch { places, times: scratch, .. } = scratch;
         places.clear();
-        let all_times = &self.segment.times()[rows.clone()];
+        let all_times = self.segment.times().read(rows.clone(), scratch);
         let mut key = vec![0; self.rollup.group_by.len()];
         for (row, &time) in rows.zip(all_times) {
             if times.is_some_and(|times| !times.contains(&Timestamp(time))) {

@@ -68,7 +68,8 @@ pub(crate) fn decode(snapshot: &TableSnapshot) -> Vec<((Offset, u32), Row)> {
     let mut rows = Vec::new();
     for segment in snapshot.segments() {
         for row in 0..segment.rows() {
-            let mut decoded = Row { time: segment.times()[row], dimensions: BTreeMap::new(), metrics: BTreeMap::new() };
+            let mut decoded =
+                Row { time: segment.times().get(row), dimensions: BTreeMap::new(), metrics: BTreeMap::new() };
             for def in snapshot.columns() {
                 let column = snapshot.column(&def.name, def.kind).expect("it is listed");
                 match def.kind {
@@ -82,7 +83,8 @@ pub(crate) fn decode(snapshot: &TableSnapshot) -> Vec<((Offset, u32), Row)> {
                         decoded.dimensions.extend(value.map(|value| (def.name.clone(), value.to_owned())));
                     }
                     ColumnKind::Metric => {
-                        let value = segment.metric(column).map(|values| values[row]).filter(|value| !value.is_nan());
+                        let value =
+                            segment.metric(column).map(|values| values.get(row)).filter(|value| !value.is_nan());
                         if let (Some(value), Some((min, max))) = (value, segment.metric_range(column)) {
                             assert!((min..=max).contains(&value), "{value} lies in the segment's range");
                         }

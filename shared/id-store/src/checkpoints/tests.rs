@@ -209,7 +209,7 @@ fn all_of(reader: &Reader) -> (Offset, String, Vec<(i64, String)>) {
                 .times()
                 .iter()
                 .enumerate()
-                .map(|(row, time)| (*time, strings.get(codes.get(row)).unwrap().to_owned())),
+                .map(|(row, time)| (time, strings.get(codes.get(row)).unwrap().to_owned())),
         );
     }
     (reader.next_offset(), format!("{:?}", reader.table_status(key())), rows)
