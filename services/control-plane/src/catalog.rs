@@ -9,7 +9,6 @@
 //!    change that another made find it made: a stampede of first events costs one creation.
 
 mod following;
-pub(crate) mod membership;
 
 use std::sync::{
     Arc, Mutex,
@@ -20,13 +19,22 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use event_log::EventLog;
 use metadata::{MetadataError, MetadataStore, StoredTable, Tenant};
-use placement::{Node, PlacementMap, partitions_of_table, place};
-use proto::catalog::{Catalog, NewTable, TablePatch, Tenants};
-use tokio::time::Instant;
-use types::{ApiError, ColumnDef, ErrorCode, NodeId, Table, TableKey, TableName, TenantId, Timestamp};
+use placement::{PlacementMap, partitions_of_table};
+use proto::catalog::{Catalog, NewTable, TableCache, TableChange, TablePatch, Tenants};
+use tokio::{
+    sync::{broadcast, watch},
+    time::Instant,
+};
+use types::{ApiError, ColumnDef, ErrorCode, Table, TableKey, TableName, TenantId, Timestamp};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{announce, cache::TableCache, creation_rate::CreationRate, errors, rules};
+use crate::{
+    announce,
+    creation_rate::CreationRate,
+    errors,
+    members::{Nodes, Registry},
+    rules,
+};
 
 /// Changes of different names that run at once, about.
 const LOCKS: usize = 256;
@@ -34,14 +42,14 @@ const LOCKS: usize = 256;
 const CONFLICTS_MAX: usize = 16;
 /// Seeds stay below 2^53, so that every JSON reader keeps their bits.
 const SEED_BITS: u32 = 53;
+/// Changes of tables that a follower may be behind before it has to read all tables anew.
+const CHANGES_KEPT: usize = 4_096;
 
 /// What the catalog is told at its start.
 #[derive(Debug, Clone)]
 pub struct CatalogSettings {
-    /// This node.
-    pub node: NodeId,
-    /// `host:port` under which other nodes would reach its hot tier.
-    pub address: String,
+    /// On which nodes partitions are placed.
+    pub nodes: Nodes,
     /// Whether the first event of an unknown table creates it.
     pub auto_create_tables: bool,
     /// Tables of one tenant, at most.
@@ -53,21 +61,22 @@ pub struct CatalogSettings {
 /// The control plane's state and the [`Catalog`] over it. Cloning gives another handle.
 #[derive(Clone)]
 pub struct ControlPlane {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    store: Arc<dyn MetadataStore>,
-    log: Arc<dyn EventLog>,
-    settings: CatalogSettings,
-    cache: TableCache,
-    placement: ArcSwap<PlacementMap>,
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn MetadataStore>,
+    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) settings: CatalogSettings,
+    pub(crate) cache: TableCache,
+    /// What is shown anew, for those who follow.
+    pub(crate) changes: broadcast::Sender<TableChange>,
+    pub(crate) placement: watch::Sender<Arc<PlacementMap>>,
+    pub(crate) registry: Registry,
     /// The tenants as they were read last.
     tenants: ArcSwap<Vec<TenantId>>,
     /// Up to which version changes of metadata were taken in.
     followed: tokio::sync::Mutex<u64>,
-    /// That of this node's registration.
-    epoch: u64,
     locks: Vec<tokio::sync::Mutex<()>>,
     creation_rate: Mutex<CreationRate>,
     started: Instant,
@@ -76,8 +85,8 @@ struct Inner {
 }
 
 impl ControlPlane {
-    /// Reads metadata, registers this node, places the log's partitions and announces what a crash left unannounced. Where the
-    /// log refuses that, the repair stays due and the affected tables stay hidden.
+    /// Reads metadata, places the log's partitions where this node stands alone, and announces what a crash left unannounced.
+    /// Where the log refuses that, the repair stays due and the affected tables stay hidden.
     ///
     /// # Errors
     /// Metadata cannot be read or written.
@@ -89,14 +98,14 @@ impl ControlPlane {
     ) -> Result<Self, MetadataError> {
         store.ensure_tenant(&Tenant { id: TenantId::DEFAULT, name: "default".into(), created_at: now }).await?;
         let tenants = store.tenants().await?.into_iter().map(|tenant| tenant.id).collect();
-        let epoch = membership::register(store.as_ref(), &settings).await?;
-        let placement = current_placement(store.as_ref(), log.partitions(), settings.node).await?;
+        let registry = Registry::open(store.as_ref(), log.partitions(), &settings.nodes).await?;
         let inner = Inner {
             cache: TableCache::default(),
-            placement: ArcSwap::from_pointee(placement),
+            changes: broadcast::Sender::new(CHANGES_KEPT),
+            placement: watch::Sender::default(),
+            registry,
             tenants: ArcSwap::from_pointee(tenants),
             followed: tokio::sync::Mutex::new(0),
-            epoch,
             locks: (0..LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             creation_rate: Mutex::new(CreationRate::new(settings.auto_create_per_minute)),
             started: Instant::now(),
@@ -108,6 +117,7 @@ impl ControlPlane {
         let plane = Self { inner: Arc::new(inner) };
         plane.repair().await;
         plane.take_in_changes().await?;
+        plane.look_at_nodes().await?;
         Ok(plane)
     }
 
@@ -132,20 +142,6 @@ impl ControlPlane {
     ) -> Result<T, ApiError> {
         tokio::spawn(change).await.map_err(|_| ApiError::internal("a change of a table failed half-way"))?
     }
-}
-
-/// The stored map if it fits the log and the node; else a new one, stored.
-async fn current_placement(
-    store: &dyn MetadataStore,
-    partitions: u32,
-    node: NodeId,
-) -> Result<PlacementMap, MetadataError> {
-    let stored = store.placement().await?;
-    let map = place(&stored, partitions, 1, &[Node { id: node, zone: None }]);
-    if map.version != stored.version {
-        store.store_placement(&map, stored.version, None).await?;
-    }
-    Ok(map)
 }
 
 impl Inner {
@@ -182,7 +178,28 @@ impl Inner {
             marked.map_err(|error| errors::from_metadata(&error))
         };
         self.note_failure(announced.await)?;
-        self.cache.put(table).ok_or_else(life_ended)
+        self.show(table).ok_or_else(life_ended)
+    }
+
+    /// Shows a state unless a newer one is shown; gives the newest. `None`: this life has ended.
+    fn show(&self, table: impl Into<Arc<Table>>) -> Option<Arc<Table>> {
+        let table = table.into();
+        let shown = self.cache.put(Arc::clone(&table))?;
+        if Arc::ptr_eq(&shown, &table) {
+            self.tell(TableChange::Now(table));
+        }
+        Some(shown)
+    }
+
+    /// Shows this life no more.
+    fn hide(&self, key: TableKey) {
+        self.cache.remove(key);
+        self.tell(TableChange::Ended(key));
+    }
+
+    fn tell(&self, change: TableChange) {
+        // Nobody follows where there is one process.
+        let _ = self.changes.send(change);
     }
 
     async fn announce_end(&self, table: &Table) -> Result<(), ApiError> {
@@ -211,7 +228,7 @@ impl Inner {
         };
         let Some(stored) = stored else { return Ok(None) };
         if stored.is_announced()
-            && let Some(shown) = self.cache.put(stored.table)
+            && let Some(shown) = self.show(stored.table)
         {
             return Ok(Some(shown));
         }
@@ -222,7 +239,7 @@ impl Inner {
 
     async fn read_locked(&self, tenant: TenantId, name: &TableName) -> Result<Option<Arc<Table>>, ApiError> {
         match self.stored(tenant, name).await? {
-            Some(stored) if stored.is_announced() => Ok(self.cache.put(stored.table)),
+            Some(stored) if stored.is_announced() => Ok(self.show(stored.table)),
             Some(stored) => self.announce(stored.table).await.map(Some),
             None => Ok(None),
         }
@@ -329,7 +346,7 @@ impl Inner {
             let Some(stored) = stored.filter(|stored| !stored.ended) else { return Ok(None) };
             let Some(changed) = next(&stored.table)? else {
                 let shown = if stored.is_announced() {
-                    self.cache.put(stored.table).ok_or_else(life_ended)?
+                    self.show(stored.table).ok_or_else(life_ended)?
                 } else {
                     self.announce(stored.table).await?
                 };
@@ -361,7 +378,7 @@ impl Inner {
             Ok(()) | Err(MetadataError::NotFound) => {}
             Err(error) => return Err(errors::from_metadata(&error)),
         }
-        self.cache.remove(stored.table.key);
+        self.hide(stored.table.key);
         self.announce_end(&stored.table).await
     }
 
@@ -428,7 +445,7 @@ impl Catalog for ControlPlane {
         Ok(stored
             .into_iter()
             .filter_map(|stored| match stored.is_announced() {
-                true => self.inner.cache.put(stored.table),
+                true => self.inner.show(stored.table),
                 false => self.inner.cache.by_key(stored.table.key),
             })
             .collect())
@@ -470,6 +487,6 @@ impl Catalog for ControlPlane {
     }
 
     fn placement(&self) -> Arc<PlacementMap> {
-        self.inner.placement.load_full()
+        Arc::clone(&self.inner.placement.borrow())
     }
 }

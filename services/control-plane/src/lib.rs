@@ -4,20 +4,21 @@
 //! upkeep around it. The two are apart because the hot tier, whose load the interface shows, starts after the catalog.
 
 mod announce;
-mod cache;
 mod catalog;
 mod creation_rate;
 mod errors;
 mod http;
+mod members;
 mod rules;
 mod upkeep;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use proto::hot_tier::HotTier;
+use proto::{catalog::CatalogService, hot_tier::HotTier};
 use service::{Health, Host, Parts, Routes, Running, StartError};
 
 pub use catalog::{CatalogSettings, ControlPlane};
+pub use members::Nodes;
 
 /// The service's name.
 pub const SERVICE: &str = "control-plane";
@@ -44,7 +45,7 @@ impl From<&config::Config> for Config {
 pub struct Deps {
     /// The catalog.
     pub control_plane: ControlPlane,
-    /// This node's hot tier, for its health and load.
+    /// The hot tier, for its health and load.
     pub hot_tier: Arc<dyn HotTier>,
 }
 
@@ -62,7 +63,7 @@ pub async fn start(host: &Host, config: &Config, deps: Deps) -> Result<Running, 
         grpc: config.grpc,
         router: http::routes(shared)
             .merge(service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION"))),
-        grpc_routes: Routes::default(),
+        grpc_routes: Routes::new(CatalogService::server(Arc::new(deps.control_plane.clone()), health.ends())),
         grpc_names: Vec::new(),
         descriptors: Vec::new(),
     };

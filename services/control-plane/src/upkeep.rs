@@ -11,10 +11,10 @@ use tokio::{
 
 use crate::ControlPlane;
 
-/// How often changes of others are taken in, and announcements that failed are tried again.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often changes of others and who lives are taken in, and announcements that failed are tried again.
+const INTERVAL: Duration = Duration::from_millis(500);
 /// After how many rounds this node says that it lives, which is a commit to disk, and looks for what others left half-done.
-const ROUNDS_PER_HEARTBEAT: u32 = 10;
+const ROUNDS_PER_HEARTBEAT: u32 = 20;
 /// Under this name the health tells of tables that wait to be announced.
 const ANNOUNCEMENTS: &str = "announcements";
 /// Under this name the health tells of metadata that cannot be read or written.
@@ -62,7 +62,7 @@ async fn one_round(plane: &ControlPlane, health: &Health, round: u32) {
     let mut reached = plane.follow().await;
     if round.is_multiple_of(ROUNDS_PER_HEARTBEAT) {
         plane.expect_repair();
-        reached = reached.and(plane.heartbeat().await);
+        reached = reached.and(plane.stay_alive().await);
     }
     match reached {
         Ok(()) => health.recover(METADATA),

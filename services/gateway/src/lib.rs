@@ -41,7 +41,7 @@ use ::admission::{
 use ::config::{Config, GatewayConfig, ServiceName};
 use codec::TokenKey;
 use event_log::EventLog;
-use proto::{catalog::Catalog, hot_tier::NodeMemory, progress::ApplyLag};
+use proto::{catalog::Catalog, dead_letters::DeadLettersService, hot_tier::NodeMemory, progress::ApplyLag};
 use service::{Health, Host, Parts, Routes, Running};
 
 pub use clock::{Clock, SystemClock};
@@ -50,7 +50,7 @@ pub use shares::SharedLimits;
 use crate::{
     acked::Acked,
     admission::Admission,
-    dead_letters::DeadLetters,
+    dead_letters::{Counts, DeadLetters},
     grpc::IngestService,
     http::Http,
     in_flight::{InFlight, ROOM_FOR},
@@ -159,13 +159,14 @@ pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, 
     let addresses = config.addresses(ServiceName::Gateway);
     let health = Health::starting("gateway", env!("CARGO_PKG_VERSION"));
     let service = IngestService::new(Arc::clone(&ingest), Arc::clone(&in_flight), body_timeout);
+    let counts = Arc::new(Counts(Arc::clone(&letters)));
     let parts = Parts {
         health: health.clone(),
         http: addresses.http,
         grpc: addresses.grpc,
         router: http::router(Http { ingest: Arc::clone(&ingest), in_flight: Arc::clone(&in_flight), body_timeout })
             .merge(service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION"))),
-        grpc_routes: Routes::new(service),
+        grpc_routes: Routes::new(service).add_service(DeadLettersService::server(counts)),
         grpc_names: vec!["truenow.v1.Ingest".to_owned()],
         descriptors: vec![proto::v1::FILE_DESCRIPTOR_SET],
     };

@@ -11,8 +11,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwap;
 use event_log::EventLog;
-use proto::progress::{ApplyLag, Lag};
+use proto::progress::{ApplyLag, Lag, PartitionLag, PartitionLags};
 use tokio::time::MissedTickBehavior;
 use types::Timestamp;
 
@@ -26,10 +27,13 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) struct LagGauge {
     bytes: AtomicU64,
     age_us: AtomicU64,
+    by_partition: ArcSwap<Vec<PartitionLag>>,
 }
 
 impl LagGauge {
-    fn set(&self, lag: Lag) {
+    fn set(&self, lags: Vec<PartitionLag>) {
+        let lag = total(&lags);
+        self.by_partition.store(Arc::new(lags));
         self.bytes.store(lag.bytes, Relaxed);
         self.age_us.store(u64::try_from(lag.age.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
@@ -41,6 +45,12 @@ impl ApplyLag for LagGauge {
     }
 }
 
+impl PartitionLags for LagGauge {
+    fn lags(&self) -> Arc<Vec<PartitionLag>> {
+        self.by_partition.load_full()
+    }
+}
+
 /// Keeps the gauge up to date.
 pub(crate) async fn follow(gauge: Arc<LagGauge>, log: Arc<dyn EventLog>, partitions: Vec<Arc<PartitionProgress>>) {
     let mut ticks = tokio::time::interval(LOOK_INTERVAL);
@@ -49,29 +59,34 @@ pub(crate) async fn follow(gauge: Arc<LagGauge>, log: Arc<dyn EventLog>, partiti
         ticks.tick().await;
         let (log, partitions) = (Arc::clone(&log), partitions.clone());
         // The time of a record that left the log's memory is looked up on disk.
-        let looked = tokio::task::spawn_blocking(move || lag_at(log.as_ref(), &partitions, now())).await;
+        let looked = tokio::task::spawn_blocking(move || lags_at(log.as_ref(), &partitions, now())).await;
         gauge.set(looked.expect("looking at the log does not panic"));
     }
 }
 
-/// The lag of all partitions at a time.
-fn lag_at(log: &dyn EventLog, partitions: &[Arc<PartitionProgress>], now: Timestamp) -> Lag {
-    let mut lag = Lag::default();
-    for progress in partitions {
+/// The lag of all partitions together.
+fn total(lags: &[PartitionLag]) -> Lag {
+    let all = lags.iter().map(|partition| partition.lag);
+    all.fold(Lag::default(), |all, lag| Lag { bytes: all.bytes + lag.bytes, age: all.age.max(lag.age) })
+}
+
+/// The lag of each partition at a time.
+fn lags_at(log: &dyn EventLog, partitions: &[Arc<PartitionProgress>], now: Timestamp) -> Vec<PartitionLag> {
+    let lag = |progress: &Arc<PartitionProgress>| {
         // The first record that waits and came since the start.
         let (partition, next) = (progress.partition(), progress.next_offset().max(progress.recover_to()));
         // What is applied is asked for first: it only grows, so the difference is never too small.
         let applied_bytes = progress.applied_bytes();
         let bounds = log.bounds(partition);
         if next >= bounds.end {
-            continue;
+            return PartitionLag { partition, lag: Lag::default() };
         }
-        lag.bytes += log.appended_bytes(partition).saturating_sub(applied_bytes);
+        let bytes = log.appended_bytes(partition).saturating_sub(applied_bytes);
         let waiting_since = log.append_time_of(partition, next).unwrap_or(bounds.last_append_time);
         let age_us = u64::try_from(now.micros_since(waiting_since)).unwrap_or(0);
-        lag.age = lag.age.max(Duration::from_micros(age_us));
-    }
-    lag
+        PartitionLag { partition, lag: Lag { bytes, age: Duration::from_micros(age_us) } }
+    };
+    partitions.iter().map(lag).collect()
 }
 
 pub(crate) fn now() -> Timestamp {
@@ -165,7 +180,7 @@ mod tests {
             for _ in 0..20 {
                 let _ = self.worker.step(Duration::ZERO);
             }
-            lag_at(self.log.as_ref(), &[Arc::clone(&self.progress)], Timestamp(now))
+            total(&lags_at(self.log.as_ref(), &[Arc::clone(&self.progress)], Timestamp(now)))
         }
     }
 
@@ -215,7 +230,7 @@ mod tests {
         let clock = Arc::new(Mutex::new(5));
         let bytes = block().body.len() as u64;
         let World { log, progress, .. } = world(Arc::clone(&clock)).await;
-        let lag = |now| lag_at(log.as_ref(), &[Arc::clone(&progress)], Timestamp(now));
+        let lag = |now| total(&lags_at(log.as_ref(), &[Arc::clone(&progress)], Timestamp(now)));
         assert_eq!(lag(9_000), Lag::default());
         *clock.lock().unwrap() = 2_000;
         log.append(vec![block(); 2]).await.unwrap();

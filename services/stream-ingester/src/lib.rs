@@ -27,7 +27,13 @@ use log_service::LogService;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 pub use progress::PartitionProgress;
 use progress::recovery;
-use proto::{catalog::Catalog, hot_tier::PartitionWriter, progress::ApplyLag, v1::log_server::LogServer};
+use proto::{
+    catalog::Catalog,
+    hot_tier::{NodeMemory, PartitionWriter},
+    node_state::NodeStateService,
+    progress::ApplyLag,
+    v1::log_server::LogServer,
+};
 use service::{Health, Host, Parts, Routes, Running, Shutdown, StartError};
 use tokio::{sync::oneshot, time::MissedTickBehavior};
 use types::PartitionId;
@@ -49,6 +55,8 @@ pub struct Deps {
     pub partitions: Vec<PartitionId>,
     /// A writer of each, as soon as the node is open. If none ever come, nothing is applied.
     pub writers: oneshot::Receiver<Vec<Box<dyn PartitionWriter>>>,
+    /// The memory of the node beside it, for gateways elsewhere.
+    pub memory: Arc<dyn NodeMemory>,
 }
 
 /// Why the service does not start.
@@ -83,13 +91,16 @@ pub async fn start(
 ) -> Result<Started, IngesterError> {
     describe();
     let health = Health::starting(SERVICE, env!("CARGO_PKG_VERSION"));
+    let lag = Arc::new(LagGauge::default());
+    let log_service = LogServer::new(LogService::new(deps.catalog, Arc::clone(&deps.log)));
+    let node_state = NodeStateService::server(Arc::clone(&lag) as _, deps.memory, health.ends());
     let running = host
         .start(Parts {
             health: health.clone(),
             http: addresses.http,
             grpc: addresses.grpc,
             router: service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION")),
-            grpc_routes: Routes::new(LogServer::new(LogService::new(deps.catalog, Arc::clone(&deps.log)))),
+            grpc_routes: Routes::new(log_service).add_service(node_state),
             grpc_names: vec!["truenow.v1.Log".to_owned()],
             descriptors: vec![proto::v1::FILE_DESCRIPTOR_SET],
         })
@@ -110,7 +121,6 @@ pub async fn start(
         threads.push(spawn(means, given, config.batch_size).map_err(IngesterError::Thread)?);
     }
     let giving = tokio::spawn(give(deps.writers, waiting));
-    let lag = Arc::new(LagGauge::default());
     let following = tokio::spawn(lag::follow(Arc::clone(&lag), Arc::clone(&deps.log), partitions.clone()));
     let ticking = tokio::spawn(ticks::keep(deps.log, partitions.clone(), lag::now));
     let reporting = tokio::spawn(report(health, partitions));

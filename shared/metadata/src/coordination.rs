@@ -121,11 +121,11 @@ pub trait Coordination: Send + Sync + 'static {
     /// [`MetadataError::Fenced`] where the node was registered again since, or removed; the store failed.
     async fn heartbeat(&self, node: NodeId, epoch: u64) -> Result<(), MetadataError>;
 
-    /// Forgets a node, which its next heartbeat is told.
+    /// Forgets this life of a node, which its next heartbeat is told.
     ///
     /// # Errors
-    /// The store failed.
-    async fn remove_node(&self, node: NodeId) -> Result<(), MetadataError>;
+    /// [`MetadataError::Fenced`] where the node was registered again since, or removed; the store failed.
+    async fn remove_node(&self, node: NodeId, epoch: u64) -> Result<(), MetadataError>;
 
     /// All nodes, by id.
     ///

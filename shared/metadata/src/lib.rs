@@ -15,6 +15,7 @@
 
 mod coordination;
 mod error;
+mod liveness;
 mod postgres;
 mod sqlite;
 mod stored;
@@ -26,6 +27,7 @@ pub use coordination::{
     ALL_TENANTS, Claim, Coordination, Lease, NodeDescription, NodeRecord, SHARE_WHOLE, Share, Want,
 };
 pub use error::MetadataError;
+pub use liveness::Liveness;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 

@@ -1,10 +1,23 @@
 //! The control plane as other services see it: which tables there are and what is in them.
 
+mod cache;
+mod client;
+mod messages;
+mod service;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use placement::PlacementMap;
+use tokio::sync::{broadcast, watch};
 use types::{ApiError, ColumnDef, Rollup, Table, TableKey, TableName, TableSettings, TenantId};
+
+use crate::members::Membership;
+
+pub use cache::TableCache;
+pub use client::CatalogClient;
+pub(crate) use messages::table_ref;
+pub use service::CatalogService;
 
 /// A table to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,4 +124,30 @@ pub trait Tenants: Send + Sync + 'static {
     /// # Errors
     /// `UNAVAILABLE` where metadata cannot be read.
     async fn tenants(&self) -> Result<Vec<TenantId>, ApiError>;
+}
+
+/// A change of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TableChange {
+    /// The table as it is now.
+    Now(Arc<Table>),
+    /// This life of it has ended.
+    Ended(TableKey),
+}
+
+/// All tables at one moment, and each change from then on.
+pub struct WatchedTables {
+    /// What there is, in no order.
+    pub tables: Vec<Arc<Table>>,
+    /// What changes; a change may be among `tables` already. Where it says that changes were missed, watch again.
+    pub changes: broadcast::Receiver<TableChange>,
+}
+
+/// The control plane as the other processes of a cluster follow it.
+pub trait CatalogFeed: Catalog + Tenants + Membership {
+    /// All tables of all tenants.
+    fn watch_tables(&self) -> WatchedTables;
+
+    /// The placement map.
+    fn watch_placement(&self) -> watch::Receiver<Arc<PlacementMap>>;
 }

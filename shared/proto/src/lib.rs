@@ -6,6 +6,8 @@
 pub mod catalog;
 pub mod dead_letters;
 pub mod hot_tier;
+pub mod members;
+pub mod node_state;
 pub mod progress;
 pub mod wire;
 

@@ -47,6 +47,21 @@ pub trait ApplyLag: Send + Sync + 'static {
     fn lag(&self) -> Lag;
 }
 
+/// The lag of one partition on one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionLag {
+    /// The partition.
+    pub partition: PartitionId,
+    /// How far its application here is behind.
+    pub lag: Lag,
+}
+
+/// The lags of a node's partitions as they were a moment ago. Answers at once.
+pub trait PartitionLags: Send + Sync + 'static {
+    /// The lag of each partition.
+    fn lags(&self) -> Arc<Vec<PartitionLag>>;
+}
+
 /// Progress of tables.
 #[async_trait]
 pub trait Progress: Send + Sync + 'static {

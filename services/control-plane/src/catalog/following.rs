@@ -10,12 +10,17 @@ use super::ControlPlane;
 use crate::errors;
 
 impl ControlPlane {
-    /// Takes in what changed in metadata since the last call. Changes of this process are among them and change nothing.
+    /// Takes in what changed in metadata since the last call, and who lives. Changes of this process are among them and change
+    /// nothing.
     ///
     /// # Errors
     /// `UNAVAILABLE` where metadata cannot be read; what was taken in before stays, and the next call misses nothing.
     pub async fn follow(&self) -> Result<(), ApiError> {
-        self.take_in_changes().await.map_err(|error| errors::from_metadata(&error))
+        let followed = async {
+            self.take_in_changes().await?;
+            self.look_at_nodes().await
+        };
+        followed.await.map_err(|error| errors::from_metadata(&error))
     }
 
     pub(super) async fn take_in_changes(&self) -> Result<(), MetadataError> {
@@ -26,14 +31,18 @@ impl ControlPlane {
             return Ok(());
         }
         let placement = inner.store.placement().await?;
-        if placement.version > inner.placement.load().version {
-            inner.placement.store(Arc::new(placement));
-        }
+        inner.placement.send_if_modified(|known| {
+            let newer = placement.version > known.version;
+            if newer {
+                *known = Arc::new(placement);
+            }
+            newer
+        });
         for stored in changes.tables {
             if stored.ended {
-                inner.cache.remove(stored.table.key);
+                inner.hide(stored.table.key);
             } else if stored.is_announced() {
-                inner.cache.put(stored.table);
+                inner.show(stored.table);
             }
         }
         *followed = changes.version;

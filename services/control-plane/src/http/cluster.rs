@@ -7,13 +7,12 @@ use axum::{
 };
 use metadata::NodeRecord;
 use placement::PlacementMap;
-use proto::{catalog::Catalog as _, hot_tier::PartitionStatus};
+use proto::{catalog::Catalog as _, hot_tier::PartitionStatus, members::HOT_TIER};
 use serde::Serialize;
 use service::ApiResult;
-use types::NodeId;
+use types::{NodeId, PartitionId};
 
 use super::Shared;
-use crate::catalog::membership::HOT_TIER;
 
 #[derive(Serialize)]
 struct ClusterView {
@@ -26,7 +25,7 @@ struct NodeView {
     node: u64,
     zone: Option<String>,
     address: String,
-    /// `healthy`, or `unreachable` where its hot tier does not answer.
+    /// `healthy`, or `unreachable` where it does not answer or has not said for a while that it lives.
     health: &'static str,
     heartbeat_us: i64,
     /// Partitions that the map gives it.
@@ -56,14 +55,13 @@ struct PartitionView {
 
 pub(super) async fn read(State(shared): State<Shared>) -> ApiResult<Response> {
     let map = shared.plane.placement();
-    // Only this process's node can be asked; one that registered under another id lives elsewhere, or no more.
-    let here = shared.hot_tier.status().await.ok();
-    let nodes = shared.plane.nodes().await?;
+    let status = shared.hot_tier.status().await.ok();
+    let nodes = shared.plane.nodes();
     let nodes = nodes
         .into_iter()
-        .map(|node| match node.node.id == shared.plane.node() {
-            true => node_view(node, &map, here.as_deref()),
-            false => node_view(node, &map, None),
+        .map(|record| {
+            let lives = shared.plane.lives(record.node.id, status.is_some());
+            node_view(record, &map, if lives { status.as_deref() } else { None }, lives)
         })
         .collect();
     let partitions = map.replicas.iter().map(|(partition, nodes)| PartitionView {
@@ -74,16 +72,19 @@ pub(super) async fn read(State(shared): State<Shared>) -> ApiResult<Response> {
     Ok(Json(ClusterView { nodes, placement }).into_response())
 }
 
-fn node_view(record: NodeRecord, map: &PlacementMap, status: Option<&[PartitionStatus]>) -> NodeView {
+fn node_view(record: NodeRecord, map: &PlacementMap, status: Option<&[PartitionStatus]>, lives: bool) -> NodeView {
     let NodeRecord { mut node, heartbeat_at, .. } = record;
+    let holds = |partition: &PartitionId| map.replicas.get(partition).is_some_and(|nodes| nodes.contains(&node.id));
+    // Replicas hold the same: what one of a partition says is so of the others.
+    let held = status.map(|status| status.iter().filter(|status| holds(&status.partition)).collect::<Vec<_>>());
     NodeView {
         partitions: partitions_of(map, node.id),
         node: node.id.0,
         zone: node.zone,
         address: node.addresses.remove(HOT_TIER).unwrap_or_default(),
-        health: if status.is_some() { "healthy" } else { "unreachable" },
+        health: if lives { "healthy" } else { "unreachable" },
         heartbeat_us: heartbeat_at.0,
-        load: status.map(|status| LoadView {
+        load: held.map(|status| LoadView {
             rows: status.iter().map(|partition| partition.rows).sum(),
             bytes: status.iter().map(|partition| partition.bytes).sum(),
         }),

@@ -6,7 +6,7 @@ use crate::support::{Bench, LOG_PARTITIONS, settings};
 use codec::ControlRecord;
 use control_plane::CatalogSettings;
 use proto::catalog::{Catalog as _, NewTable, TablePatch};
-use types::{ColumnDef, ColumnKind, ErrorCode, Generation, PartitionId, SchemaVersion, TableName, TenantId};
+use types::{ColumnDef, ColumnKind, ErrorCode, Generation, NodeId, PartitionId, SchemaVersion, TableName, TenantId};
 
 const TENANT: TenantId = TenantId::DEFAULT;
 
@@ -209,7 +209,7 @@ async fn placement_is_kept() {
     let map = bench.plane.placement();
     assert_eq!(map.version, 1);
     assert_eq!(map.replicas.len(), LOG_PARTITIONS as usize);
-    assert!(map.replicas.values().all(|nodes| *nodes == [settings().node]));
+    assert!(map.replicas.values().all(|nodes| *nodes == [NodeId(1)]));
     let bench = bench.restarted().await;
     assert_eq!(bench.plane.placement(), map);
 }

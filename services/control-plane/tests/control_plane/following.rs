@@ -17,7 +17,7 @@ fn name(table: &str) -> TableName {
 #[tokio::test]
 async fn changes_of_others_are_taken_in() {
     let bench = Bench::new(settings()).await;
-    let other = bench.beside().await;
+    let other = bench.beside(settings()).await;
     let made = bench.plane.create(TENANT, NewTable::auto(name("events"))).await.unwrap();
     assert_eq!(other.cached(TENANT, &name("events")), None);
     other.follow().await.unwrap();
@@ -38,7 +38,7 @@ async fn changes_of_others_are_taken_in() {
 #[tokio::test]
 async fn what_others_left_half_done_is_done() {
     let bench = Bench::new(settings()).await;
-    let other = bench.beside().await;
+    let other = bench.beside(settings()).await;
     bench.log.set_away(true);
     let refused = other.create(TENANT, NewTable::auto(name("events"))).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Unavailable);
@@ -82,7 +82,7 @@ async fn known_tables_outlive_metadata() {
         plane.patch(TENANT, &name("events"), TablePatch::default()).await.map(drop),
         plane.delete(TENANT, &name("events")).await,
         plane.follow().await,
-        plane.heartbeat().await,
+        plane.stay_alive().await,
     ];
     for (at, refused) in refused.into_iter().enumerate() {
         assert_eq!(refused.map_err(|error| error.code), Err(ErrorCode::Unavailable), "{at}");

@@ -9,7 +9,7 @@ use std::{
 
 use codec::TokenKey;
 use config::{Config, ServiceName};
-use control_plane::{CatalogSettings, ControlPlane};
+use control_plane::{CatalogSettings, ControlPlane, Nodes};
 use event_log::{Compression, EmbeddedConfig, EmbeddedLog, EventLog, KafkaConfig, KafkaLog, KafkaOpenError, OpenError};
 use gateway::dead_letters::{Counts, DeadLetters};
 use hot_tier::{HotTierError, Storage};
@@ -98,7 +98,13 @@ impl Composed {
         let node: Arc<dyn HotTier> = Arc::new(hot.node);
         let (opened, writers) = oneshot::channel();
         let partitions = (0..log.partitions()).map(PartitionId).collect();
-        let deps = stream_ingester::Deps { catalog: Arc::clone(&catalog), log: Arc::clone(&log), partitions, writers };
+        let deps = stream_ingester::Deps {
+            catalog: Arc::clone(&catalog),
+            log: Arc::clone(&log),
+            partitions,
+            writers,
+            memory: Arc::clone(&memory),
+        };
         let addresses = config.addresses(ServiceName::StreamIngester);
         let ingester = stream_ingester::start(&host, addresses, config.stream_ingester, deps).await?;
         let opening = tokio::spawn(async move {
@@ -298,8 +304,7 @@ fn kafka_log(config: &Config, kafka: &config::KafkaConfig) -> KafkaConfig {
 fn catalog_settings(config: &Config) -> CatalogSettings {
     let address: SocketAddr = config.addresses(ServiceName::HotTier).grpc;
     CatalogSettings {
-        node: NODE,
-        address: address.to_string(),
+        nodes: Nodes::Alone { node: NODE, address: address.to_string() },
         auto_create_tables: config.auto_create_tables,
         tables_max: config.control_plane.tables_max,
         auto_create_per_minute: config.control_plane.auto_create_per_minute,

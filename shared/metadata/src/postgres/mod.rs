@@ -174,12 +174,12 @@ impl Coordination for PostgresStore {
         self.guard.attempt(cluster::heartbeat(&self.pool, node, epoch)).await
     }
 
-    async fn remove_node(&self, node: NodeId) -> Result<(), MetadataError> {
-        self.guard.call(cluster::remove_node(&self.pool, node)).await
+    async fn remove_node(&self, node: NodeId, epoch: u64) -> Result<(), MetadataError> {
+        self.guard.call(cluster::remove_node(&self.pool, node, epoch)).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, MetadataError> {
-        self.guard.call(cluster::nodes(&self.pool)).await
+        self.guard.attempt(cluster::nodes(&self.pool)).await
     }
 
     async fn placement(&self) -> Result<PlacementMap, MetadataError> {

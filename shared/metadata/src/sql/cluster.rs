@@ -58,13 +58,14 @@ pub(super) async fn heartbeat(pool: &Pool, node: NodeId, epoch: u64) -> Result<(
     if done.rows_affected() == 0 { Err(MetadataError::Fenced) } else { Ok(()) }
 }
 
-pub(super) async fn remove_node(pool: &Pool, node: NodeId) -> Result<(), MetadataError> {
+pub(super) async fn remove_node(pool: &Pool, node: NodeId, epoch: u64) -> Result<(), MetadataError> {
     // The row stays for its epoch, which must not begin again at 1; one without addresses is none.
-    sqlx::query("UPDATE nodes SET epoch = epoch + 1, addresses = '' WHERE node = $1")
+    let done = sqlx::query("UPDATE nodes SET epoch = epoch + 1, addresses = '' WHERE node = $1 AND epoch = $2")
         .bind(to_stored(node.0))
+        .bind(to_stored(epoch))
         .execute(pool)
         .await?;
-    Ok(())
+    if done.rows_affected() == 0 { Err(MetadataError::Fenced) } else { Ok(()) }
 }
 
 pub(super) async fn nodes(pool: &Pool) -> Result<Vec<NodeRecord>, MetadataError> {

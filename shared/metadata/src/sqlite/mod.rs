@@ -176,8 +176,8 @@ impl Coordination for SqliteStore {
         cluster::heartbeat(&self.writer, node, epoch).await
     }
 
-    async fn remove_node(&self, node: NodeId) -> Result<(), MetadataError> {
-        cluster::remove_node(&self.writer, node).await
+    async fn remove_node(&self, node: NodeId, epoch: u64) -> Result<(), MetadataError> {
+        cluster::remove_node(&self.writer, node, epoch).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, MetadataError> {

@@ -80,7 +80,9 @@ pub(crate) async fn nodes_come_and_go(store: Store) {
     let nodes = store.nodes().await.unwrap();
     assert!(nodes[0].silent_for < nodes[1].silent_for && nodes[0].heartbeat_at > nodes[1].heartbeat_at, "{nodes:?}");
 
-    store.remove_node(one.id).await.unwrap();
+    assert!(matches!(store.remove_node(one.id, 1).await, Err(MetadataError::Fenced)), "an earlier life");
+    store.remove_node(one.id, 2).await.unwrap();
+    assert!(matches!(store.remove_node(one.id, 2).await, Err(MetadataError::Fenced)), "it is gone");
     assert!(matches!(store.heartbeat(one.id, 2).await, Err(MetadataError::Fenced)));
     assert_eq!(store.nodes().await.unwrap().len(), 1);
     assert_eq!(store.register_node(&one).await.unwrap(), 4, "epochs go on");

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use codec::{BlockKind, ControlRecord};
-use control_plane::{CatalogSettings, ControlPlane};
+use control_plane::{CatalogSettings, ControlPlane, Nodes};
 use event_log::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogLedger, LogReader, ReadError};
 use metadata::{MetadataStore, SqliteStore};
 use proto::hot_tier::{
@@ -177,8 +177,7 @@ pub(crate) struct Bench {
 
 pub(crate) fn settings() -> CatalogSettings {
     CatalogSettings {
-        node: NodeId(1),
-        address: "127.0.0.1:9091".into(),
+        nodes: Nodes::Alone { node: NodeId(1), address: "127.0.0.1:9091".into() },
         auto_create_tables: true,
         tables_max: 20,
         auto_create_per_minute: 60,
@@ -195,9 +194,9 @@ impl Bench {
     }
 
     /// Another control plane on the same metadata and log, as another process would have it.
-    pub(crate) async fn beside(&self) -> ControlPlane {
+    pub(crate) async fn beside(&self, settings: CatalogSettings) -> ControlPlane {
         let store = Arc::new(open(&self.directory).await);
-        ControlPlane::open(store, self.log.clone(), settings(), NOW).await.unwrap()
+        ControlPlane::open(store, self.log.clone(), settings, NOW).await.unwrap()
     }
 
     /// The same after a crash: nothing is closed, memory is gone, the log and the store's file are what they were.

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use papaya::{Compute, HashMap, Operation};
 use types::{Generation, Table, TableId, TableKey, TableName, TenantId};
 
+/// The tables that a process knows.
 #[derive(Default)]
-pub(crate) struct TableCache {
+pub struct TableCache {
     ids: HashMap<TenantId, HashMap<TableName, TableId>>,
     lives: HashMap<(TenantId, TableId), Life>,
 }
@@ -27,17 +28,19 @@ enum Life {
 }
 
 impl TableCache {
-    pub(crate) fn by_name(&self, tenant: TenantId, name: &TableName) -> Option<Arc<Table>> {
+    /// The living table of a name.
+    pub fn by_name(&self, tenant: TenantId, name: &TableName) -> Option<Arc<Table>> {
         let id = *self.ids.pin().get(&tenant)?.pin().get(name)?;
         self.living(tenant, id)
     }
 
-    pub(crate) fn by_key(&self, key: TableKey) -> Option<Arc<Table>> {
+    /// The table of a key, if that life goes on.
+    pub fn by_key(&self, key: TableKey) -> Option<Arc<Table>> {
         self.living(key.tenant, key.table).filter(|table| table.key == key)
     }
 
     /// The living tables of a tenant, by name.
-    pub(crate) fn of_tenant(&self, tenant: TenantId) -> Vec<Arc<Table>> {
+    pub fn of_tenant(&self, tenant: TenantId) -> Vec<Arc<Table>> {
         let ids = self.ids.pin();
         let Some(names) = ids.get(&tenant) else { return Vec::new() };
         let names = names.pin();
@@ -47,7 +50,7 @@ impl TableCache {
     }
 
     /// Keeps `table` unless a newer state is here; gives the newest. `None`: this life has ended, and no later one is here.
-    pub(crate) fn put(&self, table: impl Into<Arc<Table>>) -> Option<Arc<Table>> {
+    pub fn put(&self, table: impl Into<Arc<Table>>) -> Option<Arc<Table>> {
         let table = table.into();
         self.ids
             .pin()
@@ -68,11 +71,28 @@ impl TableCache {
     }
 
     /// Forgets this life of a table, for good; a later life may be here already and stays.
-    pub(crate) fn remove(&self, key: TableKey) {
+    pub fn remove(&self, key: TableKey) {
         self.lives.pin().compute((key.tenant, key.table), |found| match found.map(|(_, life)| life) {
             Some(Life::Now(found)) if found.key.generation > key.generation => Operation::Abort(()),
             Some(Life::Ended(last)) if *last >= key.generation => Operation::Abort(()),
             _ => Operation::Insert(Life::Ended(key.generation)),
+        });
+    }
+
+    /// All living tables, in no order.
+    pub fn all(&self) -> Vec<Arc<Table>> {
+        let living = |life: &Life| match life {
+            Life::Now(table) => Some(Arc::clone(table)),
+            Life::Ended(_) => None,
+        };
+        self.lives.pin().values().filter_map(living).collect()
+    }
+
+    /// Forgets a life without a word on whether it has ended: it may be put back.
+    pub(crate) fn forget(&self, key: TableKey) {
+        self.lives.pin().compute((key.tenant, key.table), |found| match found.map(|(_, life)| life) {
+            Some(Life::Now(found)) if found.key.generation == key.generation => Operation::Remove,
+            _ => Operation::Abort(()),
         });
     }
 
