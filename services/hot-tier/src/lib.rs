@@ -10,17 +10,15 @@ mod events;
 mod explain;
 mod kept;
 mod node;
+mod partitions;
 mod pool;
 mod recovery;
 mod scan;
 mod writer;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use checkpoint::{
-    restore::{self, Progress},
-    thread::{CheckpointThread, Checkpointed, Schedule},
-};
+use checkpoint::thread::{CheckpointThread, Schedule};
 pub use checkpoint::{
     restore::{OpenIds, Opened, OpenedIds, Storage, open as open_partition},
     round::{NotWritten, Rounds},
@@ -32,11 +30,11 @@ use id_store::{CheckpointError, OpenError};
 use kept::KeptResults;
 use metrics::{describe_gauge, gauge};
 pub use node::Node;
-use node::Partition;
+pub use partitions::Partitions;
 use pool::ScanPool;
-use proto::hot_tier::{HotTier, PartitionWriter};
+use proto::hot_tier::{HotTier as _, HotTierService, PartitionWriter};
 use service::{Health, Host, Parts, Routes, Running, StartError};
-use tokio::{sync::oneshot, time::MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use types::{LogGap, Offset, PartitionId};
 pub use writer::NodeWriter;
 
@@ -56,8 +54,6 @@ const EPOCH_BYTES_MOST: u64 = 256 << 20;
 
 /// How often metrics follow the partitions.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// How often health follows the reading of checkpoints.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Why the service does not start, or the node does not open.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +123,7 @@ pub enum HotTierError {
     Stopped,
 }
 
-/// The writers of all partitions.
+/// The writers of partitions.
 pub type Writers = Vec<Box<dyn PartitionWriter>>;
 
 /// A started node.
@@ -136,13 +132,13 @@ pub struct Started {
     pub running: Running,
     /// The node, for the query API and the watermark service. Until it is open, it refuses what its partitions are needed for.
     pub node: Node,
-    /// A writer per partition, for the stream ingester, once the node is open; or why it does not open.
-    pub writers: oneshot::Receiver<Result<Writers, HotTierError>>,
+    /// Its partitions, of which it has none yet.
+    pub partitions: Partitions,
 }
 
-/// Starts the service with the partitions of `storage` as their checkpoints have them, which are read beside it; the stream
-/// ingester brings them up to date. Ready when the checkpoints are read, of which health tells the progress.
-/// [`Running::shutdown`] ends the reading. `limits` are [`limits()`] but in tests.
+/// Starts the service over a log of so many `partitions`, of which it has none before [`Partitions::open`]. Ready when the first
+/// are open; of the reading of their checkpoints health tells the progress. [`Running::shutdown`] ends the reading. `limits` are
+/// [`limits()`] but in tests.
 ///
 /// # Errors
 /// A port or a thread cannot be had.
@@ -151,122 +147,39 @@ pub async fn start(
     addresses: ServiceAddresses,
     config: HotTierConfig,
     limits: Limits,
-    storage: Storage,
+    partitions: u32,
 ) -> Result<Started, HotTierError> {
     describe();
     let health = Health::starting(SERVICE, env!("CARGO_PKG_VERSION"));
     let budget = Arc::new(MemoryBudget::new(config.memory_bytes - config.cache_bytes));
+    let pool = ScanPool::start(config.scan_threads as usize).map_err(HotTierError::Thread)?;
+    let kept = KeptResults::new(config.cache_bytes);
+    let node = Node::new(partitions, Arc::clone(&budget), pool, kept, limits.hash_seed);
     let running = host
         .start(Parts {
             health: health.clone(),
             http: addresses.http,
             grpc: addresses.grpc,
             router: service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION")),
-            grpc_routes: Routes::default(),
+            grpc_routes: Routes::new(HotTierService::server(Arc::new(node.clone()))),
             grpc_names: Vec::new(),
             descriptors: Vec::new(),
         })
         .await?;
-    let pool = ScanPool::start(config.scan_threads as usize).map_err(HotTierError::Thread)?;
-    let kept = KeptResults::new(config.cache_bytes);
-    let node = Node::new(storage.log.len() as u32, Arc::clone(&budget), pool, kept, limits.hash_seed);
-    let opening = Opening { node: node.clone(), config, progress: Arc::default(), health: health.clone() };
-    let progress = Arc::clone(&opening.progress);
-    let (opened, writers) = oneshot::channel();
-    let opening = tokio::spawn(opening.run(storage, limits, Arc::clone(&budget), opened));
+    let start = |schedule| CheckpointThread::start(schedule, Arc::clone(&budget), health.clone());
+    let checkpoints = Schedule::of(&config).map(start).transpose().map_err(HotTierError::Thread)?;
+    let changes = checkpoints.as_ref().map(CheckpointThread::changes);
+    let partitions = Partitions::new(node.clone(), config, limits, (Arc::clone(&budget), changes), health.clone());
+    let reading = partitions.reading();
     let reporting = tokio::spawn(report(node.clone(), budget, health));
     let running = running.on_stopped(async move {
-        progress.reading.stop();
-        let checkpoints = opening.await.expect("opening partitions does not panic");
+        reading.end().await;
         reporting.abort();
         // Joining blocks, and the thread ends within one write.
         let stopped = tokio::task::spawn_blocking(move || checkpoints.map(CheckpointThread::stop));
         stopped.await.expect("joining a thread does not panic");
     });
-    Ok(Started { running, node, writers })
-}
-
-/// A node whose partitions are being opened.
-struct Opening {
-    node: Node,
-    config: HotTierConfig,
-    progress: Arc<Progress>,
-    health: Health,
-}
-
-impl Drop for Opening {
-    fn drop(&mut self) {
-        // Also where another service does not start: the process would end only after all is read.
-        self.progress.reading.stop();
-    }
-}
-
-impl Opening {
-    /// Opens the node, and says how that went; returns the thread of its checkpoints, if it has one.
-    async fn run(
-        self,
-        storage: Storage,
-        limits: Limits,
-        budget: Arc<MemoryBudget>,
-        done: oneshot::Sender<Result<Writers, HotTierError>>,
-    ) -> Option<CheckpointThread> {
-        let opened = self.read(storage, limits, Arc::clone(&budget)).await;
-        let (outcome, checkpoints) = match opened.and_then(|opened| self.begin(opened, budget)) {
-            Ok((writers, checkpoints)) => (Ok(writers), checkpoints),
-            Err(error) => (Err(error), None),
-        };
-        // Nobody takes it any more where the process ends.
-        let _ = done.send(outcome);
-        checkpoints
-    }
-
-    /// Reads the checkpoints of all partitions, and keeps health up to date meanwhile.
-    async fn read(
-        &self,
-        storage: Storage,
-        limits: Limits,
-        budget: Arc<MemoryBudget>,
-    ) -> Result<Vec<Opened>, HotTierError> {
-        let (progress, threads) = (Arc::clone(&self.progress), self.config.scan_threads as usize);
-        let mut opening =
-            tokio::task::spawn_blocking(move || restore::open_all(&storage, limits, &budget, threads, &progress));
-        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
-        loop {
-            tokio::select! {
-                opened = &mut opening => return opened.expect("opening partitions does not panic"),
-                _ = ticks.tick() => self.health.set_progress(self.progress.share()),
-            }
-        }
-    }
-
-    /// Gives the node its partitions, and starts the thread of their checkpoints.
-    fn begin(
-        &self,
-        opened: Vec<Opened>,
-        budget: Arc<MemoryBudget>,
-    ) -> Result<(Writers, Option<CheckpointThread>), HotTierError> {
-        let schedule = Schedule::of(&self.config);
-        let (mut writers, mut held, mut checkpointed) = (Writers::new(), BTreeMap::new(), Vec::new());
-        for opened in opened {
-            let (writer, reader) = if schedule.is_some() {
-                let (writer, reader, rounds) = opened.with_checkpoints();
-                checkpointed.push(Checkpointed::new(reader.clone(), rounds));
-                (writer, reader)
-            } else {
-                opened.into_parts()
-            };
-            let partition = Partition { recovered: writer.recovered(), applied: writer.applied(), reader };
-            held.insert(writer.partition(), partition);
-            writers.push(Box::new(writer));
-        }
-        let start = |schedule| CheckpointThread::start(checkpointed, schedule, budget, self.health.clone());
-        let checkpoints = schedule.map(start).transpose().map_err(HotTierError::Thread)?;
-        self.node.open(held);
-        // First what is wrong still, so that nobody sees it healthy in between. It ends with the partitions.
-        tokio::spawn(recovery::follow(self.node.recovered(), self.health.clone()));
-        self.health.set_serving();
-        Ok((writers, checkpoints))
-    }
+    Ok(Started { running, node, partitions })
 }
 
 /// The sizes by which the node lays out rows. The memory of a node decides where segments end as dictionaries do, and by

@@ -1,11 +1,8 @@
 //! The node: its partitions, and scans over them.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock},
-    time::Instant,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use engine::{MemoryBudget, Reader};
 use proto::hot_tier::{
@@ -37,10 +34,12 @@ pub struct Node {
     inner: Arc<Inner>,
 }
 
+type Held = BTreeMap<PartitionId, Arc<Partition>>;
+
 struct Inner {
-    /// Not there while checkpoints are read.
-    partitions: OnceLock<BTreeMap<PartitionId, Partition>>,
-    /// How many there are or will be, numbered from 0.
+    /// Not there while the first checkpoints are read.
+    partitions: ArcSwapOption<Held>,
+    /// How many the log has, numbered from 0.
     count: u32,
     budget: Arc<MemoryBudget>,
     pool: ScanPool,
@@ -50,7 +49,7 @@ struct Inner {
 }
 
 impl Node {
-    /// A node that will have `count` partitions.
+    /// A node that will have some of the log's `count` partitions.
     pub(crate) fn new(
         count: u32,
         budget: Arc<MemoryBudget>,
@@ -58,18 +57,36 @@ impl Node {
         kept: KeptResults,
         version_seed: u64,
     ) -> Self {
-        let partitions = OnceLock::new();
+        let partitions = ArcSwapOption::empty();
         Self { inner: Arc::new(Inner { partitions, count, budget, pool, kept: Arc::new(kept), version_seed }) }
     }
 
-    /// Gives it its partitions, once.
+    /// Gives it further partitions. One task at a time changes which there are.
     pub(crate) fn open(&self, partitions: BTreeMap<PartitionId, Partition>) {
-        assert!(self.inner.partitions.set(partitions).is_ok(), "a node is opened once");
+        let mut held = self.held();
+        held.extend(partitions.into_iter().map(|(id, partition)| (id, Arc::new(partition))));
+        self.inner.partitions.store(Some(Arc::new(held)));
+    }
+
+    /// Takes a partition from it: scans that run end with what they see.
+    pub(crate) fn close(&self, partition: PartitionId) {
+        let mut held = self.held();
+        held.remove(&partition);
+        self.inner.partitions.store(Some(Arc::new(held)));
+    }
+
+    /// Whether it was given partitions.
+    fn is_open(&self) -> bool {
+        self.inner.partitions.load().is_some()
+    }
+
+    fn held(&self) -> Held {
+        self.inner.partitions.load().as_deref().cloned().unwrap_or_default()
     }
 
     /// Its partitions; none while it is not open.
-    fn partitions(&self) -> impl Iterator<Item = (PartitionId, &Partition)> {
-        self.inner.partitions.get().into_iter().flatten().map(|(&partition, held)| (partition, held))
+    fn partitions(&self) -> impl Iterator<Item = (PartitionId, Arc<Partition>)> {
+        self.held().into_iter()
     }
 
     /// Runs of ids that could not be written and stay in memory until they can.
@@ -88,14 +105,18 @@ impl Node {
     }
 
     /// The partitions of a request that can be scanned, and those that cannot.
-    fn divide(&self, partitions: &[PartitionId]) -> (Vec<&Partition>, Vec<(PartitionId, Unavailable)>) {
+    fn divide(&self, partitions: &[PartitionId]) -> (Vec<Arc<Partition>>, Vec<(PartitionId, Unavailable)>) {
         let (mut ready, mut unavailable) = (Vec::new(), Vec::new());
+        let opened = self.inner.partitions.load();
         for &partition in partitions {
-            match self.inner.partitions.get().and_then(|held| held.get(&partition)) {
-                None if partition.0 < self.inner.count => unavailable.push((partition, Unavailable::Recovering)),
+            match opened.as_ref().and_then(|held| held.get(&partition)) {
+                // Which of the log's partitions it holds is not known before.
+                None if opened.is_none() && partition.0 < self.inner.count => {
+                    unavailable.push((partition, Unavailable::Recovering));
+                }
                 None => unavailable.push((partition, Unavailable::Unreachable)),
                 Some(held) if !*held.recovered.borrow() => unavailable.push((partition, Unavailable::Recovering)),
-                Some(held) => ready.push(held),
+                Some(held) => ready.push(Arc::clone(held)),
             }
         }
         (ready, unavailable)
@@ -116,7 +137,7 @@ impl NodeMemory for Node {
 
 /// Waits until the partitions hold what must be applied; `field` of the request says so.
 async fn wait(
-    ready: &[&Partition],
+    ready: &[Arc<Partition>],
     after: &[(PartitionId, Offset)],
     deadline: Instant,
     field: &'static str,
@@ -185,10 +206,10 @@ impl HotTier for Node {
     }
 
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {
-        let Some(partitions) = self.inner.partitions.get() else {
+        if !self.is_open() {
             return Err(ApiError::unavailable("the node reads its checkpoints"));
-        };
-        Ok(partitions.values().map(|partition| partition_status(&partition.reader)).collect())
+        }
+        Ok(self.partitions().map(|(_, partition)| partition_status(&partition.reader)).collect())
     }
 
     async fn table_status(&self, key: TableKey) -> Result<Vec<TablePartitionStatus>, ApiError> {
@@ -241,7 +262,7 @@ mod tests {
     use crate::NodeWriter;
 
     /// Goal: before it is open a node says of its partitions that they recover, and nothing of how far they are; partitions
-    /// that it will never have are unreachable all the time.
+    /// that it will never have are unreachable all the time, and one that was taken from it is so from then on.
     #[tokio::test]
     async fn a_node_that_is_not_open_says_so() {
         let budget = Arc::new(MemoryBudget::new(1 << 20));
@@ -273,5 +294,12 @@ mod tests {
         let expected = [away(Unavailable::Recovering)(0), away(Unavailable::Unreachable)(2)];
         assert_eq!(unavailable, expected);
         assert_eq!(node.status().await.unwrap().len(), 2);
+
+        node.close(PartitionId(1));
+        let (ready, unavailable) = node.divide(&asked[..2]);
+        assert!(ready.is_empty());
+        let expected = [away(Unavailable::Recovering)(0), away(Unavailable::Unreachable)(1)];
+        assert_eq!(unavailable, expected);
+        assert_eq!(node.status().await.unwrap().len(), 1);
     }
 }

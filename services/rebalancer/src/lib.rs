@@ -1,6 +1,8 @@
-//! Load per node and plans of small moves. On one node the plan is empty and says why.
+//! Load per node and plans of small moves; in a cluster also who places partitions on nodes that live ([`Placer`]). On one node
+//! the plan is empty and says why.
 
 mod http;
+mod placer;
 mod plan;
 
 use std::{
@@ -10,9 +12,10 @@ use std::{
 };
 
 use proto::{catalog::Catalog, hot_tier::HotTier};
-use service::{Health, Host, Parts, Routes, Running, StartError};
+use service::{Health, Host, Parts, Routes, Running, Shutdown, StartError};
 use types::Timestamp;
 
+pub use placer::{Placer, Spread};
 pub use plan::{MOVE_BYTES_MAX, MOVES_MAX};
 
 /// The service's name.
@@ -45,9 +48,11 @@ pub struct Deps {
     pub hot_tier: Arc<dyn HotTier>,
     /// The time.
     pub clock: Clock,
+    /// Places partitions, where there are several nodes.
+    pub placer: Option<Placer>,
 }
 
-/// Serves plans until it is shut down.
+/// Serves plans, and places partitions, until it is shut down.
 ///
 /// # Errors
 /// A port cannot be opened.
@@ -71,5 +76,13 @@ pub async fn start(host: &Host, config: &Config, deps: Deps) -> Result<Running, 
     };
     let running = host.start(parts).await?;
     health.set_serving();
-    Ok(running)
+    let Some(placer) = deps.placer else { return Ok(running) };
+    let stop = Shutdown::new();
+    let placing = tokio::spawn(placer.run(health, stop.clone()));
+    Ok(running.on_stopped(async move {
+        stop.trigger();
+        if let Err(error) = placing.await {
+            tracing::error!(%error, "the placing of partitions ended early");
+        }
+    }))
 }

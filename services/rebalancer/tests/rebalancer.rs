@@ -114,7 +114,8 @@ impl Catalog for World {
 async fn start(world: &Arc<World>) -> Running {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let host = Host { limits: HttpLimits::default(), authenticator: Authenticator::Open, metrics: Metrics::install() };
-    let deps = Deps { catalog: world.clone(), hot_tier: world.clone(), clock: Arc::new(|| Timestamp(42)) };
+    let deps =
+        Deps { catalog: world.clone(), hot_tier: world.clone(), clock: Arc::new(|| Timestamp(42)), placer: None };
     rebalancer::start(&host, &Config { http: any, grpc: any }, deps).await.unwrap()
 }
 

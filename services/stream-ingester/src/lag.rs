@@ -17,7 +17,7 @@ use proto::progress::{ApplyLag, Lag, PartitionLag, PartitionLags};
 use tokio::time::MissedTickBehavior;
 use types::Timestamp;
 
-use crate::PartitionProgress;
+use crate::{PartitionProgress, Partitions};
 
 /// How often to look.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -52,12 +52,12 @@ impl PartitionLags for LagGauge {
 }
 
 /// Keeps the gauge up to date.
-pub(crate) async fn follow(gauge: Arc<LagGauge>, log: Arc<dyn EventLog>, partitions: Vec<Arc<PartitionProgress>>) {
+pub(crate) async fn follow(gauge: Arc<LagGauge>, log: Arc<dyn EventLog>, partitions: Partitions) {
     let mut ticks = tokio::time::interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let (log, partitions) = (Arc::clone(&log), partitions.clone());
+        let (log, partitions) = (Arc::clone(&log), partitions.progress());
         // The time of a record that left the log's memory is looked up on disk.
         let looked = tokio::task::spawn_blocking(move || lags_at(log.as_ref(), &partitions, now())).await;
         gauge.set(looked.expect("looking at the log does not panic"));

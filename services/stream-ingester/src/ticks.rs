@@ -17,18 +17,18 @@ use metrics::counter;
 use tokio::time::MissedTickBehavior;
 use types::{PartitionId, SchemaVersion, Timestamp};
 
-use crate::PartitionProgress;
+use crate::{PartitionProgress, Partitions};
 
 /// How often to look: the most that a refusal outlasts its reason.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Appends ticks where they are due, for as long as it is polled.
-pub(crate) async fn keep(log: Arc<dyn EventLog>, partitions: Vec<Arc<PartitionProgress>>, clock: fn() -> Timestamp) {
+pub(crate) async fn keep(log: Arc<dyn EventLog>, partitions: Partitions, clock: fn() -> Timestamp) {
     let mut looks = tokio::time::interval(INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        round(log.as_ref(), &partitions, clock()).await;
+        round(log.as_ref(), &partitions.progress(), clock()).await;
     }
 }
 

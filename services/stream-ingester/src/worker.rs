@@ -34,7 +34,7 @@ const POLL_WAIT: Duration = Duration::from_millis(50);
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// The name of a record's waiting in health.
-const WAITING: &str = "partition-waiting";
+pub(crate) const WAITING: &str = "partition-waiting";
 
 /// Why a partition's thread ended.
 #[derive(Debug, thiserror::Error)]

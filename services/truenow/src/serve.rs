@@ -1,13 +1,20 @@
 //! `truenow serve`: any set of services in one process.
 //!
-//! Start, in the order of dependence: metadata and log → catalog → hot tier → stream ingester → watermark → query API →
-//! rebalancer → control plane → gateway: the way in opens last. Checkpoints are read beside that, so that events are taken
-//! meanwhile; where they may not be gone on without, everything stops again. Stop: the same backwards, so that the gateway drains
-//! first and what it acked is in the log before the log closes; the partitions' threads end last, wherever in the log they are.
+//! Start of all services, in the order of dependence: metadata and log → catalog → hot tier → stream ingester → watermark →
+//! query API → rebalancer → control plane → gateway: the way in opens last. Checkpoints are read beside that, so that events are
+//! taken meanwhile; where they may not be gone on without, everything stops again. Stop: the same backwards, so that the gateway
+//! drains first and what it acked is in the log before the log closes; the partitions' threads end last, wherever in the log
+//! they are. The process of a cluster is in [`member`].
 
+mod assigned;
 mod compose;
 mod engines;
 mod log_size;
+mod member;
+mod nodes;
+mod reporter;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 
@@ -16,6 +23,7 @@ use service::{LevelFilter, LogsError, Metrics, Shutdown, init_logs};
 
 use crate::{args::ServeArgs, outcome::note};
 use compose::{ComposeError, Composed};
+use engines::Engines;
 
 /// Why the process did not run.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +56,12 @@ fn try_run(args: ServeArgs) -> Result<(), ServeError> {
     let runtime = runtime.map_err(ServeError::Runtime)?;
     runtime.block_on(async {
         let shutdown = Shutdown::on_signals().map_err(ServeError::Runtime)?;
-        let mut composed = Composed::start(&config, Metrics::install()).await?;
+        let engines = Engines::open(&config).await?;
+        let mut composed = tokio::select! {
+            composed = Composed::start(&config, Metrics::install(), engines) => composed?,
+            // A process of a cluster may wait for others at its start.
+            () = shutdown.wait() => return Ok(()),
+        };
         let outcome = tokio::select! {
             () = shutdown.wait() => Ok(()),
             error = composed.failed() => Err(error.into()),

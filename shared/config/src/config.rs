@@ -212,6 +212,7 @@ impl TryFrom<(RawConfig, &Machine)> for Config {
         };
         let data_dir = raw.general.data_dir.clone().unwrap_or_else(|| PathBuf::from("data"));
         let services: Vec<_> = services.into_iter().collect();
+        let cluster = cluster::cluster(&raw, bind, &services)?;
         Ok(Self {
             addresses: addresses(&raw, bind)?,
             metadata: engines::metadata(&raw, &data_dir)?,
@@ -221,7 +222,6 @@ impl TryFrom<(RawConfig, &Machine)> for Config {
             api_key,
             partitions: partitions(raw.general.partitions, machine)?,
             auto_create_tables: raw.general.auto_create_tables.unwrap_or(true),
-            cluster: cluster::cluster(&raw, bind, &services)?,
             services,
             http: http(&raw)?,
             log: LogConfig {
@@ -229,7 +229,8 @@ impl TryFrom<(RawConfig, &Machine)> for Config {
                 format: raw.log.format.unwrap_or(LogFormat::Json),
             },
             event_log: event_log(&raw)?,
-            kafka: kafka::kafka(&raw)?,
+            kafka: kafka::kafka(&raw, cluster.is_some())?,
+            cluster,
             control_plane: control_plane(&raw)?,
             gateway: gateway(&raw)?,
             stream_ingester: StreamIngesterConfig {

@@ -224,5 +224,11 @@ fn brokers_put_the_log_on_kafka() {
     let with = |key: &str, value: &str| error("", &[], &[("event_log.kafka.brokers", "a:1"), (key, value)]);
     assert!(with("event_log.kafka.min_insync", "2").contains("must be from 1 to the 1"));
     assert!(with("event_log.kafka.topic", "a b").contains("event_log.kafka.topic"));
+    assert!(kafka.delete_released);
+    let member = [("services", "gateway"), ("cluster_key", KEY), ("cluster.control_plane", "a:1")];
+    let member = [member.as_slice(), &[("event_log.kafka.brokers", "a:1")]].concat();
+    assert!(!load("", &[], &member).unwrap().kafka.unwrap().delete_released, "others read it");
+    let refused = [member.as_slice(), &[("event_log.kafka.delete_released", "true")]].concat();
+    assert!(error("", &[], &refused).contains("must be false in a cluster"));
     assert!(error("[event_log.kafka]\nbroker = 1\n", &[], &[]).contains("event_log.kafka.brokers"));
 }

@@ -215,6 +215,6 @@ impl Placing {
 }
 
 /// How much a partition wants to lie on a node.
-fn score(partition: PartitionId, node: NodeId) -> u64 {
+pub(crate) fn score(partition: PartitionId, node: NodeId) -> u64 {
     xxh3_64_with_seed(&partition.0.to_le_bytes(), node.0)
 }

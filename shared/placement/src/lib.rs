@@ -7,6 +7,7 @@
 
 mod assign;
 mod moves;
+mod repair;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use types::{NodeId, PartitionId};
 
 pub use assign::{Node, place};
 pub use moves::{BALANCE_TOLERANCE_PERCENT, Budget, Move, MoveReason, PartitionLoad, Plan, PlanReason, plan_moves};
+pub use repair::repair;
 pub use tables::partitions_of_table;
 
 /// Which nodes hold which partitions, at one version.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use placement::{Budget, MoveReason, Node, PartitionLoad, PlacementMap, PlanReason, place, plan_moves};
+use placement::{Budget, MoveReason, Node, PartitionLoad, PlacementMap, PlanReason, place, plan_moves, repair};
 use proptest::prelude::*;
 use types::{NodeId, PartitionId};
 
@@ -46,6 +46,38 @@ proptest! {
         prop_assert_eq!(&place(&map, partitions, replicas, &cluster), &map);
         cluster.reverse();
         prop_assert_eq!(place(&PlacementMap::default(), partitions, replicas, &cluster), map);
+    }
+
+    /// Goal: after nodes are lost or join, what those that keep theirs held stays, every partition has its replicas on different
+    /// nodes as far as there are nodes, and asking again changes nothing.
+    #[test]
+    fn repair_moves_only_what_was_lost(
+        partitions in 1_u32..60,
+        replicas in 1_usize..4,
+        before in 1_u64..9,
+        lost in prop::collection::btree_set(1_u64..9, 0..8),
+        joined in 0_u64..3,
+        left in 0_u64..2,
+    ) {
+        let previous = place(&PlacementMap::default(), partitions, replicas, &nodes(1..=before));
+        let takers = nodes((1..=before).filter(|id| !lost.contains(id)).chain(20..20 + joined));
+        // One of those that are lost may have left in order: it keeps what it has and takes nothing.
+        let keeping = nodes(takers.iter().map(|node| node.id.0).chain(lost.iter().copied().take(left as usize)));
+        let map = repair(&previous, partitions, replicas, &keeping, &takers);
+        if takers.is_empty() {
+            prop_assert_eq!(map, previous);
+            return Ok(());
+        }
+        for (partition, holders) in &map.replicas {
+            let stays: Vec<_> = previous.replicas[partition].iter().copied().filter(|id| keeping.iter().any(|node| node.id == *id)).collect();
+            prop_assert_eq!(&holders[..stays.len()], &stays);
+            let possible = takers.iter().map(|node| node.id).chain(stays).collect::<BTreeSet<_>>().len();
+            prop_assert_eq!(holders.len(), replicas.min(possible));
+            prop_assert_eq!(holders.iter().collect::<BTreeSet<_>>().len(), holders.len(), "replicas on one node");
+        }
+        prop_assert_eq!(map.replicas.len(), partitions as usize);
+        prop_assert_eq!(map.version, previous.version + u64::from(map.replicas != previous.replicas));
+        prop_assert_eq!(&repair(&map, partitions, replicas, &keeping, &takers), &map);
     }
 
     /// Goal: when a node leaves, what it held finds a place within the bounds and what others held hardly moves: one step
@@ -160,4 +192,26 @@ fn plans_respect_zones() {
     assert_eq!((first.from, first.to), (NodeId(1), NodeId(4)), "the idler node 3 stands in the zone of the sibling");
     let gone = plan_moves(&loads[..2], &cluster[1..], NO_LIMIT);
     assert_eq!((gone.moves[0].to, gone.moves[0].reason), (NodeId(4), MoveReason::NodeGone));
+}
+
+/// Goal: what a lost node held is spread evenly over those that live, in the zone that the other replica is not in; a node that
+/// joins takes nothing from others.
+#[test]
+fn what_was_lost_is_spread() {
+    let before = place(&PlacementMap::default(), 60, 2, &nodes(1..=4));
+    let rest = nodes(1..=3);
+    let after = repair(&before, 60, 2, &rest, &rest);
+    let loads = loads(&after);
+    assert_eq!((loads.len(), loads.values().sum::<usize>()), (3, 120));
+    assert!(loads.values().max().unwrap() - loads.values().min().unwrap() <= 1, "{loads:?}");
+    let more = nodes(1..=5);
+    assert_eq!(repair(&after, 60, 2, &more, &more), after);
+
+    let zoned: Vec<Node> = [(1, "a"), (2, "a"), (3, "b"), (4, "b")]
+        .map(|(id, zone)| Node { id: NodeId(id), zone: Some(zone.into()) })
+        .into();
+    let before = place(&PlacementMap::default(), 60, 2, &zoned);
+    let after = repair(&before, 60, 2, &zoned[1..], &zoned[1..]);
+    let in_a = |holders: &[NodeId]| holders.iter().filter(|holder| holder.0 <= 2).count();
+    assert!(after.replicas.values().all(|holders| in_a(holders) == 1), "one replica in each zone");
 }

@@ -1,6 +1,7 @@
 //! Partitions as the disk has them.
 
 use std::{
+    collections::BTreeMap,
     io::ErrorKind,
     ops::Range,
     path::{Path, PathBuf},
@@ -30,8 +31,8 @@ pub struct Storage {
     pub dir: PathBuf,
     /// Which log it is that its partitions are made of.
     pub identity: LogIdentity,
-    /// What the log has of each partition, numbered from 0.
-    pub log: Vec<Range<Offset>>,
+    /// What the log has of each partition that is to be opened.
+    pub log: BTreeMap<PartitionId, Range<Offset>>,
 }
 
 /// A partition that is ready for the log.
@@ -93,7 +94,7 @@ pub(crate) fn open_all(
     progress: &Progress,
 ) -> Result<Vec<Opened>, HotTierError> {
     let mut stores = Vec::new();
-    for partition in (0..storage.log.len() as u32).map(PartitionId) {
+    for &partition in storage.log.keys() {
         let dir = storage.dir.join("checkpoints").join(partition.to_string());
         let files = DiskFiles::open(&dir).map_err(HotTierError::Storage)?;
         let store = CheckpointStore::open(Arc::new(files), partition, storage.identity);
@@ -106,7 +107,7 @@ pub(crate) fn open_all(
     let open_one = |store: CheckpointStore| {
         let mut seat = meeting.join();
         let dir = storage.dir.join("ids").join(store.partition().to_string());
-        let log = &storage.log[store.partition().0 as usize];
+        let log = &storage.log[&store.partition()];
         let mut horizon = |sealed: &[SealedRows]| seat.speak(sealed);
         open(store, &mut on_disk(&dir), log, limits, budget, &progress.reading, &mut horizon)
     };

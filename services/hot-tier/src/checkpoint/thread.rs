@@ -9,12 +9,12 @@ use std::{
 };
 
 use config::HotTierConfig;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
 use engine::{MemoryBudget, Reader};
 use id_store::{CheckpointError, Written};
 use metrics::{counter, gauge, histogram};
 use service::Health;
-use types::Offset;
+use types::{Offset, PartitionId};
 
 use super::{
     pace::{Held, Pace},
@@ -64,31 +64,60 @@ pub(crate) struct Checkpointed {
     failures: u32,
 }
 
+/// What the thread is told while it runs.
+enum Change {
+    Begin(Checkpointed),
+    /// Nothing is written of that partition any more once the sender is dropped.
+    End(PartitionId, Sender<()>),
+}
+
+/// Tells the thread of which partitions to write.
+#[derive(Clone)]
+pub(crate) struct Changes(Sender<Change>);
+
+impl Changes {
+    /// Begins with a partition.
+    pub(crate) fn begin(&self, partition: Checkpointed) {
+        // A thread that has ended writes nothing, of which health tells.
+        let _ = self.0.send(Change::Begin(partition));
+    }
+
+    /// Ends with a partition, after what is being written of it. Blocks for that.
+    pub(crate) fn end(&self, partition: PartitionId) {
+        let (ended, wait) = bounded(0);
+        let _ = self.0.send(Change::End(partition, ended));
+        // Also where the thread has ended, and the sender with it.
+        let _ = wait.recv();
+    }
+}
+
 /// The running thread.
 pub(crate) struct CheckpointThread {
     stop: Sender<()>,
+    changes: Changes,
     thread: JoinHandle<()>,
 }
 
 impl CheckpointThread {
-    /// Starts it.
+    /// Starts it, with no partition yet.
     ///
     /// # Errors
     /// The system gives no more threads.
-    pub(crate) fn start(
-        partitions: Vec<Checkpointed>,
-        schedule: Schedule,
-        budget: Arc<MemoryBudget>,
-        health: Health,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(schedule: Schedule, budget: Arc<MemoryBudget>, health: Health) -> io::Result<Self> {
         let (stop, stopped) = bounded(0);
+        let (changes, told) = unbounded();
         let thread = thread::Builder::new().name("checkpoints".to_owned()).spawn(move || {
-            let mut work = Work { schedule, stopped, budget, health: health.clone() };
-            if catch_unwind(AssertUnwindSafe(|| work.run(partitions))).is_err() {
+            let mut work = Work { schedule, stopped, told, budget, health: health.clone() };
+            if catch_unwind(AssertUnwindSafe(|| work.run())).is_err() {
                 health.degrade(FAILING, "the writing of checkpoints ended; a restart takes long, and the log grows");
             }
         })?;
-        Ok(Self { stop, thread })
+        Ok(Self { stop, changes: Changes(changes), thread })
+    }
+
+    /// To tell it of which partitions to write.
+    pub(crate) fn changes(&self) -> Changes {
+        self.changes.clone()
     }
 
     /// Ends it in the middle of what it writes: what is there is good.
@@ -150,13 +179,24 @@ enum Failed {
 struct Work {
     schedule: Schedule,
     stopped: Receiver<()>,
+    told: Receiver<Change>,
     budget: Arc<MemoryBudget>,
     health: Health,
 }
 
 impl Work {
-    fn run(&mut self, mut partitions: Vec<Checkpointed>) {
+    fn run(&mut self) {
+        let mut partitions: Vec<Checkpointed> = Vec::new();
         loop {
+            for change in self.told.try_iter() {
+                match change {
+                    Change::Begin(partition) => partitions.push(partition),
+                    Change::End(ended, done) => {
+                        partitions.retain(|held| held.reader.partition() != ended);
+                        drop(done);
+                    }
+                }
+            }
             for partition in &mut partitions {
                 if partition.is_due(&self.schedule) {
                     self.checkpoint(partition);
@@ -256,7 +296,7 @@ mod tests {
 
     use engine::{Limits, Writer, partition_with_runs};
     use id_store::{CheckpointStore, DiskFiles, IdStore, Kept, Lent};
-    use types::{GapReason, LogGap, LogIdentity, PartitionId, Timestamp};
+    use types::{GapReason, LogGap, LogIdentity, Timestamp};
 
     use super::{super::seam::Seam, *};
 
@@ -330,7 +370,8 @@ mod tests {
         let (_stop, stopped) = bounded(0);
         let schedule = Schedule { interval: Duration::ZERO, log_bytes: 1, bytes_per_second: 1 };
         let health = Health::starting("hot-tier", "0");
-        let work = Work { schedule, stopped, budget: Arc::new(MemoryBudget::new(1)), health };
+        let told = crossbeam_channel::never();
+        let work = Work { schedule, stopped, told, budget: Arc::new(MemoryBudget::new(1)), health };
         work.checkpoint(&mut checkpointed);
         assert_eq!((checkpointed.failures, checkpointed.rounds.generations()), (1, Vec::new()));
         checkpointed.rounds.ask();
@@ -345,7 +386,8 @@ mod tests {
         let (stop, stopped) = bounded(0);
         let schedule = Schedule { interval: Duration::ZERO, log_bytes: 1, bytes_per_second: 1_000 };
         let budget = Arc::new(MemoryBudget::new(1_600));
-        let work = Work { schedule, stopped, budget, health: Health::starting("hot-tier", "0") };
+        let told = crossbeam_channel::never();
+        let work = Work { schedule, stopped, told, budget, health: Health::starting("hot-tier", "0") };
         let since = Instant::now();
         let held = Held::default();
         assert!(work.pace(20, since, &held));

@@ -147,7 +147,7 @@ impl World {
             authenticator: Authenticator::from_key(None),
             metrics: Metrics::install(),
         };
-        let empty = vec![Offset::ZERO..Offset::ZERO; PARTITIONS as usize];
+        let empty = (0..PARTITIONS).map(|partition| (PartitionId(partition), Offset::ZERO..Offset::ZERO)).collect();
         let storage = hot_tier::Storage { dir: dir.path().to_owned(), identity: log.identity(), log: empty };
         let config = HotTierConfig {
             memory_bytes: setup.memory_bytes,
@@ -157,8 +157,8 @@ impl World {
             checkpoint_log_bytes: 1 << 20,
             checkpoint_bytes_per_second: 1 << 20,
         };
-        let hot = hot_tier::start(&host, addresses(), config, setup.limits, storage).await.unwrap();
-        let mut writers = hot.writers.await.unwrap().unwrap();
+        let hot = hot_tier::start(&host, addresses(), config, setup.limits, PARTITIONS).await.unwrap();
+        let mut writers = hot.partitions.open(storage).await.unwrap();
         writers.iter_mut().for_each(|writer| writer.recovered());
         let catalog =
             Arc::new(OneTable { table: Mutex::new(Arc::new(setup.table.clone())), looks_left: Mutex::default() });

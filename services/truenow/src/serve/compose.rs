@@ -1,31 +1,40 @@
 //! The composition: every service gets the others as trait objects, and is started and stopped in order.
+//!
+//! One process with all services calls them directly; how a process of a cluster does is in [`super::member`].
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
-    path::PathBuf,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use codec::TokenKey;
-use config::{Config, ServiceName};
+use cache::ResultCache;
+use codec::{ClusterKey, TokenKey};
+use config::{Config, Secret, ServiceName};
 use control_plane::{CatalogSettings, ControlPlane, Nodes};
-use event_log::{Compression, EmbeddedConfig, EmbeddedLog, EventLog, KafkaConfig, KafkaLog, KafkaOpenError, OpenError};
+use event_log::{EventLog, KafkaOpenError, OpenError};
 use gateway::dead_letters::{Counts, DeadLetters};
 use hot_tier::{HotTierError, Storage};
 use metadata::{MetadataError, MetadataStore, SECRET_BYTES};
 use proto::{
     catalog::{Catalog, Tenants},
+    dead_letters::DeadLetterCounts,
     hot_tier::{HotTier, NodeMemory},
     progress::{ApplyLag, Progress},
 };
-use service::{Authenticator, Host, HttpLimits, Metrics, Running, StartError, Unread};
+use rebalancer::Placer;
+use service::{Authenticator, Host, HttpLimits, Metrics, Running, Shutdown, StartError, Unread};
 use stream_ingester::IngesterError;
-use tokio::{sync::oneshot, task::JoinHandle};
-use types::{NodeId, PartitionId, Timestamp};
+use tokio::task::JoinHandle;
+use types::{ApiError, NodeId, PartitionId, Timestamp};
 use watermark::Watermarks;
 
-use super::{engines, log_size};
+use super::{
+    engines::{Engines, log_dir},
+    log_size,
+    reporter::Reporter,
+};
 
 /// This node, on a single machine.
 const NODE: NodeId = NodeId(1);
@@ -53,95 +62,125 @@ pub(crate) enum ComposeError {
     Ingester(#[from] IngesterError),
     #[error(transparent)]
     Gateway(#[from] gateway::StartError),
+    #[error("reach the control plane")]
+    ControlPlane(#[source] ApiError),
+    #[error("this process has no place any more in its cluster")]
+    Replaced(#[source] ApiError),
     #[error(
-        "services {missing} are not in the list: in one process all of {needed} run together; leave `services` out"
+        "the processes of a cluster share their engines, and {engine} is on the disk of one: set {setting}, or leave \
+         `services` and `cluster.control_plane` out"
     )]
-    Incomplete { missing: String, needed: String },
+    NotShared { engine: &'static str, setting: &'static str },
 }
 
 /// The running services, in the order of their start.
 pub(crate) struct Composed {
-    log: Arc<dyn EventLog>,
+    pub(super) log: Arc<dyn EventLog>,
+    /// Of a process of a cluster.
+    pub(super) reporter: Option<Reporter>,
     /// Of a log in files.
-    log_size: Option<JoinHandle<()>>,
-    /// Ends when the partitions are open, or cannot be opened.
-    opening: JoinHandle<Result<(), HotTierError>>,
+    pub(super) log_size: Option<JoinHandle<()>>,
+    /// What opens partitions; `None`: there are none here.
+    pub(super) opening: Option<Opening>,
     /// Those that may stop while the log is open, first to last started.
-    before_log: Vec<Running>,
+    pub(super) before_log: Vec<Running>,
     /// Those that read the log until they are stopped.
-    after_log: Vec<Running>,
+    pub(super) after_log: Vec<Running>,
+}
+
+/// A task that opens partitions. It ends where there is no more to open, where one cannot be opened, or when it is told to.
+pub(super) struct Opening {
+    pub(super) task: JoinHandle<Result<(), ComposeError>>,
+    pub(super) stop: Shutdown,
 }
 
 impl Composed {
-    /// Starts all services of `config`. Partitions are opened beside them; see [`Composed::failed`].
+    /// Starts the services of `config`. Partitions are opened beside them; see [`Composed::failed`].
     ///
     /// # Errors
     /// The first that does not start.
-    pub(crate) async fn start(config: &Config, metrics: Metrics) -> Result<Self, ComposeError> {
-        require_all(config)?;
-        let dir = &config.data_dir;
-        std::fs::create_dir_all(dir).map_err(|error| ComposeError::DataDir(dir.display().to_string(), error))?;
-        let host = host(config, metrics);
-        let store = engines::metadata(config).await?;
-        let log = open_log(config).await?;
-        let token_key = token_key(store.as_ref()).await?;
-        let plane = ControlPlane::open(Arc::clone(&store), Arc::clone(&log), catalog_settings(config), now()).await?;
-        let catalog: Arc<dyn Catalog> = Arc::new(plane.clone());
-
-        let bounds = (0..log.partitions()).map(|partition| log.bounds(PartitionId(partition)));
-        let bounds = bounds.map(|bounds| bounds.start..bounds.end).collect();
-        let storage = Storage { dir: dir.clone(), identity: log.identity(), log: bounds };
-        let limits = hot_tier::limits(config.hot_tier.memory_bytes, getrandom::u64()?);
-        let addresses = config.addresses(ServiceName::HotTier);
-        let hot = hot_tier::start(&host, addresses, config.hot_tier, limits, storage).await?;
-        let memory: Arc<dyn NodeMemory> = Arc::new(hot.node.clone());
-        let node: Arc<dyn HotTier> = Arc::new(hot.node);
-        let (opened, writers) = oneshot::channel();
-        let partitions = (0..log.partitions()).map(PartitionId).collect();
-        let deps = stream_ingester::Deps {
-            catalog: Arc::clone(&catalog),
-            log: Arc::clone(&log),
-            partitions,
-            writers,
-            memory: Arc::clone(&memory),
+    pub(crate) async fn start(config: &Config, metrics: Metrics, engines: Engines) -> Result<Self, ComposeError> {
+        let composed = match &config.cluster {
+            None => Self::start_alone(config, metrics, engines).await?,
+            Some(cluster) => Self::start_member(config, cluster, metrics, engines).await?,
         };
-        let addresses = config.addresses(ServiceName::StreamIngester);
-        let ingester = stream_ingester::start(&host, addresses, config.stream_ingester, deps).await?;
-        let opening = tokio::spawn(async move {
-            let writers = hot.writers.await.expect("opening partitions does not panic")?;
-            // The ingester is there unless everything ends.
-            let _ = opened.send(writers);
-            Ok(())
-        });
-        let after_log = vec![hot.running, ingester.running];
-
-        let mut before_log = Vec::new();
-        let shared = Shared { host: &host, config, catalog: &catalog, log: &log, node: &node };
-        let letters = gateway::open_dead_letters(config)?;
-        let counts = Arc::new(Counts(Arc::clone(&letters)));
-        before_log.push(shared.watermark(token_key.clone(), counts, Arc::new(plane.clone())).await?);
-        before_log.push(shared.query_api(token_key.clone()).await?);
-        before_log.push(shared.rebalancer().await?);
-        let deps = control_plane::Deps { control_plane: plane, hot_tier: Arc::clone(&node) };
-        before_log.push(control_plane::start(&host, &config.into(), deps).await?);
-        before_log.push(shared.gateway(token_key, letters, ingester.lag, memory).await?);
-        for running in after_log.iter().chain(&before_log) {
+        for running in composed.after_log.iter().chain(&composed.before_log) {
             tracing::info!(service = running.service(), http = %running.http_address(), "started");
         }
-        let log_size = config.kafka.is_none().then(|| tokio::spawn(log_size::report(log_dir(config))));
-        Ok(Self { log, log_size, opening, before_log, after_log })
+        Ok(composed)
     }
 
-    /// Waits until the partitions cannot be opened: nothing of them can ever be asked then. Where they can, it never returns.
+    /// All services in one process.
+    async fn start_alone(config: &Config, metrics: Metrics, engines: Engines) -> Result<Self, ComposeError> {
+        let Engines { log, store, results } = engines;
+        let store = store.expect("all services are here");
+        let host = host(config, metrics, None);
+        let token_key = token_key(store.as_ref()).await?;
+        let address: SocketAddr = config.addresses(ServiceName::HotTier).grpc;
+        let nodes = Nodes::Alone { node: NODE, address: address.to_string() };
+        let plane = open_plane(config, store, &log, nodes).await?;
+        let catalog: Arc<dyn Catalog> = Arc::new(plane.clone());
+
+        let partitions: Vec<_> = (0..log.partitions()).map(PartitionId).collect();
+        let beside = start_node(&host, config, &catalog, &log, partitions.clone()).await?;
+        let opening = beside.open(storage(config, log.as_ref(), &partitions));
+        let memory: Arc<dyn NodeMemory> = Arc::new(beside.node.clone());
+        let node: Arc<dyn HotTier> = Arc::new(beside.node);
+
+        let letters = gateway::open_dead_letters(config)?;
+        let shared = Shared {
+            host: &host,
+            config,
+            catalog,
+            tenants: Arc::new(plane.clone()),
+            log: Arc::clone(&log),
+            hot_tier: Arc::clone(&node),
+            nodes: query_api::Nodes::fixed([(NODE, node)]),
+            dead_letters: Arc::new(Counts(Arc::clone(&letters))),
+            results,
+            token_key,
+        };
+        let before_log = vec![
+            shared.watermark().await?,
+            shared.query_api().await?,
+            shared.rebalancer(None).await?,
+            shared.control_plane(plane).await?,
+            shared.gateway(letters, beside.lag, memory).await?,
+        ];
+        let log_size = config.kafka.is_none().then(|| tokio::spawn(log_size::report(log_dir(config))));
+        Ok(Self { log, reporter: None, log_size, opening: Some(opening), before_log, after_log: beside.running })
+    }
+
+    /// Waits until this process cannot go on: a partition cannot be opened, and nothing of it could ever be asked, or another
+    /// process has taken its place. Where all goes well, it never returns.
     pub(crate) async fn failed(&mut self) -> ComposeError {
-        match (&mut self.opening).await.expect("opening partitions does not panic") {
-            Ok(()) => std::future::pending().await,
-            Err(error) => error.into(),
+        let opening = async {
+            let Some(opening) = &mut self.opening else { return std::future::pending().await };
+            match (&mut opening.task).await.expect("opening partitions does not panic") {
+                Ok(()) => std::future::pending().await,
+                Err(error) => error,
+            }
+        };
+        let replaced = async {
+            match &mut self.reporter {
+                Some(reporter) => ComposeError::Replaced(reporter.replaced().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            error = opening => error,
+            error = replaced => error,
         }
     }
 
     /// Stops everything in the reverse order of the start.
     pub(crate) async fn shutdown(self) {
+        if let Some(reporter) = self.reporter {
+            reporter.leave().await;
+        }
+        if let Some(opening) = &self.opening {
+            opening.stop.trigger();
+        }
         if let Some(log_size) = self.log_size {
             log_size.abort();
         }
@@ -151,66 +190,67 @@ impl Composed {
     }
 }
 
-async fn stop(services: Vec<Running>) {
+pub(super) async fn stop(services: Vec<Running>) {
     for running in services.into_iter().rev() {
         let _ = running.shutdown().await;
     }
 }
 
-/// What the services that only read or append share.
-struct Shared<'a> {
-    host: &'a Host,
-    config: &'a Config,
-    catalog: &'a Arc<dyn Catalog>,
-    log: &'a Arc<dyn EventLog>,
-    node: &'a Arc<dyn HotTier>,
+/// What services get of each other.
+pub(super) struct Shared<'a> {
+    pub(super) host: &'a Host,
+    pub(super) config: &'a Config,
+    pub(super) catalog: Arc<dyn Catalog>,
+    pub(super) tenants: Arc<dyn Tenants>,
+    pub(super) log: Arc<dyn EventLog>,
+    /// What all nodes together say of their partitions.
+    pub(super) hot_tier: Arc<dyn HotTier>,
+    /// The nodes, each for itself.
+    pub(super) nodes: query_api::Nodes,
+    pub(super) dead_letters: Arc<dyn DeadLetterCounts>,
+    /// Where query APIs share results.
+    pub(super) results: Option<Arc<dyn ResultCache>>,
+    pub(super) token_key: TokenKey,
 }
 
 impl Shared<'_> {
-    async fn watermark(
-        &self,
-        token_key: TokenKey,
-        letters: Arc<Counts>,
-        tenants: Arc<dyn Tenants>,
-    ) -> Result<Running, StartError> {
+    pub(super) async fn watermark(&self) -> Result<Running, StartError> {
         let deps = watermark::Deps {
-            catalog: Arc::clone(self.catalog),
-            log: Arc::clone(self.log),
-            hot_tier: Arc::clone(self.node),
-            dead_letters: letters,
-            token_key,
-            tenants,
+            catalog: Arc::clone(&self.catalog),
+            log: Arc::clone(&self.log),
+            hot_tier: Arc::clone(&self.hot_tier),
+            dead_letters: Arc::clone(&self.dead_letters),
+            token_key: self.token_key.clone(),
+            tenants: Arc::clone(&self.tenants),
             clock: clock(),
         };
         watermark::start(self.host, &self.config.into(), deps).await
     }
 
-    async fn query_api(&self, token_key: TokenKey) -> Result<Running, ComposeError> {
+    pub(super) async fn query_api(&self) -> Result<Running, StartError> {
         let progress: Arc<dyn Progress> =
-            Arc::new(Watermarks::new(Arc::clone(self.log), Arc::clone(self.node), clock()));
+            Arc::new(Watermarks::new(Arc::clone(&self.log), Arc::clone(&self.hot_tier), clock()));
         let deps = query_api::Deps {
-            catalog: Arc::clone(self.catalog),
+            catalog: Arc::clone(&self.catalog),
             progress,
-            nodes: query_api::Nodes::fixed([(NODE, Arc::clone(self.node))]),
-            log: Arc::clone(self.log),
-            token_key,
-            shared_results: engines::shared_results(self.config)?,
+            nodes: self.nodes.clone(),
+            log: Arc::clone(&self.log),
+            token_key: self.token_key.clone(),
+            shared_results: self.results.clone(),
         };
-        Ok(query_api::start(self.host, self.config.addresses(ServiceName::QueryApi), self.config.query_api, deps)
-            .await?)
+        query_api::start(self.host, self.config.addresses(ServiceName::QueryApi), self.config.query_api, deps).await
     }
 
-    async fn gateway(
+    pub(super) async fn gateway(
         &self,
-        token_key: TokenKey,
         letters: Arc<DeadLetters>,
         lag: Arc<dyn ApplyLag>,
         memory: Arc<dyn NodeMemory>,
     ) -> Result<Running, ComposeError> {
         let deps = gateway::Deps {
-            catalog: Arc::clone(self.catalog),
-            log: Arc::clone(self.log),
-            token_key,
+            catalog: Arc::clone(&self.catalog),
+            log: Arc::clone(&self.log),
+            token_key: self.token_key.clone(),
             limiter_key: getrandom::u64()?,
             shared_limits: None,
             letters,
@@ -221,11 +261,89 @@ impl Shared<'_> {
         Ok(gateway::start(self.config, self.host, deps).await?)
     }
 
-    async fn rebalancer(&self) -> Result<Running, StartError> {
-        let deps =
-            rebalancer::Deps { catalog: Arc::clone(self.catalog), hot_tier: Arc::clone(self.node), clock: clock() };
+    /// `placer`: of a cluster.
+    pub(super) async fn rebalancer(&self, placer: Option<Placer>) -> Result<Running, StartError> {
+        let (catalog, hot_tier) = (Arc::clone(&self.catalog), Arc::clone(&self.hot_tier));
+        let deps = rebalancer::Deps { catalog, hot_tier, clock: clock(), placer };
         rebalancer::start(self.host, &self.config.into(), deps).await
     }
+
+    pub(super) async fn control_plane(&self, control_plane: ControlPlane) -> Result<Running, StartError> {
+        let deps = control_plane::Deps { control_plane, hot_tier: Arc::clone(&self.hot_tier) };
+        control_plane::start(self.host, &self.config.into(), deps).await
+    }
+}
+
+/// The catalog over the metadata and the log.
+pub(super) async fn open_plane(
+    config: &Config,
+    store: Arc<dyn MetadataStore>,
+    log: &Arc<dyn EventLog>,
+    nodes: Nodes,
+) -> Result<ControlPlane, MetadataError> {
+    let settings = CatalogSettings {
+        nodes,
+        auto_create_tables: config.auto_create_tables,
+        tables_max: config.control_plane.tables_max,
+        auto_create_per_minute: config.control_plane.auto_create_per_minute,
+    };
+    ControlPlane::open(store, Arc::clone(log), settings, now()).await
+}
+
+/// A node of the hot tier and the stream ingester beside it.
+pub(super) struct Beside {
+    pub(super) node: hot_tier::Node,
+    pub(super) lag: Arc<dyn ApplyLag>,
+    pub(super) hot_tier: hot_tier::Partitions,
+    pub(super) ingester: stream_ingester::Partitions,
+    /// Both, in the order of their start.
+    pub(super) running: Vec<Running>,
+}
+
+impl Beside {
+    /// Opens partitions that the ingester has begun with, beside all else.
+    fn open(&self, storage: Storage) -> Opening {
+        let (hot_tier, ingester) = (self.hot_tier.clone(), self.ingester.clone());
+        let task = tokio::spawn(async move {
+            ingester.give(hot_tier.open(storage).await?);
+            Ok(())
+        });
+        Opening { task, stop: Shutdown::new() }
+    }
+}
+
+/// What the hot tier needs to open these partitions.
+pub(super) fn storage(config: &Config, log: &dyn EventLog, partitions: &[PartitionId]) -> Storage {
+    let bounds = |&partition: &PartitionId| {
+        let bounds = log.bounds(partition);
+        (partition, bounds.start..bounds.end)
+    };
+    let log_bounds: BTreeMap<_, _> = partitions.iter().map(bounds).collect();
+    Storage { dir: config.data_dir.clone(), identity: log.identity(), log: log_bounds }
+}
+
+/// Starts the hot tier, which has no partitions yet, and its stream ingester, whose `partitions` wait to be opened.
+pub(super) async fn start_node(
+    host: &Host,
+    config: &Config,
+    catalog: &Arc<dyn Catalog>,
+    log: &Arc<dyn EventLog>,
+    partitions: Vec<PartitionId>,
+) -> Result<Beside, ComposeError> {
+    let limits = hot_tier::limits(config.hot_tier.memory_bytes, getrandom::u64()?);
+    let addresses = config.addresses(ServiceName::HotTier);
+    let hot = hot_tier::start(host, addresses, config.hot_tier, limits, log.partitions()).await?;
+    let (catalog, log, memory) = (Arc::clone(catalog), Arc::clone(log), Arc::new(hot.node.clone()));
+    let deps = stream_ingester::Deps { catalog, log, partitions, memory };
+    let addresses = config.addresses(ServiceName::StreamIngester);
+    let ingester = stream_ingester::start(host, addresses, config.stream_ingester, deps).await?;
+    Ok(Beside {
+        node: hot.node,
+        lag: ingester.lag,
+        hot_tier: hot.partitions,
+        ingester: ingester.partitions,
+        running: vec![hot.running, ingester.running],
+    })
 }
 
 /// The key of tokens, drawn once and kept in metadata: tokens stay good over restarts.
@@ -235,18 +353,8 @@ async fn token_key(store: &dyn MetadataStore) -> Result<TokenKey, ComposeError> 
     Ok(TokenKey::new(store.secret("token", fresh).await?))
 }
 
-/// Processes of their own for single services come with a log and metadata that several processes can share.
-fn require_all(config: &Config) -> Result<(), ComposeError> {
-    let names = |services: &[&ServiceName]| services.iter().map(|s| s.name()).collect::<Vec<_>>().join(", ");
-    let missing: Vec<_> = ServiceName::ALL.iter().filter(|name| !config.services.contains(name)).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let all: Vec<_> = ServiceName::ALL.iter().collect();
-    Err(ComposeError::Incomplete { missing: names(&missing), needed: names(&all) })
-}
-
-fn host(config: &Config, metrics: Metrics) -> Host {
+/// What the services of this process share; `cluster`: the key of the cluster that it belongs to.
+pub(super) fn host(config: &Config, metrics: Metrics, cluster: Option<ClusterKey>) -> Host {
     let limits = HttpLimits {
         connections_max: config.http.connections_max,
         header_timeout: config.http.header_timeout,
@@ -255,63 +363,15 @@ fn host(config: &Config, metrics: Metrics) -> Host {
         drain_timeout: config.http.drain_timeout,
         unread: Unread::default(),
     };
-    let authenticator = Authenticator::from_key(config.api_key.as_ref().map(config::Secret::expose));
+    let clients = config.api_key.as_ref().map(Secret::expose);
+    let authenticator = match cluster {
+        None => Authenticator::from_key(clients),
+        Some(key) => Authenticator::of_cluster(key, clients),
+    };
     Host { limits, authenticator, metrics }
 }
 
-fn log_dir(config: &Config) -> PathBuf {
-    config.data_dir.join("log")
-}
-
-async fn open_log(config: &Config) -> Result<Arc<dyn EventLog>, ComposeError> {
-    if let Some(kafka) = &config.kafka {
-        let settings = kafka_log(config, kafka);
-        let opened = tokio::task::spawn_blocking(move || KafkaLog::open(&settings)).await;
-        return Ok(Arc::new(opened.expect("opening a log does not panic")?));
-    }
-    let settings = EmbeddedConfig {
-        segment_bytes: config.event_log.segment_bytes,
-        queue_bytes_max: config.event_log.queue_bytes,
-        linger: config.event_log.linger,
-        tail_bytes_max: config.event_log.tail_cache_bytes,
-        retention_bytes_min: config.event_log.retention_bytes_min,
-        ..EmbeddedConfig::new(log_dir(config), config.partitions)
-    };
-    let opened = tokio::task::spawn_blocking(|| EmbeddedLog::open_on_disk(settings)).await;
-    Ok(Arc::new(opened.expect("opening a log does not panic")?))
-}
-
-fn kafka_log(config: &Config, kafka: &config::KafkaConfig) -> KafkaConfig {
-    KafkaConfig {
-        replication: kafka.replication,
-        min_insync: kafka.min_insync,
-        compression: match kafka.compression {
-            config::Compression::None => Compression::None,
-            config::Compression::Lz4 => Compression::Lz4,
-            config::Compression::Zstd => Compression::Zstd,
-        },
-        linger: kafka.linger,
-        batch_bytes_max: kafka.batch_bytes_max,
-        delivery_timeout: kafka.delivery_timeout,
-        queue_bytes_max: config.event_log.queue_bytes,
-        tail_bytes_max: config.event_log.tail_cache_bytes,
-        delete_released: kafka.delete_released,
-        keep_interval: kafka.keep_interval,
-        ..KafkaConfig::new(&kafka.brokers, &kafka.topic, config.partitions)
-    }
-}
-
-fn catalog_settings(config: &Config) -> CatalogSettings {
-    let address: SocketAddr = config.addresses(ServiceName::HotTier).grpc;
-    CatalogSettings {
-        nodes: Nodes::Alone { node: NODE, address: address.to_string() },
-        auto_create_tables: config.auto_create_tables,
-        tables_max: config.control_plane.tables_max,
-        auto_create_per_minute: config.control_plane.auto_create_per_minute,
-    }
-}
-
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::from_epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 

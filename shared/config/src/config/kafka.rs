@@ -32,8 +32,8 @@ pub struct KafkaConfig {
     pub keep_interval: Duration,
 }
 
-/// `None` where no brokers are named: the log is the embedded one.
-pub(super) fn kafka(raw: &RawConfig) -> Result<Option<KafkaConfig>, ConfigError> {
+/// `None` where no brokers are named: the log is the embedded one. `shared`: nodes of a cluster read it.
+pub(super) fn kafka(raw: &RawConfig, shared: bool) -> Result<Option<KafkaConfig>, ConfigError> {
     let raw = &raw.kafka;
     let Some(brokers) = raw.brokers.clone().filter(|brokers| !brokers.trim().is_empty()) else {
         return Ok(None);
@@ -53,6 +53,11 @@ pub(super) fn kafka(raw: &RawConfig) -> Result<Option<KafkaConfig>, ConfigError>
     if topic.is_empty() || topic.len() > 200 || !topic.chars().all(legal) {
         return Err(out_of_range(SECTION, "topic", topic, "must be 1 to 200 of a-z, A-Z, 0-9, '.', '_' and '-'"));
     }
+    // What one node needs no more, another may have to read.
+    if shared && raw.delete_released == Some(true) {
+        let expected = "must be false in a cluster, where the retention of the topic has to do";
+        return Err(out_of_range(SECTION, "delete_released", true, expected));
+    }
     let batch = number(SECTION, "batch_bytes_max", raw.batch_bytes_max.map(u64::from), 1 << 20, 1 << 10..=64 << 20)?;
     Ok(Some(KafkaConfig {
         brokers,
@@ -63,7 +68,7 @@ pub(super) fn kafka(raw: &RawConfig) -> Result<Option<KafkaConfig>, ConfigError>
         linger: Duration::from_micros(number(SECTION, "linger_us", raw.linger_us, 1_000, 0..=1_000_000)?),
         batch_bytes_max: u32::try_from(batch).expect("at most 64 MiB"),
         delivery_timeout: millis(SECTION, "delivery_timeout_ms", raw.delivery_timeout_ms, 10_000, 1_000..=300_000)?,
-        delete_released: raw.delete_released.unwrap_or(true),
+        delete_released: raw.delete_released.unwrap_or(!shared),
         keep_interval: millis(SECTION, "keep_interval_ms", raw.keep_interval_ms, 10_000, 10..=3_600_000)?,
     }))
 }

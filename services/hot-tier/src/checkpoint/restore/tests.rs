@@ -30,7 +30,8 @@ fn open_beside(
     log: Range<u64>,
     limits: Limits,
 ) -> Result<Vec<Opened>, HotTierError> {
-    let log = vec![Offset(log.start)..Offset(log.end); 2];
+    let log = Offset(log.start)..Offset(log.end);
+    let log = [0, 1].map(|partition| (PartitionId(partition), log.clone())).into();
     let storage = Storage { dir: dir.to_owned(), identity, log };
     let progress = Progress::default();
     let opened = open_all(&storage, limits, &Arc::new(MemoryBudget::new(u64::MAX)), 2, &progress);
@@ -308,7 +309,8 @@ const STEPS: [i64; 4] = [1, 2, 5, 20];
 fn open_small(dir: &Path, limit: u64) -> (Vec<Opened>, Arc<MemoryBudget>) {
     let limits =
         Limits { segment_rows_first: SEGMENT_ROWS, segment_rows_max: SEGMENT_ROWS, open_slots_max: 1, ..limits() };
-    let storage = Storage { dir: dir.to_owned(), identity: LOG, log: vec![Offset(0)..Offset(1_000); STEPS.len()] };
+    let log = (0..STEPS.len() as u32).map(|partition| (PartitionId(partition), Offset(0)..Offset(1_000))).collect();
+    let storage = Storage { dir: dir.to_owned(), identity: LOG, log };
     let budget = Arc::new(MemoryBudget::new(limit));
     let opened = open_all(&storage, limits, &budget, 2, &Progress::default()).expect("a good disk");
     (opened, budget)

@@ -1,0 +1,192 @@
+//! Keeps partitions on nodes that live: the first map, and a new one when a node is lost.
+//!
+//! 1. Of all rebalancers one places: the holder of a lease. A map is stored in its name and over the version that it was made
+//!    from; one who lost the lease without knowing it, or read an old map, is refused by the store.
+//! 2. All of them look who lives, so that one who takes the lease over judges by what it has seen.
+//! 3. A node that falls silent is lost, and its partitions go to others at once. One that left in order comes back, as a rule: it
+//!    keeps its partitions for a while. Where no node lives, nothing is placed.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use metadata::{Claim, Coordination, Lease, Liveness, MetadataError, NodeRecord};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+use placement::{Node, PlacementMap, place, repair};
+use proto::members::HOT_TIER;
+use service::{Health, Shutdown};
+use tokio::time::{MissedTickBehavior, interval};
+use types::NodeId;
+
+/// The lease of who places.
+const LEASE: &str = "placing";
+/// How long it is held without a word of its holder.
+const LEASE_TTL: Duration = Duration::from_secs(3);
+/// How often to look who lives, and to keep the lease.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// After so long without a word a node is lost. Nodes say each second that they live.
+const LOST_AFTER: Duration = Duration::from_secs(3);
+/// For so long a node that left in order keeps its partitions.
+const KEEPS_FOR: Duration = Duration::from_secs(60);
+/// Under this name the health tells of metadata that is away.
+const METADATA: &str = "metadata";
+
+// A loss is answered within 5 s: the silence, a look, and what the control plane takes to see and send the map.
+const _: () = assert!(LOST_AFTER.as_millis() + 2 * LOOK_INTERVAL.as_millis() < 5_000);
+
+/// Over which nodes partitions are spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spread {
+    /// Of the log.
+    pub partitions: u32,
+    /// How many nodes hold each partition, as far as there are so many.
+    pub replicas: usize,
+    /// How many nodes must be there before partitions are placed for the first time.
+    pub nodes_first: usize,
+}
+
+/// One that places, or would if the one who does falls silent.
+pub struct Placer {
+    store: Arc<dyn Coordination>,
+    spread: Spread,
+    /// Its own name, of this life.
+    holder: String,
+    lease: Option<Lease>,
+    liveness: Liveness,
+    /// Since when nodes of the map are not registered any more.
+    left: BTreeMap<NodeId, Instant>,
+}
+
+impl Placer {
+    /// One of that name, which no other has or had.
+    #[must_use]
+    pub fn new(store: Arc<dyn Coordination>, spread: Spread, holder: String) -> Self {
+        Self { store, spread, holder, lease: None, liveness: Liveness::new(LOST_AFTER), left: BTreeMap::new() }
+    }
+
+    /// Runs until it is told to stop, and gives the lease up then.
+    pub(crate) async fn run(mut self, health: Health, stop: Shutdown) {
+        describe();
+        let mut ticks = interval(LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.wait() => break,
+                _ = ticks.tick() => {}
+            }
+            match self.round(Instant::now()).await {
+                Ok(()) => health.recover(METADATA),
+                Err(error) => health.degrade(METADATA, format!("partitions stay where they are: {error}")),
+            }
+            gauge!("truenow_rebalancer_places").set(if self.lease.is_some() { 1.0 } else { 0.0 });
+        }
+        if let Err(error) = self.give_up().await {
+            tracing::warn!(%error, "the lease of who places is not given up; it runs out");
+        }
+    }
+
+    /// Looks once who lives, and stores a new map if that is its part and one is needed; to be called every half second.
+    ///
+    /// # Errors
+    /// Metadata cannot be read or written.
+    pub async fn round(&mut self, now: Instant) -> Result<(), MetadataError> {
+        self.keep_lease().await?;
+        let records = self.store.nodes().await?;
+        self.liveness.look(&records, now);
+        let map = self.store.placement().await?;
+        self.note_left(&map, &records, now);
+        let Some(lease) = &self.lease else { return Ok(()) };
+        let next = self.next_map(&map, &records, now);
+        if next.version == map.version {
+            return Ok(());
+        }
+        match self.store.store_placement(&next, map.version, Some(lease)).await {
+            Ok(()) => {
+                counter!("truenow_rebalancer_maps_total").increment(1);
+                tracing::info!(version = next.version, nodes = ?self.living(&records), "placed partitions anew");
+                Ok(())
+            }
+            // Another changed the map in between, or took over: what is now is seen by the next look.
+            Err(MetadataError::Conflict) => Ok(()),
+            Err(MetadataError::Fenced) => {
+                self.lease = None;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn keep_lease(&mut self) -> Result<(), MetadataError> {
+        if let Some(lease) = &self.lease {
+            match self.store.renew_lease(lease, LEASE_TTL).await {
+                Ok(()) => return Ok(()),
+                Err(MetadataError::Fenced) => {
+                    tracing::warn!(epoch = lease.epoch, "another rebalancer places now");
+                    self.lease = None;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Claim::Taken(lease) = self.store.take_lease(LEASE, &self.holder, LEASE_TTL).await? {
+            tracing::info!(epoch = lease.epoch, "places partitions from now on");
+            self.lease = Some(lease);
+        }
+        Ok(())
+    }
+
+    /// Gives the lease up, so that another need not wait for its end.
+    ///
+    /// # Errors
+    /// Metadata cannot be written.
+    pub async fn give_up(mut self) -> Result<(), MetadataError> {
+        match self.lease.take() {
+            Some(lease) => self.store.give_up_lease(&lease).await,
+            None => Ok(()),
+        }
+    }
+
+    fn note_left(&mut self, map: &PlacementMap, records: &[NodeRecord], now: Instant) {
+        let is_there = |node: &NodeId| records.iter().any(|record| record.node.id == *node);
+        self.left.retain(|node, _| !is_there(node));
+        for &node in map.replicas.values().flatten().filter(|node| !is_there(node)) {
+            self.left.entry(node).or_insert(now);
+        }
+    }
+
+    fn living(&self, records: &[NodeRecord]) -> Vec<NodeId> {
+        self.takers(records).into_iter().map(|node| node.id).collect()
+    }
+
+    /// The nodes of the hot tier that live.
+    fn takers(&self, records: &[NodeRecord]) -> Vec<Node> {
+        let lives = records.iter().filter(|record| self.liveness.lives(record.node.id));
+        let lives = lives.filter(|record| record.node.addresses.contains_key(HOT_TIER));
+        lives.map(|record| Node { id: record.node.id, zone: record.node.zone.clone() }).collect()
+    }
+
+    /// The map that is right now; that of before where nothing is wrong with it.
+    fn next_map(&self, map: &PlacementMap, records: &[NodeRecord], now: Instant) -> PlacementMap {
+        let Spread { partitions, replicas, nodes_first } = self.spread;
+        let takers = self.takers(records);
+        if map.version == 0 {
+            return match takers.len() >= nodes_first.max(1) {
+                true => place(map, partitions, replicas, &takers),
+                false => map.clone(),
+            };
+        }
+        let back_soon = self.left.iter().filter(|&(_, &since)| now.duration_since(since) < KEEPS_FOR);
+        let mut keeping: Vec<Node> = back_soon.map(|(&id, _)| Node { id, zone: None }).collect();
+        keeping.extend(takers.iter().cloned());
+        repair(map, partitions, replicas, &keeping, &takers)
+    }
+}
+
+fn describe() {
+    describe_gauge!(
+        "truenow_rebalancer_places",
+        "Whether this rebalancer is the one that places partitions: 1 yes, 0 no."
+    );
+    describe_counter!("truenow_rebalancer_maps_total", "Placement maps that this rebalancer stored.");
+}

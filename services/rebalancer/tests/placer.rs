@@ -1,0 +1,126 @@
+//! Who places partitions, over real metadata and with the time as an argument.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use metadata::{Coordination, NodeDescription, SqliteStore};
+use proto::members::{GATEWAY, HOT_TIER};
+use rebalancer::{Placer, Spread};
+use tempfile::TempDir;
+use types::NodeId;
+
+const LOOK: Duration = Duration::from_millis(500);
+const SPREAD: Spread = Spread { partitions: 12, replicas: 2, nodes_first: 3 };
+
+struct World {
+    store: Arc<SqliteStore>,
+    now: Instant,
+    _directory: TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(&directory.path().join("metadata.db")).await.unwrap());
+        Self { store, now: Instant::now(), _directory: directory }
+    }
+
+    fn placer(&self, name: &str) -> Placer {
+        Placer::new(self.store.clone(), SPREAD, name.to_owned())
+    }
+
+    async fn register(&self, node: u64, service: &str) -> u64 {
+        let addresses = [(service.to_owned(), format!("127.0.0.1:{node}"))].into();
+        self.store.register_node(&NodeDescription { id: NodeId(node), zone: None, addresses }).await.unwrap()
+    }
+
+    /// Looks every half second for so long, while these nodes say that they live.
+    async fn pass(&mut self, placers: &mut [&mut Placer], time: Duration, living: &[(u64, u64)]) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += LOOK;
+            for &(node, epoch) in living {
+                self.store.heartbeat(NodeId(node), epoch).await.unwrap();
+            }
+            for placer in placers.iter_mut() {
+                placer.round(self.now).await.unwrap();
+            }
+        }
+    }
+
+    /// The version of the map, and the nodes in it, each partition having so many replicas.
+    async fn map(&self, replicas: usize) -> (u64, BTreeSet<u64>) {
+        let map = self.store.placement().await.unwrap();
+        assert!(map.replicas.values().all(|holders| holders.len() == replicas), "{map:?}");
+        (map.version, map.replicas.values().flatten().map(|node| node.0).collect())
+    }
+}
+
+/// Goal: nothing is placed before enough nodes are there; then on nodes of the hot tier alone; who falls silent has nothing any
+/// more within 4 s, and takes nothing from others when it is back; a map names nobody who does not live while one lives.
+#[tokio::test]
+async fn partitions_follow_those_who_live() {
+    let mut world = World::new().await;
+    let mut placer = world.placer("a");
+    world.register(9, GATEWAY).await;
+    let (one, two) = (world.register(1, HOT_TIER).await, world.register(2, HOT_TIER).await);
+    world.pass(&mut [&mut placer], Duration::from_secs(10), &[(1, one), (2, two)]).await;
+    assert_eq!(world.map(0).await, (0, [].into()));
+    let three = world.register(3, HOT_TIER).await;
+    world.pass(&mut [&mut placer], LOOK, &[(1, one), (2, two), (3, three)]).await;
+    assert_eq!(world.map(2).await, (1, [1, 2, 3].into()));
+    let all = [(1, one), (2, two), (3, three)];
+    world.pass(&mut [&mut placer], Duration::from_secs(60), &all).await;
+    assert_eq!(world.map(2).await.0, 1, "nothing happened");
+
+    world.pass(&mut [&mut placer], Duration::from_secs(4), &all[1..]).await;
+    assert_eq!(world.map(2).await, (2, [2, 3].into()));
+    world.pass(&mut [&mut placer], Duration::from_secs(4), &all).await;
+    assert_eq!(world.map(2).await.0, 2, "it took nothing");
+    world.pass(&mut [&mut placer], Duration::from_secs(4), &all[2..]).await;
+    assert_eq!(world.map(1).await, (3, [3].into()));
+    world.pass(&mut [&mut placer], Duration::from_secs(20), &[]).await;
+    assert_eq!(world.map(1).await.0, 3, "there is nobody to take anything");
+    world.pass(&mut [&mut placer], LOOK, &all[1..]).await;
+    assert_eq!(world.map(2).await, (4, [2, 3].into()));
+}
+
+/// Goal: a node that leaves in order keeps its partitions for a minute, and not for longer.
+#[tokio::test]
+async fn who_leaves_in_order_comes_back() {
+    let mut world = World::new().await;
+    let mut placer = world.placer("a");
+    let nodes = [(1, world.register(1, HOT_TIER).await), (2, world.register(2, HOT_TIER).await)];
+    let three = world.register(3, HOT_TIER).await;
+    world.pass(&mut [&mut placer], LOOK, &nodes).await;
+    world.store.remove_node(NodeId(3), three).await.unwrap();
+    world.pass(&mut [&mut placer], Duration::from_secs(58), &nodes).await;
+    assert_eq!(world.map(2).await, (1, [1, 2, 3].into()));
+    world.pass(&mut [&mut placer], Duration::from_secs(4), &nodes).await;
+    assert_eq!(world.map(2).await, (2, [1, 2].into()));
+}
+
+/// Goal: one places; when it is gone another does, and the first, which knows nothing of that, changes nothing.
+#[tokio::test]
+async fn one_places() {
+    let mut world = World::new().await;
+    let (mut first, mut second) = (world.placer("a"), world.placer("b"));
+    let mut nodes = Vec::new();
+    for node in 1..=3 {
+        nodes.push((node, world.register(node, HOT_TIER).await));
+    }
+    world.pass(&mut [&mut first, &mut second], Duration::from_secs(2), &nodes).await;
+    assert_eq!(world.map(2).await.0, 1);
+    first.give_up().await.unwrap();
+    let mut first = world.placer("a, later");
+    world.pass(&mut [&mut second, &mut first], Duration::from_secs(4), &nodes[1..]).await;
+    assert_eq!(world.map(2).await, (2, [2, 3].into()), "the second had looked all the time");
+    let before = world.store.placement().await.unwrap();
+    let lease = metadata::Lease { name: "placing".into(), holder: "a".into(), epoch: 1 };
+    let stale = placement::PlacementMap { version: 9, ..before.clone() };
+    let refused = world.store.store_placement(&stale, before.version, Some(&lease)).await;
+    assert!(matches!(refused, Err(metadata::MetadataError::Fenced)), "{refused:?}");
+}
