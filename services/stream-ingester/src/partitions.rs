@@ -1,7 +1,7 @@
 //! The partitions that a node reads, each with a thread of its own: begun, given a writer, and ended while the service runs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
@@ -59,8 +59,8 @@ impl Partitions {
     pub fn begin(&self, partitions: &[PartitionId]) -> io::Result<()> {
         let mut driven = self.driven();
         for &partition in partitions {
-            if !driven.contains_key(&partition) {
-                driven.insert(partition, self.spawn(partition)?);
+            if let Entry::Vacant(entry) = driven.entry(partition) {
+                entry.insert(self.spawn(partition)?);
             }
         }
         self.show(&driven);

@@ -66,7 +66,7 @@ pub(crate) struct Checkpointed {
 
 /// What the thread is told while it runs.
 enum Change {
-    Begin(Checkpointed),
+    Begin(Box<Checkpointed>),
     /// Nothing is written of that partition any more once the sender is dropped.
     End(PartitionId, Sender<()>),
 }
@@ -79,7 +79,7 @@ impl Changes {
     /// Begins with a partition.
     pub(crate) fn begin(&self, partition: Checkpointed) {
         // A thread that has ended writes nothing, of which health tells.
-        let _ = self.0.send(Change::Begin(partition));
+        let _ = self.0.send(Change::Begin(Box::new(partition)));
     }
 
     /// Ends with a partition, after what is being written of it. Blocks for that.
@@ -190,7 +190,7 @@ impl Work {
         loop {
             for change in self.told.try_iter() {
                 match change {
-                    Change::Begin(partition) => partitions.push(partition),
+                    Change::Begin(partition) => partitions.push(*partition),
                     Change::End(ended, done) => {
                         partitions.retain(|held| held.reader.partition() != ended);
                         drop(done);

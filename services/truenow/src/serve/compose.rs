@@ -14,7 +14,10 @@ use codec::{ClusterKey, TokenKey};
 use config::{Config, Secret, ServiceName};
 use control_plane::{CatalogSettings, ControlPlane, Nodes};
 use event_log::{EventLog, KafkaOpenError, OpenError};
-use gateway::dead_letters::{Counts, DeadLetters};
+use gateway::{
+    SharedLimits,
+    dead_letters::{Counts, DeadLetters},
+};
 use hot_tier::{HotTierError, Storage};
 use metadata::{MetadataError, MetadataStore, SECRET_BYTES};
 use proto::{
@@ -145,7 +148,7 @@ impl Composed {
             shared.query_api().await?,
             shared.rebalancer(None).await?,
             shared.control_plane(plane).await?,
-            shared.gateway(letters, beside.lag, memory).await?,
+            shared.gateway(None, letters, beside.lag, memory).await?,
         ];
         let log_size = config.kafka.is_none().then(|| tokio::spawn(log_size::report(log_dir(config))));
         Ok(Self { log, reporter: None, log_size, opening: Some(opening), before_log, after_log: beside.running })
@@ -241,8 +244,10 @@ impl Shared<'_> {
         query_api::start(self.host, self.config.addresses(ServiceName::QueryApi), self.config.query_api, deps).await
     }
 
+    /// `shared_limits`: of a cluster.
     pub(super) async fn gateway(
         &self,
+        shared_limits: Option<SharedLimits>,
         letters: Arc<DeadLetters>,
         lag: Arc<dyn ApplyLag>,
         memory: Arc<dyn NodeMemory>,
@@ -252,7 +257,7 @@ impl Shared<'_> {
             log: Arc::clone(&self.log),
             token_key: self.token_key.clone(),
             limiter_key: getrandom::u64()?,
-            shared_limits: None,
+            shared_limits,
             letters,
             lag,
             memory,

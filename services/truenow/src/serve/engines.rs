@@ -14,7 +14,7 @@ use super::compose::ComposeError;
 pub(crate) struct Engines {
     /// The log.
     pub(crate) log: Arc<dyn EventLog>,
-    /// The metadata, where this process has a control plane or a rebalancer.
+    /// The metadata, where this process has a control plane, a rebalancer or a gateway.
     pub(crate) store: Option<Arc<dyn MetadataStore>>,
     /// Where query APIs share results, if they do; it need not be reachable.
     pub(crate) results: Option<Arc<dyn ResultCache>>,
@@ -29,7 +29,9 @@ impl Engines {
         let dir = &config.data_dir;
         require_shared(config)?;
         std::fs::create_dir_all(dir).map_err(|error| ComposeError::DataDir(dir.display().to_string(), error))?;
-        let keeps = |service: &ServiceName| [ServiceName::ControlPlane, ServiceName::Rebalancer].contains(service);
+        let keeps = |service: &ServiceName| {
+            [ServiceName::ControlPlane, ServiceName::Rebalancer, ServiceName::Gateway].contains(service)
+        };
         let store = match config.services.iter().any(keeps) {
             true => Some(metadata(config).await?),
             false => None,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use codec::ClusterKey;
 use config::{ClusterConfig, Config, ServiceName};
 use control_plane::{ControlPlane, Nodes};
+use gateway::SharedLimits;
 use placement::PlacementMap;
 use proto::{
     catalog::{Catalog, CatalogClient, CatalogFeed as _, Tenants},
@@ -114,7 +115,8 @@ impl Composed {
         if runs(ServiceName::Gateway) {
             let letters = gateway::open_dead_letters(config)?;
             let states = Arc::new(NodeStates::follow(members, plane.placement, connector));
-            before_log.push(shared.gateway(letters, states.clone(), states).await?);
+            let limits = shared_limits(config, cluster, &engines)?;
+            before_log.push(shared.gateway(Some(limits), letters, states.clone(), states).await?);
         }
         let member = member(cluster, after_log.iter().chain(&before_log))?;
         let reporter = Some(Reporter::start(plane.membership, member));
@@ -133,6 +135,17 @@ fn member<'a>(cluster: &ClusterConfig, running: impl Iterator<Item = &'a Running
         None => NodeId(DRAWN_MIN + getrandom::u64()? % (DRAWN_MAX - DRAWN_MIN)),
     };
     Ok(Member { node, zone: cluster.zone.clone(), services: running.map(address).collect() })
+}
+
+/// Where this gateway agrees with the others on shares of the rate limits: under its address, which it has again after a restart
+/// unless the system chooses its port.
+fn shared_limits(config: &Config, cluster: &ClusterConfig, engines: &Engines) -> Result<SharedLimits, ComposeError> {
+    let store = engines.store.clone().expect("opened where there is a gateway");
+    let gateway = match config.addresses(ServiceName::Gateway).grpc.port() {
+        0 => format!("{}-{:016x}", cluster.advertise, getrandom::u64()?),
+        port => format!("{}:{port}", cluster.advertise),
+    };
+    Ok(SharedLimits { store, gateway })
 }
 
 fn placer(cluster: &ClusterConfig, engines: &Engines) -> Result<Placer, ComposeError> {
