@@ -6,23 +6,40 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$root/scripts/prerequisites.sh"
 # shellcheck source=scripts/server.sh
 . "$root/scripts/server.sh"
+# shellcheck source=scripts/cluster.sh
+. "$root/scripts/cluster.sh"
 
 home=$root
 offset=0
 demo=false
 foreground=false
+cluster=false
+status=false
+CLUSTER_NODES=3
+CLUSTER_GATEWAYS=2
+CLUSTER_QUERY_APIS=2
 while [ $# -gt 0 ]; do
   case $1 in
-    --home | --port-offset)
+    --home | --port-offset | --nodes | --gateways | --query-apis)
       [ $# -ge 2 ] || die "$1 needs a value"
-      if [ "$1" = --home ]; then home=$2; else offset=$2; fi
+      case $1 in
+        --home) home=$2 ;;
+        --port-offset) offset=$2 ;;
+        --nodes) CLUSTER_NODES=$2 ;;
+        --gateways) CLUSTER_GATEWAYS=$2 ;;
+        --query-apis) CLUSTER_QUERY_APIS=$2 ;;
+      esac
       shift
       ;;
+    --cluster) cluster=true ;;
+    --status) status=true ;;
     --demo) demo=true ;;
     --foreground) foreground=true ;;
     -h | --help)
       cat <<'HELP'
 usage: ./start-services.sh [--demo] [--foreground] [--home DIR] [--port-offset N]
+       ./start-services.sh --cluster [--nodes N] [--gateways N] [--query-apis N] [--home DIR] [--port-offset N]
+       ./start-services.sh --status [--home DIR]
 
 Builds TrueNow if that was not done, starts it, and waits until each of its services is healthy.
 
@@ -30,6 +47,13 @@ Builds TrueNow if that was not done, starts it, and waits until each of its serv
   --foreground      run in this terminal until Ctrl-C, log on it
   --home DIR        where data/, logs/ and run/ are made [default: the repository]
   --port-offset N   added to every port, so that several servers can run [default: 0]
+  --cluster         each service as a process of its own, over Kafka, PostgreSQL and Redis: those that
+                    TRUENOW_EVENT_LOG_KAFKA_BROKERS, TRUENOW_METADATA_URL and TRUENOW_QUERY_API_CACHE_URL name,
+                    else fresh ones under DIR/engines; processes that run already go on
+  --nodes N         nodes of the hot tier, 1 to 9 [default: 3]; of each further process of a kind the ports are 100 higher
+  --gateways N      1 to 9 [default: 2]
+  --query-apis N    1 to 9 [default: 2]
+  --status          say how the processes of the cluster are
 
 Settings: ./truenow.toml and the environment, see docs/operations.md. ./stop-services.sh stops it.
 HELP
@@ -39,11 +63,29 @@ HELP
   esac
   shift
 done
+for count in "$CLUSTER_NODES" "$CLUSTER_GATEWAYS" "$CLUSTER_QUERY_APIS"; do
+  case $count in [1-9]) ;; *) die "$count processes of a kind are not 1 to 9" ;; esac
+done
+if $cluster && $foreground; then die "--cluster and --foreground exclude each other"; fi
 if $demo && $foreground; then die "--demo and --foreground exclude each other"; fi
 case $offset in "" | *[!0-9]*) die "--port-offset $offset is no number" ;; esac
 
 mkdir -p "$home"
 home=$(cd "$home" && pwd)
+if $status; then
+  [ -s "$home/run/cluster" ] || die "no cluster was started under $home"
+  cluster_status "$home"
+  exit
+fi
+if $cluster; then
+  require curl curl ca-certificates
+  bin=${BIN:-$root/target/release/truenow}
+  [ -x "$bin" ] || "$root/build.sh"
+  cluster_start "$home" "$offset"
+  if $demo; then exec env BIN="$bin" "$root/demo/run.sh" --port-offset "$offset"; fi
+  say "data: $home/data, logs: $home/logs, state: ./start-services.sh --status, stop: ./stop-services.sh"
+  exit 0
+fi
 server_files "$home"
 mkdir -p "$DATA_DIR" "$(dirname "$LOG_FILE")" "$(dirname "$PID_FILE")"
 require curl curl ca-certificates

@@ -6,6 +6,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$root/scripts/prerequisites.sh"
 # shellcheck source=scripts/server.sh
 . "$root/scripts/server.sh"
+# shellcheck source=scripts/cluster.sh
+. "$root/scripts/cluster.sh"
 
 home=$root
 while [ $# -gt 0 ]; do
@@ -19,7 +21,7 @@ while [ $# -gt 0 ]; do
       cat <<'HELP'
 usage: ./stop-services.sh [--home DIR]
 
-Asks the server to end (SIGTERM): it admits nothing more, finishes what is under way, flushes and exits. Waits up to
+Asks the server, or each process of a cluster and then its engines, to end (SIGTERM): it admits nothing more, finishes what is under way, flushes and exits. Waits up to
 60 s for that. Data stays under DIR/data. Exit code 0 if no server runs afterwards and it ended well.
 
   --home DIR   as given to start-services.sh [default: the repository]
@@ -31,6 +33,12 @@ HELP
   shift
 done
 
+if [ -s "$home/run/cluster" ]; then
+  cluster_stop "$home" || die "not all of the cluster ended well"
+  rm -f "$home/run/cluster"
+  say "stopped; the data stays in $home/data and $home/engines"
+  exit 0
+fi
 server_files "$home"
 if ! pid=$(server_pid); then
   say "no server runs under $home"
