@@ -162,7 +162,8 @@ pub async fn start(
             grpc: addresses.grpc,
             router: service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION")),
             grpc_routes: Routes::new(HotTierService::server(Arc::new(node.clone()))),
-            grpc_names: Vec::new(),
+            grpc_names: vec!["truenow.internal.v1.HotTier".into()],
+            // What is not for clients is told to none of them.
             descriptors: Vec::new(),
         })
         .await?;

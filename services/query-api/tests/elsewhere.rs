@@ -4,8 +4,10 @@ mod support;
 
 use std::time::Duration;
 
+use codec::ClusterKey;
 use serde_json::{Value, json};
-use support::{Event, PARTITIONS, Setup, World};
+use support::{Event, PARTITIONS, Setup, World, cluster_key};
+use types::ErrorCode;
 
 const MEMORY: u64 = 1 << 30;
 /// Longer than any test takes.
@@ -47,6 +49,19 @@ fn questions() -> Vec<Value> {
     .iter()
     .map(query)
     .collect()
+}
+
+/// Goal: the port of a node answers processes of its cluster alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_port_is_the_clusters() {
+    let world = World::start(MEMORY).await;
+    let of_cluster = world.node_by(Some(cluster_key())).status().await.unwrap();
+    assert_eq!(of_cluster.len(), PARTITIONS as usize);
+    let other = ClusterKey::new("the key of another cluster, as long as a key has to be");
+    for key in [None, Some(other)] {
+        let refused = world.node_by(key).status().await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Unauthenticated, "{refused:?}");
+    }
 }
 
 /// Goal: whatever is asked, errors, plans and raw events among it, is answered alike to the byte, where results are kept and

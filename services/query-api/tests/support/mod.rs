@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use cache::ResultCache;
-use codec::{BodyBuilder, ControlRecord, EventRef, TokenKey};
+use codec::{BodyBuilder, ClusterKey, ControlRecord, EventRef, TokenKey};
 use config::{HotTierConfig, QueryApiConfig, ServiceAddresses};
 use engine::Limits;
 use event_log::{Append, EmbeddedConfig, EmbeddedLog, EventLog, Record};
@@ -20,14 +20,12 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use placement::PlacementMap;
 use proto::{
     catalog::{Catalog, NewTable, TablePatch},
-    hot_tier::{HotTier, HotTierClient, HotTierService, PartitionWriter},
+    hot_tier::{HotTier, HotTierClient, PartitionWriter},
     progress::{Progress, TableProgress},
     wire::Connector,
 };
 use serde_json::Value;
 use service::{Authenticator, Host, HttpLimits, Metrics, Running};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
 use types::{
     ApiError, ColumnDef, ColumnKind, ErrorCode, GapReason, Generation, NodeId, Offset, PartitionId, Schema,
     SchemaVersion, Table, TableId, TableKey, TableName, TableSettings, TenantId, Timestamp,
@@ -36,6 +34,7 @@ use types::{
 pub const PARTITIONS: u32 = 3;
 pub const TOKEN_KEY: [u8; 32] = [9; 32];
 const NODE: NodeId = NodeId(1);
+const REPLICA: NodeId = NodeId(2);
 
 /// An event of the tests: its time, and what all else is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,11 +69,13 @@ impl Event {
 pub struct World {
     pub log: Arc<EmbeddedLog>,
     pub catalog: Arc<OneTable>,
+    /// As the query API sees it.
+    pub node: Arc<dyn HotTier>,
     writers: Vec<Box<dyn PartitionWriter>>,
     running: Running,
     /// Another query API on the same node, where results are shared.
     other: Option<Running>,
-    _node: Running,
+    node_running: Running,
     _dir: tempfile::TempDir,
 }
 
@@ -92,6 +93,8 @@ pub struct Setup {
     pub shared_results: Option<Arc<dyn ResultCache>>,
     /// Whether the query API sees the node over gRPC, as if it were in another process.
     pub elsewhere: bool,
+    /// Another node that has the same partitions.
+    pub replica: Option<Arc<dyn HotTier>>,
 }
 
 impl Setup {
@@ -106,6 +109,7 @@ impl Setup {
             table: table(1),
             shared_results: None,
             elsewhere: false,
+            replica: None,
         }
     }
 }
@@ -144,7 +148,7 @@ impl World {
         let log = Arc::new(EmbeddedLog::open_on_disk(settings).unwrap());
         let host = Host {
             limits: HttpLimits::default(),
-            authenticator: Authenticator::from_key(None),
+            authenticator: Authenticator::of_cluster(cluster_key(), None),
             metrics: Metrics::install(),
         };
         let empty = (0..PARTITIONS).map(|partition| (PartitionId(partition), Offset::ZERO..Offset::ZERO)).collect();
@@ -160,14 +164,18 @@ impl World {
         let hot = hot_tier::start(&host, addresses(), config, setup.limits, PARTITIONS).await.unwrap();
         let mut writers = hot.partitions.open(storage).await.unwrap();
         writers.iter_mut().for_each(|writer| writer.recovered());
-        let catalog =
-            Arc::new(OneTable { table: Mutex::new(Arc::new(setup.table.clone())), looks_left: Mutex::default() });
         let node: Arc<dyn HotTier> = Arc::new(hot.node);
-        let node = if setup.elsewhere { as_elsewhere(node).await } else { node };
+        let node_port = hot.running.grpc_address();
+        let node = if setup.elsewhere { as_elsewhere(node_port, Some(cluster_key())) } else { node };
+        let replica = setup.replica.clone().map(|replica| (REPLICA, replica));
+        let nodes: Vec<_> = [(NODE, Arc::clone(&node))].into_iter().chain(replica).collect();
+        let held_by = nodes.iter().map(|(id, _)| *id).collect();
+        let table = Mutex::new(Arc::new(setup.table.clone()));
+        let catalog = Arc::new(OneTable { table, looks_left: Mutex::default(), held_by });
         let deps = || query_api::Deps {
             catalog: catalog.clone(),
             progress: Arc::new(NoProgress),
-            nodes: query_api::Nodes::fixed([(NODE, Arc::clone(&node))]),
+            nodes: query_api::Nodes::fixed(nodes.clone()),
             log: log.clone(),
             token_key: TokenKey::new(TOKEN_KEY),
             shared_results: setup.shared_results.clone(),
@@ -177,7 +185,7 @@ impl World {
         if setup.shared_results.is_some() {
             other = Some(query_api::start(&host, addresses(), query_config(setup.cache_ttl), deps()).await.unwrap());
         }
-        Self { log, catalog, writers, running, other, _node: hot.running, _dir: dir }
+        Self { log, catalog, node, writers, running, other, node_running: hot.running, _dir: dir }
     }
 
     /// Sends events as one block to a partition, and applies it.
@@ -259,18 +267,31 @@ impl World {
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
     }
 
+    /// The node as a process sees it that shows this key.
+    pub fn node_by(&self, key: Option<ClusterKey>) -> Arc<dyn HotTier> {
+        as_elsewhere(self.node_running.grpc_address(), key)
+    }
+
     pub fn grpc_address(&self) -> SocketAddr {
         self.running.grpc_address()
     }
 }
 
-/// A node behind a connection of its own.
-async fn as_elsewhere(node: Arc<dyn HotTier>) -> Arc<dyn HotTier> {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let served = Server::builder().add_service(HotTierService::server(node));
-    tokio::spawn(served.serve_with_incoming(TcpListenerStream::new(listener)));
-    Arc::new(HotTierClient::new(Connector::new(None).to(&address).unwrap()))
+pub fn cluster_key() -> ClusterKey {
+    ClusterKey::new("the key of this cluster")
+}
+
+/// A node as other processes see it: on its port, by the key that they show.
+fn as_elsewhere(port: SocketAddr, key: Option<ClusterKey>) -> Arc<dyn HotTier> {
+    Arc::new(HotTierClient::new(Connector::new(key).to(&port.to_string()).unwrap()))
+}
+
+/// A node behind a port that nobody has.
+pub async fn nobody() -> Arc<dyn HotTier> {
+    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = port.local_addr().unwrap();
+    drop(port);
+    as_elsewhere(address, None)
 }
 
 fn addresses() -> ServiceAddresses {
@@ -295,6 +316,8 @@ pub struct OneTable {
     table: Mutex<Arc<Table>>,
     /// How many more look-ups find it as it is before it is deleted and made again; `None`: all do.
     looks_left: Mutex<Option<u32>>,
+    /// The nodes that have each partition.
+    held_by: Vec<NodeId>,
 }
 
 impl OneTable {
@@ -396,7 +419,7 @@ impl Catalog for OneTable {
     }
 
     fn placement(&self) -> Arc<PlacementMap> {
-        let replicas: BTreeMap<_, _> = (0..PARTITIONS).map(|partition| (PartitionId(partition), vec![NODE])).collect();
+        let replicas: BTreeMap<_, _> = (0..PARTITIONS).map(|at| (PartitionId(at), self.held_by.clone())).collect();
         Arc::new(PlacementMap { replicas, ..PlacementMap::default() })
     }
 }
