@@ -5,6 +5,7 @@
 //! and never make a writer wait.
 
 mod checkpoint;
+mod checksum;
 mod each;
 mod events;
 mod explain;

@@ -6,13 +6,15 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use engine::{MemoryBudget, Reader};
 use proto::hot_tier::{
-    EventsRequest, HotTier, MemoryState, NodeEvents, NodeExplanation, NodeMemory, NodeScan, PartitionStatus,
-    ScanRequest, TablePartitionStatus, Unavailable,
+    ChecksumRequest, EventsRequest, HotTier, MemoryState, NodeEvents, NodeExplanation, NodeMemory, NodeScan,
+    PartitionStatus, ScanRequest, TableChecksum, TablePartitionStatus, Unavailable,
 };
 use tokio::sync::watch;
 use types::{ApiError, ErrorCode, LogGap, Offset, PartitionId, TableKey};
 
 use crate::{
+    checksum,
+    each::for_each,
     events, explain,
     kept::KeptResults,
     pool::ScanPool,
@@ -203,6 +205,20 @@ impl HotTier for Node {
         let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
         let partitions = explain::partitions(queue, request.plan, readers, &stop.0).await?;
         Ok(NodeExplanation { partitions, unavailable, threads: queue.threads() })
+    }
+
+    async fn checksum(&self, request: ChecksumRequest) -> Result<TableChecksum, ApiError> {
+        let (ready, unavailable) = self.divide(&[request.partition]);
+        if let Some((partition, why)) = unavailable.first() {
+            return Err(ApiError::unavailable(format!("partition {partition} is {}", why.name())));
+        }
+        wait(&ready, &[(request.partition, request.at)], request.deadline, "at").await?;
+        let readers: Vec<Reader> = ready.iter().map(|held| held.reader.clone()).collect();
+        let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
+        let watched = Arc::clone(&stop.0);
+        let sum = move |reader: &Reader| watched.watch(|cancel| checksum::of_rows(&request, reader, cancel));
+        let mut sums = for_each(self.inner.pool.queue(), readers, sum).await?;
+        sums.pop().ok_or_else(|| ApiError::internal("a checksum was made of no partition"))
     }
 
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {

@@ -192,7 +192,7 @@ fn places(partition: PartitionId, tasks: &[Task]) -> Range<usize> {
 }
 
 /// The error of a scan at an offset of another time: the node was started anew and is not there yet.
-fn behind(partition: PartitionId, offset: Offset) -> ApiError {
+pub(crate) fn behind(partition: PartitionId, offset: Offset) -> ApiError {
     ApiError::unavailable(format!("partition {partition} has not applied offset {offset} yet; ask again"))
 }
 

@@ -108,6 +108,13 @@ struct Hedge {
     others: BTreeMap<NodeId, Vec<PartitionId>>,
 }
 
+/// The nodes that the placement map names for a partition.
+#[derive(Default)]
+pub(crate) struct Holders {
+    pub(crate) there: Vec<(NodeId, Arc<dyn HotTier>)>,
+    pub(crate) absent: Vec<NodeId>,
+}
+
 /// Nodes that were asked for a partition in vain.
 type Tried = BTreeMap<PartitionId, Vec<NodeId>>;
 
@@ -211,6 +218,18 @@ impl Fleet {
         let asking = self.asking(placement, wanted);
         let waits = after.iter().map(|(&partition, &offset)| asking.applied(partition, offset, deadline));
         join_all(waits).await.into_iter().collect()
+    }
+
+    /// The nodes that hold a partition.
+    pub(crate) fn holders(&self, placement: &PlacementMap, partition: PartitionId) -> Holders {
+        let (members, mut holders) = (self.nodes.now(), Holders::default());
+        for &id in placement.replicas.get(&partition).map(Vec::as_slice).unwrap_or_default() {
+            match members.get(&id) {
+                Some(node) => holders.there.push((id, Arc::clone(node))),
+                None => holders.absent.push(id),
+            }
+        }
+        holders
     }
 
     fn asking<'a>(&'a self, placement: &'a PlacementMap, wanted: Wanted<'a>) -> Asking<'a> {

@@ -1,11 +1,11 @@
-//! The routes: `POST /v1/query`, `GET /v1/metrics`, `GET /v1/events`, `POST /v1/explain`.
+//! The routes: `POST /v1/query`, `GET /v1/metrics`, `GET /v1/events`, `POST /v1/explain`, and `GET /v1/replicas/…`.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
     body::Body,
-    extract::{Query, State},
+    extract::{Path, Query, State},
     http::{HeaderMap, HeaderValue, header},
     middleware::map_response,
     response::{IntoResponse, Response},
@@ -13,7 +13,7 @@ use axum::{
 };
 use bytes::Bytes;
 use service::{ApiErrorResponse, Protocol, read_body};
-use types::{ApiError, ErrorCode, TenantId};
+use types::{ApiError, ErrorCode, PartitionId, TableName, TenantId};
 
 use crate::{
     answer::Answers,
@@ -36,6 +36,7 @@ pub(crate) fn routes(answers: Arc<Answers>, body_timeout: Duration) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/explain", post(explain))
         .route("/v1/metrics", get(metrics))
+        .route("/v1/replicas/{namespace}/{table}/{partition}", get(replicas))
         .layer(map_response(|response| async { held::hold(response, Protocol::Http) }))
         .with_state(Handler { answers, body_timeout })
 }
@@ -83,6 +84,16 @@ async fn events(
     Query(params): Query<Vec<(String, String)>>,
 ) -> Result<Response, ApiErrorResponse> {
     Ok(json(handler.answers.events(tenant, params).await?))
+}
+
+async fn replicas(
+    State(handler): State<Handler>,
+    Extension(tenant): Extension<TenantId>,
+    Path((namespace, table, partition)): Path<(String, String, String)>,
+) -> Result<Response, ApiErrorResponse> {
+    let partition = partition.parse().map(PartitionId);
+    let partition = partition.map_err(|_| ApiError::invalid("partition", "partition is the number of a partition"))?;
+    Ok(json(handler.answers.replicas(tenant, TableName::new(namespace, table), partition).await?))
 }
 
 fn json((text, held): (String, Held)) -> Response {

@@ -22,6 +22,7 @@ mod params;
 mod parts;
 mod places;
 mod receipt;
+mod replicas;
 mod results;
 mod short_form;
 

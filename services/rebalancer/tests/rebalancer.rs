@@ -14,8 +14,8 @@ use placement::PlacementMap;
 use proto::{
     catalog::{Catalog, NewTable, TablePatch},
     hot_tier::{
-        EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest,
-        TablePartitionStatus,
+        ChecksumRequest, EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest,
+        TableChecksum, TablePartitionStatus,
     },
 };
 use rebalancer::{Config, Deps};
@@ -49,6 +49,10 @@ impl HotTier for World {
 
     async fn explain(&self, _: ScanRequest) -> Result<NodeExplanation, ApiError> {
         Err(ApiError::unavailable("no plans here"))
+    }
+
+    async fn checksum(&self, _: ChecksumRequest) -> Result<TableChecksum, ApiError> {
+        Err(ApiError::unavailable("no checksums here"))
     }
 
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {

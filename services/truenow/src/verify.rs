@@ -1,6 +1,10 @@
-//! `truenow verify`: whether every acked event is in one place, as the ledgers of the tables count them.
+//! `truenow verify`: whether every acked event is in one place, as the ledgers of the tables count them, and whether the replicas of
+//! each partition hold the same rows.
 //!
-//! A ledger is to balance at every moment, also while events come in, so one look at each is enough.
+//! A ledger is to balance, and replicas are to agree at one offset, at every moment, also while events come in: one look at each
+//! is enough.
+
+mod replicas;
 
 use hyper::{Method, StatusCode, body::Bytes};
 use serde::Deserialize;
@@ -30,6 +34,8 @@ struct Tables {
 struct TableName {
     namespace: String,
     table: String,
+    /// The partitions that it uses.
+    partition_ids: Vec<u32>,
 }
 
 /// A table's ledger, in events.
@@ -64,9 +70,20 @@ impl Ledger {
 async fn verify(args: &VerifyArgs) -> Result<Outcome, Failure> {
     let http = Http::new(&args.addresses)?;
     let tables = tables(&http, args).await?;
-    let (mut rows, mut all_well) = (Vec::new(), true);
+    let balanced = ledgers(&http, args, &tables).await?;
+    let mut agree = true;
     for table in &tables {
-        match ledger(&http, args, table).await? {
+        agree &=
+            replicas::verify(&http, &args.addresses, &table.to_string(), &table.path(), &table.partition_ids).await?;
+    }
+    Ok(if balanced && agree { Outcome::Well } else { Outcome::NotAllWell })
+}
+
+/// Shows the ledgers of the tables; `false`: not all balance.
+async fn ledgers(http: &Http, args: &VerifyArgs, tables: &[TableName]) -> Result<bool, Failure> {
+    let (mut rows, mut all_well) = (Vec::new(), true);
+    for table in tables {
+        match ledger(http, args, table).await? {
             Read::Ledger(ledger) => {
                 all_well &= ledger.balances();
                 rows.push(ledger.cells(table.to_string()));
@@ -88,7 +105,7 @@ async fn verify(args: &VerifyArgs) -> Result<Outcome, Failure> {
         tables.len(),
         if all_well { "all balanced" } else { "NOT ALL BALANCED" }
     ));
-    Ok(if all_well { Outcome::Well } else { Outcome::NotAllWell })
+    Ok(all_well)
 }
 
 /// The tables of the names given, all where none is.
@@ -124,14 +141,13 @@ enum Read {
 /// # Errors
 /// A service is away, or answers something else than a ledger.
 async fn ledger(http: &Http, args: &VerifyArgs, table: &TableName) -> Result<Read, Failure> {
-    let TableName { namespace, table } = table;
-    let url = format!("{}/v1/ledger/{namespace}/{table}", args.addresses.watermark());
+    let url = format!("{}/v1/ledger/{}", args.addresses.watermark(), table.path());
     let reply = http.exchange(Method::GET, &url, &[], Bytes::new()).await?;
     match reply.status {
         StatusCode::OK => parsed(&url, &reply).map(Read::Ledger),
         StatusCode::NOT_FOUND => {
             // Only the control plane, which decides, is believed that a table is gone.
-            let url = format!("{}/v1/tables/{namespace}/{table}", args.addresses.control());
+            let url = format!("{}/v1/tables/{}", args.addresses.control(), table.path());
             let known = http.exchange(Method::GET, &url, &[], Bytes::new()).await?;
             let deleted = known.status == StatusCode::NOT_FOUND;
             Ok(if deleted { Read::Deleted } else { Read::Refused(reply.refusal()) })
@@ -143,6 +159,13 @@ async fn ledger(http: &Http, args: &VerifyArgs, table: &TableName) -> Result<Rea
 fn parsed<'a, T: Deserialize<'a>>(url: &str, reply: &'a Reply) -> Result<T, Failure> {
     serde_json::from_slice(&reply.body)
         .map_err(|error| Failure::new(format!("{url} answered something else than it should: {error}")))
+}
+
+impl TableName {
+    /// As routes have it.
+    fn path(&self) -> String {
+        format!("{}/{}", self.namespace, self.table)
+    }
 }
 
 impl std::fmt::Display for TableName {

@@ -8,8 +8,7 @@ use std::{
     thread,
 };
 
-const TABLES: &str =
-    r#"{"tables":[{"namespace":"shop","table":"events","columns":[]},{"namespace":"web","table":"hits"}]}"#;
+const TABLES: &str = r#"{"tables":[{"namespace":"shop","table":"events","partition_ids":[]},{"namespace":"web","table":"hits","partition_ids":[]}]}"#;
 const BALANCED: &str = r#"{"acked":1031,"live":1001,"evicted":2,"duplicate":4,"erased":8,"in_flight":16,"balanced":true,
     "late":3,"conflict":0,"dead_lettered":0}"#;
 const OFF_BY_ONE: &str =
@@ -40,7 +39,8 @@ fn services(replies: &[(&'static str, u16, &'static str)]) -> String {
 /// Exit code, stdout and stderr.
 fn verify(services: &str, more: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_truenow"));
-    let output = command.args(["verify", "--control", services, "--watermark", services]).args(more).output().unwrap();
+    let addresses = ["--control", services, "--watermark", services, "--query-api", services];
+    let output = command.arg("verify").args(addresses).args(more).output().unwrap();
     (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
@@ -81,4 +81,39 @@ fn what_cannot_be_read_is_named() {
     assert!(code == Some(1) && errors.contains("shop.events: error: NOT_FOUND"), "{errors}");
     let (code, _, errors) = verify("http://127.0.0.1:1", &[]);
     assert!(code == Some(1) && errors.contains("no answer from http://127.0.0.1:1/v1/tables"), "{errors}");
+}
+
+const REPLICATED: &str = r#"{"tables":[{"namespace":"shop","table":"events","partition_ids":[0,3]}]}"#;
+const ALONE: &str = r#"{"partition":0,"offset":9,"from_us":null,"agree":null,"replicas":[],"away":[]}"#;
+const LONELY: &str = r#"{"partition":0,"offset":9,"from_us":null,"agree":null,"replicas":[],"away":[2]}"#;
+const AGREE: &str = r#"{"partition":3,"offset":9,"from_us":7,"agree":true,"replicas":[{"node":1,"rows":5,"checksum":"aa"},
+    {"node":2,"rows":5,"checksum":"aa"}],"away":[]}"#;
+const DIVERGE: &str = r#"{"partition":3,"offset":1900,"from_us":null,"agree":false,"replicas":[{"node":1,"rows":5,"checksum":"aa"},
+    {"node":2,"rows":4,"checksum":"ab"}],"away":[]}"#;
+
+/// Goal: replicas that differ fail the command and are shown with what each has; one that is away is named and fails it too; a
+/// partition of one replica does not.
+#[test]
+fn replicas_that_differ_fail_the_command() {
+    let with = |of_0: (&'static str, u16, &'static str), of_3: &'static str| {
+        let others = [
+            ("/v1/tables", 200, REPLICATED),
+            ("/v1/ledger/shop/events", 200, BALANCED),
+            ("/v1/replicas/shop/events/3", 200, of_3),
+        ];
+        verify(&services(&[&others[..], &[of_0]].concat()), &[])
+    };
+    let of_0 = "/v1/replicas/shop/events/0";
+    let (code, said, errors) = with((of_0, 200, ALONE), AGREE);
+    assert!(code == Some(0) && errors.contains("replicas of 1 of 2 partitions compared; all agree"), "{said}{errors}");
+    let (code, said, errors) = with((of_0, 200, ALONE), DIVERGE);
+    assert!(code == Some(1) && errors.contains("NOT ALL AGREE"), "{said}{errors}");
+    for row in [["3", "1,900", "1", "5", "aa", "NO"], ["3", "1,900", "2", "4", "ab", "NO"]] {
+        let is = |line: &str| line.split('|').map(str::trim).skip(2).take(6).eq(row);
+        assert!(said.lines().any(is), "{said}");
+    }
+    let (code, _, errors) = with((of_0, 200, LONELY), AGREE);
+    assert!(code == Some(1) && errors.contains("partition 0 are away: 2"), "{errors}");
+    let (code, _, errors) = with((of_0, 503, NOT_NOW), AGREE);
+    assert!(code == Some(1) && errors.contains("partition 0: error: UNAVAILABLE"), "{errors}");
 }

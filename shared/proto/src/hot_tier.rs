@@ -4,6 +4,7 @@ mod client;
 mod event_parts;
 mod explanations;
 mod messages;
+mod replicas;
 mod scan_parts;
 mod service;
 
@@ -11,10 +12,11 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use codec::BlockHeader;
-use query::{EventPlace, Partial, Plan, RawEvent, SourceExplanation};
-use types::{ApiError, GapReason, LogGap, Offset, PartitionId, TableKey, Timestamp};
+use query::{EventPlace, Partial, Plan, RawEvent, RowsChecksum, SourceExplanation};
+use types::{ApiError, GapReason, LogGap, Offset, PartitionId, TableKey, TimeRange, Timestamp};
 
 pub use client::HotTierClient;
+pub use replicas::{Compared, compare_replicas};
 pub use service::HotTierService;
 
 /// Why a record was not applied.
@@ -218,6 +220,30 @@ pub struct NodeEvents {
     pub unavailable: Vec<(PartitionId, Unavailable)>,
 }
 
+/// A checksum of a table's rows in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChecksumRequest {
+    /// The table.
+    pub key: TableKey,
+    /// The partition.
+    pub partition: PartitionId,
+    /// The rows of every record before this offset, and of none from it on; waited for where it is still to come.
+    pub at: Offset,
+    /// Their event times.
+    pub range: TimeRange,
+    /// When to give up.
+    pub deadline: Instant,
+}
+
+/// What a replica has of a table in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableChecksum {
+    /// Rows with event times before this have left memory.
+    pub evicted_before: Option<Timestamp>,
+    /// Those that are there.
+    pub found: RowsChecksum,
+}
+
 /// What a scan of one partition would do.
 #[derive(Debug)]
 pub struct PartitionExplanation {
@@ -307,6 +333,13 @@ pub trait HotTier: Send + Sync + 'static {
     /// # Errors
     /// As [`HotTier::scan`].
     async fn explain(&self, request: ScanRequest) -> Result<NodeExplanation, ApiError>;
+
+    /// The checksum of a table's rows in one partition, equal for all replicas that have all rows of the range.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` where the partition is not here or recovers; `DEADLINE_EXCEEDED` with the field `at` where the wait for
+    /// the offset took the time.
+    async fn checksum(&self, request: ChecksumRequest) -> Result<TableChecksum, ApiError>;
 
     /// Progress of all partitions of this node, ascending.
     ///

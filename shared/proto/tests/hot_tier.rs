@@ -10,14 +10,15 @@ use async_trait::async_trait;
 use proptest::{prelude::*, test_runner::TestRunner};
 use proto::{
     hot_tier::{
-        EventsCovered, EventsRequest, HotTier, HotTierClient, HotTierService, NodeEvents, NodeExplanation, NodeScan,
-        PartitionExplanation, PartitionScan, PartitionStatus, ScanRequest, TablePartitionStatus, Unavailable, Version,
+        ChecksumRequest, EventsCovered, EventsRequest, HotTier, HotTierClient, HotTierService, NodeEvents,
+        NodeExplanation, NodeScan, PartitionExplanation, PartitionScan, PartitionStatus, ScanRequest, TableChecksum,
+        TablePartitionStatus, Unavailable, Version,
     },
     wire::Connector,
 };
 use query::{
-    Cancel, EventPlace, Plan, QueryLimits, RawEvent, RollupExplanation, ScanCost, SegmentCount, SegmentExplanation,
-    Skip, SourceExplanation,
+    Cancel, EventPlace, Plan, QueryLimits, RawEvent, RollupExplanation, RowsChecksum, ScanCost, SegmentCount,
+    SegmentExplanation, Skip, SourceExplanation,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -35,7 +36,9 @@ struct Fake {
     explanation: Mutex<Option<Result<NodeExplanation, ApiError>>>,
     status: Mutex<Option<Result<Vec<PartitionStatus>, ApiError>>>,
     table_status: Mutex<Option<Result<Vec<TablePartitionStatus>, ApiError>>>,
+    checksum: Mutex<Option<Result<TableChecksum, ApiError>>>,
     asked: Mutex<Option<ScanRequest>>,
+    asked_checksum: Mutex<Option<ChecksumRequest>>,
     asked_events: Mutex<Option<EventsRequest>>,
     /// Told when a wait for offsets begins, and when it is dropped.
     waits: Option<mpsc::UnboundedSender<Wait>>,
@@ -82,6 +85,11 @@ impl HotTier for Fake {
     async fn explain(&self, request: ScanRequest) -> Result<NodeExplanation, ApiError> {
         *self.asked.lock().unwrap() = Some(request);
         told(&self.explanation)
+    }
+
+    async fn checksum(&self, request: ChecksumRequest) -> Result<TableChecksum, ApiError> {
+        *self.asked_checksum.lock().unwrap() = Some(request);
+        told(&self.checksum)
     }
 
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {
@@ -330,6 +338,13 @@ fn table_statuses() -> impl Strategy<Value = Vec<TablePartitionStatus>> {
     prop::collection::vec(status, 0..4)
 }
 
+/// A checksum, and the range that it is asked for.
+fn table_checksum() -> impl Strategy<Value = (TimeRange, TableChecksum)> {
+    (range(), prop::option::of(time()), any::<u64>(), any::<u128>()).prop_map(|(range, evicted_before, rows, sum)| {
+        (range, TableChecksum { evicted_before, found: RowsChecksum { rows, sum } })
+    })
+}
+
 /// What a scan is, as text: partial results do not compare, their bytes do.
 fn shown(scan: Result<NodeScan, ApiError>) -> String {
     let scan = scan.map(|mut scan| {
@@ -359,12 +374,19 @@ fn what_is_said_arrives() {
     let (client, _served) = runtime.block_on(serve(Arc::clone(&node)));
     let asked = (offsets(), offsets(), prop::collection::vec((partition(), any::<u128>().prop_map(Version)), 0..4));
     let pages = (prop::option::of(offsets()), prop::option::of(raw_event()), any::<u32>());
-    let answers =
-        (said(node_scan()), said(node_events()), said(explanation()), said(statuses()), said(table_statuses()));
+    let answers = (
+        said(node_scan()),
+        said(node_events()),
+        said(explanation()),
+        said(statuses()),
+        said(table_statuses()),
+        said(table_checksum()),
+    );
     let all = (asked, pages, answers);
     let mut runner = TestRunner::new(ProptestConfig::with_cases(150));
     let ran = runner.run(&all, |((after, at, known), (page_at, position, bytes_max), answers)| {
-        let (scan, events, explanation, status, table_status) = answers;
+        let (scan, events, explanation, status, table_status, checksum) = answers;
+        let range = checksum.as_ref().map_or(TimeRange::new(Timestamp(0), Timestamp(1)).unwrap(), |(range, _)| *range);
         let deadline = Instant::now() + Duration::from_secs(60);
         let partitions = scan.as_ref().map_or(vec![PartitionId(3)], |(asked, _)| asked.clone());
         let scan = scan.map(|(_, scan)| scan);
@@ -399,6 +421,13 @@ fn what_is_said_arrives() {
             let said = format!("{explanation:?}");
             *node.explanation.lock().unwrap() = Some(explanation);
             prop_assert_eq!(format!("{:?}", client.explain(request.clone()).await), said);
+            let checksum = checksum.map(|(_, sum)| sum);
+            *node.checksum.lock().unwrap() = Some(checksum.clone());
+            let request =
+                ChecksumRequest { key: KEY, partition: PartitionId(7), at: Offset(u64::MAX), range, deadline };
+            prop_assert_eq!(client.checksum(request).await, checksum);
+            let asked = node.asked_checksum.lock().unwrap().take().unwrap();
+            prop_assert_eq!(ChecksumRequest { deadline, ..asked }, request);
             *node.status.lock().unwrap() = Some(status.clone());
             prop_assert_eq!(client.status().await, status);
             *node.table_status.lock().unwrap() = Some(table_status.clone());

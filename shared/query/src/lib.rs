@@ -17,6 +17,7 @@ mod ast;
 mod bins;
 mod cancel;
 mod cells;
+mod checksum;
 mod code_filter;
 mod codes;
 mod cover;
@@ -63,6 +64,7 @@ pub use ast::{
     Aggregate, Comparison, Condition, Filter, Function, Method, OrderBy, Over, Query, QueryLimits, Scalar, ValueLimits,
 };
 pub use cancel::Cancel;
+pub use checksum::{RowsChecksum, checksum};
 pub use events::{EventPlace, FoundEvents, RawEvent, first_events, select_events};
 pub use explain::{
     OutputMethod, RollupExplanation, ScanCost, SegmentCount, SegmentExplanation, Skip, SourceExplanation, explain,

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use proto::hot_tier::{HotTier, NodeExplanation, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus};
+use proto::hot_tier::{
+    ChecksumRequest, HotTier, NodeExplanation, NodeScan, PartitionStatus, ScanRequest, TableChecksum,
+    TablePartitionStatus,
+};
 use query::QueryLimits;
 use types::{
     ColumnDef, ColumnKind, Generation, NodeId, Schema, SchemaVersion, TableId, TableKey, TableName, TableSettings,
@@ -51,6 +54,10 @@ impl HotTier for Fake {
     }
 
     async fn explain(&self, _: ScanRequest) -> Result<NodeExplanation, ApiError> {
+        not_here()
+    }
+
+    async fn checksum(&self, _: ChecksumRequest) -> Result<TableChecksum, ApiError> {
         not_here()
     }
 

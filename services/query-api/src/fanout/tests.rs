@@ -9,7 +9,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use proto::hot_tier::{EventsRequest, HotTier, NodeEvents, NodeExplanation, PartitionStatus, TablePartitionStatus};
+use proto::hot_tier::{
+    ChecksumRequest, EventsRequest, HotTier, NodeEvents, NodeExplanation, PartitionStatus, TableChecksum,
+    TablePartitionStatus,
+};
 use query::{Cancel, QueryLimits};
 use tokio::sync::watch;
 use types::{
@@ -129,6 +132,10 @@ impl HotTier for Fake {
     }
 
     async fn explain(&self, _: ScanRequest) -> Result<NodeExplanation, ApiError> {
+        not_here()
+    }
+
+    async fn checksum(&self, _: ChecksumRequest) -> Result<TableChecksum, ApiError> {
         not_here()
     }
 

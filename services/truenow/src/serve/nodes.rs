@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use placement::PlacementMap;
 use proto::{
     hot_tier::{
-        EventsRequest, HotTier, HotTierClient, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest,
-        TablePartitionStatus,
+        ChecksumRequest, EventsRequest, HotTier, HotTierClient, NodeEvents, NodeExplanation, NodeScan, PartitionStatus,
+        ScanRequest, TableChecksum, TablePartitionStatus,
     },
     members::{HOT_TIER, Member, Members},
     wire::Connector,
@@ -142,6 +142,10 @@ impl HotTier for AllNodes {
     }
 
     async fn explain(&self, _: ScanRequest) -> Result<NodeExplanation, ApiError> {
+        of_one_node()
+    }
+
+    async fn checksum(&self, _: ChecksumRequest) -> Result<TableChecksum, ApiError> {
         of_one_node()
     }
 

@@ -18,8 +18,8 @@ use proto::{
     catalog::{Catalog, NewTable, TablePatch, Tenants},
     dead_letters::DeadLetterCounts,
     hot_tier::{
-        EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest,
-        TablePartitionStatus,
+        ChecksumRequest, EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest,
+        TableChecksum, TablePartitionStatus,
     },
 };
 use serde_json::Value;
@@ -141,6 +141,10 @@ impl HotTier for World {
 
     async fn explain(&self, _: ScanRequest) -> Result<NodeExplanation, ApiError> {
         Err(ApiError::unavailable("no plans here"))
+    }
+
+    async fn checksum(&self, _: ChecksumRequest) -> Result<TableChecksum, ApiError> {
+        Err(ApiError::unavailable("no checksums here"))
     }
 
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {

@@ -12,8 +12,8 @@ use tonic::{Request, Status};
 use types::{ApiError, ErrorCode, Offset, PartitionId, TableKey};
 
 use super::{
-    EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus,
-    event_parts, messages, scan_parts, service::REQUEST_BYTES_MAX,
+    ChecksumRequest, EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest,
+    TableChecksum, TablePartitionStatus, event_parts, messages, scan_parts, service::REQUEST_BYTES_MAX,
 };
 use crate::{
     internal::{self, hot_tier_client},
@@ -121,6 +121,12 @@ impl HotTier for HotTierClient {
         let message = internal::ScanRequest::of(&request, bytes_of(&request.plan).await?);
         let (mut client, message) = (self.client.clone(), asking(message, request.deadline));
         Ok(until(request.deadline, answered(client.explain(message))).await?.try_into()?)
+    }
+
+    async fn checksum(&self, request: ChecksumRequest) -> Result<TableChecksum, ApiError> {
+        let mut client = self.client.clone();
+        let message = asking(internal::ChecksumRequest::of(&request), request.deadline);
+        until(request.deadline, answered(client.checksum(message))).await.map(Into::into)
     }
 
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {

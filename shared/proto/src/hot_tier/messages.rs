@@ -5,14 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use query::{EventPlace, Plan, WireError};
+use query::{EventPlace, Plan, RowsChecksum, WireError};
 use types::{
-    ApiError, ErrorCode, GapReason, Generation, LogGap, Offset, PartitionId, TableId, TableKey, TenantId, Timestamp,
+    ApiError, ErrorCode, GapReason, Generation, LogGap, Offset, PartitionId, TableId, TableKey, TenantId, TimeRange,
+    Timestamp,
 };
 
 use super::{
-    EventsCovered, EventsRequest, PartitionScan, PartitionStatus, ScanRequest, TablePartitionStatus, Unavailable,
-    Version,
+    ChecksumRequest, EventsCovered, EventsRequest, PartitionScan, PartitionStatus, ScanRequest, TableChecksum,
+    TablePartitionStatus, Unavailable, Version,
 };
 use crate::{internal, wire::Malformed};
 
@@ -136,6 +137,46 @@ impl internal::EventsRequest {
             bytes_max: usize::try_from(self.bytes_max).unwrap_or(usize::MAX),
             deadline: deadline_of(self.remaining_us),
         }
+    }
+}
+
+impl internal::ChecksumRequest {
+    pub(super) fn of(request: &ChecksumRequest) -> Self {
+        let range = internal::TimeSpan { first: request.range.start().0, last: request.range.end().0 };
+        Self {
+            key: Some(key(request.key)),
+            partition: request.partition.0,
+            at: request.at.0,
+            range: Some(range),
+            remaining_us: remaining_us(request.deadline),
+        }
+    }
+
+    pub(super) fn read(self) -> Result<ChecksumRequest, Malformed> {
+        let range = self.range.unwrap_or_default();
+        let range = TimeRange::new(Timestamp(range.first), Timestamp(range.last));
+        Ok(ChecksumRequest {
+            key: key_of(self.key.ok_or(Malformed("a checksum of no table"))?),
+            partition: PartitionId(self.partition),
+            at: Offset(self.at),
+            range: range.ok_or(Malformed("an empty range of time"))?,
+            deadline: deadline_of(self.remaining_us),
+        })
+    }
+}
+
+impl From<TableChecksum> for internal::ChecksumReply {
+    fn from(TableChecksum { evicted_before, found }: TableChecksum) -> Self {
+        let (sum_high, sum_low) = ((found.sum >> 64) as u64, found.sum as u64);
+        Self { evicted: Some(horizon(evicted_before)), rows: found.rows, sum_high, sum_low }
+    }
+}
+
+impl From<internal::ChecksumReply> for TableChecksum {
+    fn from(reply: internal::ChecksumReply) -> Self {
+        let sum = u128::from(reply.sum_high) << 64 | u128::from(reply.sum_low);
+        let evicted_before = reply.evicted.as_ref().and_then(horizon_of);
+        Self { evicted_before, found: RowsChecksum { rows: reply.rows, sum } }
     }
 }
 

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     internal::{
-        AppliedReply, AppliedRequest, EventsPart, EventsRequest, Explanation, ScanPart, ScanRequest, StatusReply,
-        StatusRequest, TableStatusReply, TableStatusRequest, hot_tier_server,
+        AppliedReply, AppliedRequest, ChecksumReply, ChecksumRequest, EventsPart, EventsRequest, Explanation, ScanPart,
+        ScanRequest, StatusReply, StatusRequest, TableStatusReply, TableStatusRequest, hot_tier_server,
     },
     wire::status_of,
 };
@@ -92,6 +92,11 @@ impl hot_tier_server::HotTier for HotTierService {
             self.node.explain(request.with(plan)).await
         };
         Ok(Response::new(explained.await.map_err(|error| status_of(&error))?.into()))
+    }
+
+    async fn checksum(&self, request: Request<ChecksumRequest>) -> Result<Response<ChecksumReply>, Status> {
+        let sum = async { self.node.checksum(request.into_inner().read()?).await };
+        Ok(Response::new(sum.await.map_err(|error| status_of(&error))?.into()))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {

@@ -15,7 +15,8 @@ use control_plane::{CatalogSettings, ControlPlane, Nodes};
 use event_log::{Append, AppendError, Appended, Bounds, Durability, EventLog, Load, LogLedger, LogReader, ReadError};
 use metadata::{MetadataStore, SqliteStore};
 use proto::hot_tier::{
-    EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest, TablePartitionStatus,
+    ChecksumRequest, EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest,
+    TableChecksum, TablePartitionStatus,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -146,6 +147,10 @@ impl HotTier for FakeHotTier {
 
     async fn explain(&self, _: ScanRequest) -> Result<NodeExplanation, ApiError> {
         Err(ApiError::unavailable("no plans here"))
+    }
+
+    async fn checksum(&self, _: ChecksumRequest) -> Result<TableChecksum, ApiError> {
+        Err(ApiError::unavailable("no checksums here"))
     }
 
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {
