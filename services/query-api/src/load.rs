@@ -84,10 +84,7 @@ impl Load {
 
     /// How long to wait for it before another is asked, too; `None` while nothing is known of its times.
     pub(crate) fn hedge_after(&self) -> Option<Duration> {
-        let seen = self.seen();
-        let times = if seen.before.is_empty() { &seen.now } else { &seen.before };
-        let known = times.len() >= TIMES_MIN;
-        known.then(|| Duration::from_micros(times.value_at_quantile(HEDGE_QUANTILE)).max(HEDGE_AFTER_MIN))
+        self.seen().slow_us().map(|us| Duration::from_micros(us).max(HEDGE_AFTER_MIN))
     }
 
     /// Whether a partition is known to have applied everything before an offset.
@@ -108,6 +105,22 @@ impl Load {
     }
 }
 
+impl Seen {
+    /// The percentile of its times, µs; `None` while too few are known.
+    fn slow_us(&self) -> Option<u64> {
+        let times = if self.before.is_empty() { &self.now } else { &self.before };
+        (times.len() >= TIMES_MIN).then(|| times.value_at_quantile(HEDGE_QUANTILE))
+    }
+
+    fn record(&mut self, us: u64) {
+        self.now.saturating_record(us);
+        if self.now.len() >= WINDOW {
+            mem::swap(&mut self.now, &mut self.before);
+            self.now.reset();
+        }
+    }
+}
+
 impl UnderWay<'_> {
     /// It was answered.
     pub(crate) fn answered(mut self) {
@@ -117,12 +130,7 @@ impl UnderWay<'_> {
         seen.average_us +=
             if seen.average_us == 0.0 { us as f64 } else { (us as f64 - seen.average_us) * NEWEST_SHARE };
         seen.failed_at = None;
-        seen.now.saturating_record(us);
-        if seen.now.len() >= WINDOW {
-            let seen = &mut *seen;
-            mem::swap(&mut seen.now, &mut seen.before);
-            seen.now.reset();
-        }
+        seen.record(us);
     }
 
     /// The node did not answer it, or not as one that is there.
@@ -139,9 +147,14 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.load.outstanding.fetch_sub(1, Relaxed);
         if !self.ended {
-            let us = micros(self.began) as f64;
+            let us = micros(self.began);
             let mut seen = self.load.seen();
-            seen.average_us += (us - seen.average_us).max(0.0) * NEWEST_SHARE;
+            seen.average_us += (us as f64 - seen.average_us).max(0.0) * NEWEST_SHARE;
+            // Without the slow ones that another node was faster than, the percentile would fall from window to window, and
+            // second requests would go where none is needed.
+            if seen.slow_us().is_some_and(|slow_us| us > slow_us) {
+                seen.record(us);
+            }
         }
     }
 }
@@ -225,6 +238,30 @@ mod tests {
             answer_in(&load, 1).await;
         }
         assert_eq!(load.hedge_after(), Some(HEDGE_AFTER_MIN));
+    }
+
+    /// Goal: the percentile stays what it is where all that take longer are left for another node that is faster, and one that is
+    /// left early says nothing.
+    #[tokio::test(start_paused = true)]
+    async fn those_left_for_others_count() {
+        let load = Load::default();
+        for number in 0..20 * WINDOW {
+            let takes = Duration::from_millis(number % 20 + 10);
+            let request = load.begin();
+            match load.hedge_after() {
+                Some(after) if takes > after => {
+                    tokio::time::advance(after + Duration::from_millis(1)).await;
+                    drop(request);
+                }
+                _ => {
+                    tokio::time::advance(takes).await;
+                    request.answered();
+                }
+            }
+            drop(load.begin());
+        }
+        let after = load.hedge_after().unwrap().as_millis();
+        assert!((27..=30).contains(&after), "{after}");
     }
 
     /// Goal: a failure counts for a while, and until the node answers again.
