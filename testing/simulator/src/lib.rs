@@ -15,6 +15,7 @@ mod random;
 mod report;
 mod rollups;
 mod run;
+pub mod scale;
 
 pub use failure::Failure;
 pub use plant::Plant;
