@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use engine::{MemoryBudget, Reader};
 use proto::hot_tier::{
     ChecksumRequest, EventsRequest, HotTier, MemoryState, NodeEvents, NodeExplanation, NodeMemory, NodeScan,
-    PartitionStatus, ScanRequest, TableChecksum, TablePartitionStatus, Unavailable,
+    PartitionScan, PartitionStatus, ScanRequest, TableChecksum, TablePartitionStatus, Unavailable, nobody_takes,
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use types::{ApiError, ErrorCode, LogGap, Offset, PartitionId, TableKey};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     events, explain,
     kept::KeptResults,
     pool::ScanPool,
-    scan::{Asked, Prepare, Stop},
+    scan::{Asked, Outcome, Prepare, Stop},
 };
 
 /// A partition as scans see it.
@@ -125,6 +125,37 @@ impl Node {
     }
 }
 
+/// A scan under way.
+struct Begun {
+    outcome: oneshot::Receiver<Outcome>,
+    unavailable: Vec<(PartitionId, Unavailable)>,
+    stop: StopOnDrop,
+}
+
+/// The outcome of work that panicked: nothing else drops the reply unsent, and the pool has logged it.
+fn lost(_: oneshot::error::RecvError) -> Outcome {
+    Err(ApiError::internal("the scan failed; the server's log says why"))
+}
+
+impl Node {
+    /// Begins a scan when the partitions hold what must be applied.
+    async fn begin(
+        &self,
+        request: ScanRequest,
+        each: Option<mpsc::UnboundedSender<PartitionScan>>,
+    ) -> Result<Begun, ApiError> {
+        let (ready, unavailable) = self.divide(&request.partitions);
+        wait(&ready, &request.after, request.deadline, "after").await?;
+        let at = |partition| request.at.iter().find(|(of, _)| *of == partition).map(|(_, offset)| *offset);
+        let readers = ready.iter().map(|held| (held.reader.clone(), at(held.reader.partition()))).collect();
+        let asked = Asked { plan: request.plan, readers, known: request.known, each };
+        let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
+        let Inner { pool, kept, version_seed, .. } = &*self.inner;
+        let outcome = Prepare::submit(pool.queue(), asked, *version_seed, Arc::clone(kept), Arc::clone(&stop.0));
+        Ok(Begun { outcome, unavailable, stop })
+    }
+}
+
 impl NodeMemory for Node {
     fn memory(&self) -> MemoryState {
         let budget = &self.inner.budget;
@@ -167,17 +198,30 @@ fn not_covered(partition: PartitionId, offset: Offset, field: &'static str) -> A
 #[async_trait]
 impl HotTier for Node {
     async fn scan(&self, request: ScanRequest) -> Result<NodeScan, ApiError> {
-        let (ready, unavailable) = self.divide(&request.partitions);
-        wait(&ready, &request.after, request.deadline, "after").await?;
-        let at = |partition| request.at.iter().find(|(of, _)| *of == partition).map(|(_, offset)| *offset);
-        let readers = ready.iter().map(|held| (held.reader.clone(), at(held.reader.partition()))).collect();
-        let asked = Asked { plan: request.plan, readers, known: request.known };
-        let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
-        let Inner { pool, kept, version_seed, .. } = &*self.inner;
-        let outcome = Prepare::submit(pool.queue(), asked, *version_seed, Arc::clone(kept), Arc::clone(&stop.0));
-        // The reply is dropped unsent only by a panic, which the pool has logged.
-        let lost = |_| Err(ApiError::internal("the scan failed; the server's log says why"));
+        let Begun { outcome, unavailable, stop: _stop } = self.begin(request, None).await?;
         Ok(NodeScan { scans: outcome.await.unwrap_or_else(lost)?, unavailable })
+    }
+
+    async fn scan_each(
+        &self,
+        request: ScanRequest,
+        found: mpsc::Sender<PartitionScan>,
+    ) -> Result<Vec<(PartitionId, Unavailable)>, ApiError> {
+        let (each, mut done) = mpsc::unbounded_channel();
+        let Begun { mut outcome, unavailable, stop: _stop } = self.begin(request, Some(each)).await?;
+        let rest = loop {
+            tokio::select! {
+                // First those that are done: all of them are here before the outcome is.
+                biased;
+                Some(scan) = done.recv() => found.send(scan).await.map_err(|_| nobody_takes())?,
+                ended = &mut outcome => break ended.unwrap_or_else(lost)?,
+            }
+        };
+        let before = std::iter::from_fn(|| done.try_recv().ok());
+        for scan in before.chain(rest).collect::<Vec<_>>() {
+            found.send(scan).await.map_err(|_| nobody_takes())?;
+        }
+        Ok(unavailable)
     }
 
     async fn applied(&self, after: Vec<(PartitionId, Offset)>, deadline: Instant) -> Result<(), ApiError> {

@@ -22,7 +22,7 @@ use std::{
 use engine::Reader;
 use proto::hot_tier::{PartitionScan, Version};
 use query::{Partial, PartitionMerge, Plan, Source, Task, TaskPartial};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use types::{ApiError, LogGap, Offset, PartitionId, TableKey, Timestamp};
 
 use crate::{
@@ -30,8 +30,8 @@ use crate::{
     pool::{Job, Queue},
 };
 
-/// What a scan gives: partitions in the order asked, or the first error.
-type Outcome = Result<Vec<PartitionScan>, ApiError>;
+/// What a scan gives: partitions in the order asked, without those that were given before, or the first error.
+pub(crate) type Outcome = Result<Vec<PartitionScan>, ApiError>;
 
 /// What stops a scan: its client has left, or its time is up.
 #[derive(Debug)]
@@ -65,6 +65,8 @@ pub(crate) struct Asked {
     pub(crate) readers: Vec<(Reader, Option<Offset>)>,
     /// In the order of the readers, where results are known.
     pub(crate) known: Vec<(PartitionId, Version)>,
+    /// Whoever takes each partition when it is done; the outcome has the rest.
+    pub(crate) each: Option<mpsc::UnboundedSender<PartitionScan>>,
 }
 
 /// A scan that waits for a thread to prepare it: taking snapshots and cutting them into tasks may look at rows.
@@ -101,6 +103,8 @@ enum MergeState {
     /// Some thread has it.
     Taken,
     Done(Partial),
+    /// Somebody has the result already.
+    Given,
 }
 
 /// A scan under way.
@@ -122,6 +126,8 @@ struct Scan {
     bytes: AtomicUsize,
     /// The first error, which is the answer.
     failed: Mutex<Option<ApiError>>,
+    /// See [`Asked::each`].
+    each: Option<mpsc::UnboundedSender<PartitionScan>>,
     reply: Mutex<Option<oneshot::Sender<Outcome>>>,
 }
 
@@ -179,6 +185,7 @@ impl Prepare {
             left: AtomicUsize::new(tasks.len()),
             bytes: AtomicUsize::new(0),
             failed: Mutex::new(None),
+            each: self.asked.each.clone(),
             tasks,
             reply: Mutex::new(lock(&self.reply).take()),
         })
@@ -254,7 +261,7 @@ impl Merging {
         let result = self.waiting.remove(&self.next)?;
         match mem::replace(&mut self.state, MergeState::Taken) {
             MergeState::Idle(merge) => Some((merge, result)),
-            MergeState::Taken | MergeState::Done(_) => unreachable!("it was idle"),
+            MergeState::Taken | MergeState::Done(_) | MergeState::Given => unreachable!("it was idle"),
         }
     }
 }
@@ -284,7 +291,8 @@ impl Scan {
         let result = self.stop.watch(|cancel| self.kept.run(&self.plan, self.form.as_ref(), task, cancel))?;
         self.grow(0, result.bytes())?;
         let place = self.covered.iter().position(|covered| covered.partition == task.partition());
-        let merging = &self.merging[place.expect("tasks are of the partitions that are covered")];
+        let place = place.expect("tasks are of the partitions that are covered");
+        let merging = &self.merging[place];
         lock(merging).waiting.insert(at, result);
         loop {
             let Some((mut merge, result)) = lock(merging).take() else { return Ok(()) };
@@ -302,7 +310,14 @@ impl Scan {
             let before = merge.bytes();
             let partial = merge.finish(&self.plan)?;
             self.grow(before, partial.bytes())?;
-            merging.state = MergeState::Done(partial);
+            merging.state = match &self.each {
+                None => MergeState::Done(partial),
+                Some(each) => {
+                    // Nobody takes it any more if the client has left.
+                    let _ = each.send(self.covered[place].with(Some(partial)));
+                    MergeState::Given
+                }
+            };
             return Ok(());
         }
     }
@@ -330,14 +345,15 @@ impl Scan {
     }
 
     fn outcome(&self) -> Outcome {
-        let scans = self.covered.iter().zip(&self.merging).map(|(covered, merging)| {
+        let scans = self.covered.iter().zip(&self.merging).filter_map(|(covered, merging)| {
             let partial = match mem::replace(&mut lock(merging).state, MergeState::Taken) {
-                MergeState::Done(partial) => partial,
+                MergeState::Done(partial) => Ok(partial),
                 // A partition that knows none of the tables has no task.
-                MergeState::Idle(merge) => merge.finish(&self.plan)?,
-                MergeState::Taken => return Err(ApiError::internal("a partition was merged by nobody")),
+                MergeState::Idle(merge) => merge.finish(&self.plan),
+                MergeState::Taken => Err(ApiError::internal("a partition was merged by nobody")),
+                MergeState::Given => return None,
             };
-            Ok(covered.with(Some(partial)))
+            Some(partial.map(|partial| covered.with(Some(partial))))
         });
         scans.collect()
     }

@@ -13,7 +13,8 @@ use std::{fmt, sync::Arc, time::Instant};
 use async_trait::async_trait;
 use codec::BlockHeader;
 use query::{EventPlace, Partial, Plan, RawEvent, RowsChecksum, SourceExplanation};
-use types::{ApiError, GapReason, LogGap, Offset, PartitionId, TableKey, TimeRange, Timestamp};
+use tokio::sync::mpsc;
+use types::{ApiError, ErrorCode, GapReason, LogGap, Offset, PartitionId, TableKey, TimeRange, Timestamp};
 
 pub use client::HotTierClient;
 pub use replicas::{Compared, compare_replicas};
@@ -315,6 +316,23 @@ pub trait HotTier: Send + Sync + 'static {
     /// name where it is not here, `RESOURCE_EXHAUSTED` for too many groups.
     async fn scan(&self, request: ScanRequest) -> Result<NodeScan, ApiError>;
 
+    /// The same, partition by partition as each is done, in any order. `found` is waited for where it is full. What came before an
+    /// error is whole, each partition for itself. Returns the partitions that cannot be scanned now.
+    ///
+    /// # Errors
+    /// As [`HotTier::scan`]; `CANCELLED` where nobody takes any more.
+    async fn scan_each(
+        &self,
+        request: ScanRequest,
+        found: mpsc::Sender<PartitionScan>,
+    ) -> Result<Vec<(PartitionId, Unavailable)>, ApiError> {
+        let NodeScan { scans, unavailable } = self.scan(request).await?;
+        for scan in scans {
+            found.send(scan).await.map_err(|_| nobody_takes())?;
+        }
+        Ok(unavailable)
+    }
+
     /// Waits until partitions have applied everything before some offsets. Those that cannot be scanned now are passed over: a
     /// scan will say so.
     ///
@@ -350,4 +368,31 @@ pub trait HotTier: Send + Sync + 'static {
     /// What one table has in each of this node's partitions, ascending; without those that it does not use, and without any
     /// while [`HotTier::status`] is not known.
     async fn table_status(&self, key: TableKey) -> Result<Vec<TablePartitionStatus>, ApiError>;
+}
+
+/// Partitions that were scanned and wait for whoever takes them.
+const SCANS_AHEAD: usize = 4;
+
+/// A scan as a whole, of a node that gives it partition by partition.
+///
+/// # Errors
+/// Those of [`HotTier::scan_each`].
+pub async fn scan_whole(node: &(impl HotTier + ?Sized), request: ScanRequest) -> Result<NodeScan, ApiError> {
+    let (found, mut each) = mpsc::channel(SCANS_AHEAD);
+    let (asked, mut scans) = (request.partitions.clone(), Vec::new());
+    let taking = async {
+        while let Some(scan) = each.recv().await {
+            scans.push(scan);
+        }
+    };
+    let (scanned, ()) = tokio::join!(node.scan_each(request, found), taking);
+    let unavailable = scanned?;
+    scans.sort_by_key(|scan: &PartitionScan| asked.iter().position(|partition| *partition == scan.partition));
+    Ok(NodeScan { scans, unavailable })
+}
+
+/// The error of a scan of which nobody takes what it finds.
+#[must_use]
+pub fn nobody_takes() -> ApiError {
+    ApiError::new(ErrorCode::Cancelled, "nobody waits for this scan any more")
 }

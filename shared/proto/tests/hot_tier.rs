@@ -460,25 +460,32 @@ async fn waits_end_with_their_caller() {
 }
 
 /// Goal: a node that is away reads as one, before it was ever there and after it left.
-#[tokio::test]
-async fn a_node_that_is_away_is_unavailable() {
+#[test]
+fn a_node_that_is_away_is_unavailable() {
+    let [here, there] = [(); 2].map(|()| tokio::runtime::Runtime::new().unwrap());
     let node = Arc::new(Fake::default());
     *node.status.lock().unwrap() = Some(Ok(Vec::new()));
-    let (client, served) = serve(node).await;
-    assert_eq!(client.status().await, Ok(Vec::new()));
-    served.abort();
-    assert!(served.await.unwrap_err().is_cancelled());
-    let nowhere = HotTierClient::new(Connector::new(None).to("127.0.0.1:1").unwrap());
-    let request = ScanRequest {
-        plan: plan(),
-        partitions: vec![PartitionId(0)],
-        after: Vec::new(),
-        at: Vec::new(),
-        known: Vec::new(),
-        deadline: Instant::now() + Duration::from_secs(60),
-    };
-    for away in [client, nowhere] {
-        assert_eq!(away.scan(request.clone()).await.unwrap_err().code, ErrorCode::Unavailable);
-        assert_eq!(away.status().await.unwrap_err().code, ErrorCode::Unavailable);
-    }
+    let listener = there.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let served = Server::builder().add_service(HotTierService::server(node));
+    there.spawn(served.serve_with_incoming(TcpListenerStream::new(listener)));
+    let to = |address| async move { HotTierClient::new(Connector::new(None).to(address).unwrap()) };
+    let (client, nowhere) = (here.block_on(to(&address)), here.block_on(to("127.0.0.1:1")));
+    assert_eq!(here.block_on(client.status()), Ok(Vec::new()));
+    // All of it ends, its connections among it.
+    drop(there);
+    here.block_on(async move {
+        let request = ScanRequest {
+            plan: plan(),
+            partitions: vec![PartitionId(0)],
+            after: Vec::new(),
+            at: Vec::new(),
+            known: Vec::new(),
+            deadline: Instant::now() + Duration::from_secs(60),
+        };
+        for away in [client, nowhere] {
+            assert_eq!(away.scan(request.clone()).await.unwrap_err().code, ErrorCode::Unavailable);
+            assert_eq!(away.status().await.unwrap_err().code, ErrorCode::Unavailable);
+        }
+    });
 }

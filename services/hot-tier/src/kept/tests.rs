@@ -293,7 +293,7 @@ async fn nothing_is_prepared_for_nobody() {
             stop.leave();
         }
         let readers = vec![(reader.clone(), None)];
-        let asked = Asked { plan: Arc::new(plan.clone()), readers, known: Vec::new() };
+        let asked = Asked { plan: Arc::new(plan.clone()), readers, known: Vec::new(), each: None };
         let kept = Arc::new(KeptResults::new(0));
         let outcome = Prepare::submit(pool.queue(), asked, 1, kept, stop).await.unwrap();
         assert_eq!(outcome.err().map(|error| error.code), error);

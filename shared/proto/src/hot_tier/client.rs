@@ -8,12 +8,14 @@ use std::{
 
 use async_trait::async_trait;
 use query::Plan;
+use tokio::sync::mpsc;
 use tonic::{Request, Status};
 use types::{ApiError, ErrorCode, Offset, PartitionId, TableKey};
 
 use super::{
-    ChecksumRequest, EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest,
-    TableChecksum, TablePartitionStatus, event_parts, messages, scan_parts, service::REQUEST_BYTES_MAX,
+    ChecksumRequest, EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionScan, PartitionStatus,
+    ScanRequest, TableChecksum, TablePartitionStatus, Unavailable, event_parts, messages, nobody_takes, scan_parts,
+    scan_whole, service::REQUEST_BYTES_MAX,
 };
 use crate::{
     internal::{self, hot_tier_client},
@@ -26,6 +28,8 @@ const GRACE: Duration = Duration::from_millis(200);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest message that is read, bytes: a part of an answer, or what a node explains.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Results of partitions that are read while the next ones come.
+const READ_AHEAD: usize = 2;
 
 /// A node of the hot tier in another process. Cloning shares the connection. Dropping the future of a call ends its work
 /// there.
@@ -80,17 +84,30 @@ async fn bytes_of(plan: &Arc<Plan>) -> Result<Vec<u8>, ApiError> {
 #[async_trait]
 impl HotTier for HotTierClient {
     async fn scan(&self, request: ScanRequest) -> Result<NodeScan, ApiError> {
+        scan_whole(self, request).await
+    }
+
+    async fn scan_each(
+        &self,
+        request: ScanRequest,
+        found: mpsc::Sender<PartitionScan>,
+    ) -> Result<Vec<(PartitionId, Unavailable)>, ApiError> {
         let message = internal::ScanRequest::of(&request, bytes_of(&request.plan).await?);
         let (mut client, message) = (self.client.clone(), asking(message, request.deadline));
         until(request.deadline, async move {
             let mut parts = answered(client.scan(message)).await?;
             let mut gathering = scan_parts::Gathering::new(request.plan, &request.partitions);
-            while let Some(part) = parts.message().await.map_err(|status| error_of(&status))? {
-                if !gathering.take(part)? {
-                    break;
+            let mut more = true;
+            while more {
+                let Some(part) = parts.message().await.map_err(|status| error_of(&status))? else { break };
+                more = gathering.take(part)?;
+                // Some are read while the next ones come; beyond these the node has to wait.
+                let ahead = if more { READ_AHEAD } else { 0 };
+                while let Some(scan) = gathering.next(ahead).await? {
+                    found.send(scan).await.map_err(|_| nobody_takes())?;
                 }
             }
-            gathering.finish().await
+            gathering.finish()
         })
         .await
     }

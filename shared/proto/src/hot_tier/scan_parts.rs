@@ -1,5 +1,5 @@
-//! A node's scan in parts of bounded size, and back. Results are put into bytes one by one as the stream takes them, and read
-//! as they arrive, so that neither side holds all of them twice.
+//! A node's scan in parts of bounded size, and back. Results are put into bytes one by one as partitions are done and the stream
+//! takes them, and read as they arrive, so that neither side holds all of them twice.
 
 use std::{collections::VecDeque, mem, sync::Arc};
 
@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use types::{ApiError, PartitionId};
 
 use super::{
-    NodeScan, PartitionScan, Unavailable,
+    PartitionScan, Unavailable,
     messages::{INLINE_BYTES_MAX, unavailable, unavailable_of, unread},
 };
 use crate::{
@@ -21,40 +21,47 @@ use crate::{
 /// Bytes of a part, about.
 const PART_BYTES: usize = 256 << 10;
 
-/// Cuts a scan of the plan into parts, until `send` takes no more.
-pub(super) fn cut(plan: &Plan, scan: NodeScan, mut send: impl FnMut(ScanPart) -> bool) {
-    let (mut part, mut bytes) = (ScanPart::default(), 0);
-    for mut scan in scan.scans {
+/// Cuts a scan into parts, partition by partition.
+#[derive(Default)]
+pub(super) struct Cutter {
+    part: ScanPart,
+    bytes: usize,
+}
+
+impl Cutter {
+    /// Adds a partition of a scan of the plan. Returns the parts that are full.
+    pub(super) fn add(&mut self, plan: &Plan, mut scan: PartitionScan) -> Vec<ScanPart> {
         let partial = scan.partial.take().map(|partial| Bytes::from(partial.into_bytes(plan)));
         let begin = ScannedPartition::of(&scan, partial.as_ref().map(|partial| partial.len() as u64));
-        let (mut begin, mut rest) = (Some(begin), partial.unwrap_or_default());
+        let (mut begin, mut rest, mut full) = (Some(begin), partial.unwrap_or_default(), Vec::new());
         loop {
-            bytes += begin.as_ref().map_or(0, ScannedPartition::encoded_len);
-            let piece = rest.split_to(rest.len().min(PART_BYTES.saturating_sub(bytes)));
-            bytes += piece.len();
-            part.pieces.push(ScannedPiece { begin: begin.take(), partial: piece });
-            if bytes >= PART_BYTES {
-                bytes = 0;
-                if !send(mem::take(&mut part)) {
-                    return;
-                }
+            self.bytes += begin.as_ref().map_or(0, ScannedPartition::encoded_len);
+            let piece = rest.split_to(rest.len().min(PART_BYTES.saturating_sub(self.bytes)));
+            self.bytes += piece.len();
+            self.part.pieces.push(ScannedPiece { begin: begin.take(), partial: piece });
+            if self.bytes >= PART_BYTES {
+                self.bytes = 0;
+                full.push(mem::take(&mut self.part));
             }
             if rest.is_empty() {
-                break;
+                return full;
             }
         }
     }
-    part.unavailable = unavailable(&scan.unavailable);
-    part.last = true;
-    send(part);
+
+    /// The last part.
+    pub(super) fn finish(self, not_there: &[(PartitionId, Unavailable)]) -> ScanPart {
+        ScanPart { unavailable: unavailable(not_there), last: true, ..self.part }
+    }
 }
 
 /// A scan whose parts are coming.
 pub(super) struct Gathering {
     plan: Arc<Plan>,
-    /// Partitions that may come still, in the order in which they were asked for.
-    asked: VecDeque<PartitionId>,
-    scans: Vec<Scanned>,
+    /// Partitions that may come still.
+    asked: Vec<PartitionId>,
+    /// Those that have come and were not handed on, in the order in which they came.
+    scans: VecDeque<Scanned>,
     /// The partition whose result is coming: its bytes so far, and how many they will be.
     open: Option<(PartitionScan, Vec<u8>, u64)>,
     /// Bytes of results so far.
@@ -79,8 +86,8 @@ impl Gathering {
     pub(super) fn new(plan: Arc<Plan>, partitions: &[PartitionId]) -> Self {
         Self {
             plan,
-            asked: partitions.iter().copied().collect(),
-            scans: Vec::new(),
+            asked: partitions.to_vec(),
+            scans: VecDeque::new(),
             open: None,
             bytes: 0,
             unavailable: Vec::new(),
@@ -112,17 +119,16 @@ impl Gathering {
     fn begin(&mut self, begin: ScannedPartition) -> Result<(), ApiError> {
         let length = begin.partial_bytes;
         let scan = begin.read()?;
-        let asked = mem::take(&mut self.asked);
-        let place = asked.iter().position(|partition| *partition == scan.partition);
+        let place = self.asked.iter().position(|partition| *partition == scan.partition);
         let Some(place) = place.filter(|_| self.open.is_none()) else {
             return Err(Malformed("a partition that was not to come now").into());
         };
-        self.asked = asked.into_iter().skip(place + 1).collect();
+        self.asked.swap_remove(place);
         if scan.lacks_before.len() != self.plan.tables().len() {
             return Err(Malformed("a partition of other tables").into());
         }
         match length {
-            None => self.scans.push(Scanned::Known(scan)),
+            None => self.scans.push_back(Scanned::Known(scan)),
             Some(length) => self.open = Some((scan, Vec::new(), length)),
         }
         Ok(())
@@ -150,37 +156,45 @@ impl Gathering {
             let plan = Arc::clone(&self.plan);
             Reading::Elsewhere(tokio::task::spawn_blocking(move || Partial::from_bytes(&plan, &bytes)))
         };
-        self.scans.push(Scanned::Found(scan, reading));
+        self.scans.push_back(Scanned::Found(scan, reading));
         Ok(())
     }
 
-    /// The scan.
+    /// The next partition, where more than `ahead` of them are being read.
     ///
     /// # Errors
-    /// `UNAVAILABLE` where its last part did not come; `INTERNAL`, `UNIMPLEMENTED` where a result cannot be read.
-    pub(super) async fn finish(self) -> Result<NodeScan, ApiError> {
-        if !self.whole {
-            return Err(ApiError::unavailable("a node of the hot tier left within its answer"));
+    /// `INTERNAL`, `UNIMPLEMENTED` where its result cannot be read.
+    pub(super) async fn next(&mut self, ahead: usize) -> Result<Option<PartitionScan>, ApiError> {
+        if self.scans.len() <= ahead {
+            return Ok(None);
         }
-        let mut scans = Vec::with_capacity(self.scans.len());
-        for scanned in self.scans {
-            scans.push(match scanned {
-                Scanned::Known(scan) => scan,
-                Scanned::Found(scan, reading) => {
-                    let read = match reading {
-                        Reading::Done(read) => read,
-                        Reading::Elsewhere(read) => read
-                            .await
-                            .map_err(|error| ApiError::internal(format!("reading a result failed: {error}")))?,
-                    };
-                    let partial = read.map_err(|error| unread("the result of a partition", error))?;
-                    if partial.partition() != scan.partition {
-                        return Err(Malformed("a result of another partition").into());
-                    }
-                    PartitionScan { partial: Some(partial), ..scan }
-                }
-            });
+        let (scan, reading) = match self.scans.pop_front() {
+            Some(Scanned::Found(scan, reading)) => (scan, reading),
+            Some(Scanned::Known(scan)) => return Ok(Some(scan)),
+            None => return Ok(None),
+        };
+        let read = match reading {
+            Reading::Done(read) => read,
+            Reading::Elsewhere(read) => {
+                read.await.map_err(|error| ApiError::internal(format!("reading a result failed: {error}")))?
+            }
+        };
+        let partial = read.map_err(|error| unread("the result of a partition", error))?;
+        if partial.partition() != scan.partition {
+            return Err(Malformed("a result of another partition").into());
         }
-        Ok(NodeScan { scans, unavailable: self.unavailable })
+        Ok(Some(PartitionScan { partial: Some(partial), ..scan }))
+    }
+
+    /// The partitions that cannot be scanned now.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` where the last part did not come.
+    pub(super) fn finish(self) -> Result<Vec<(PartitionId, Unavailable)>, ApiError> {
+        if self.whole {
+            Ok(self.unavailable)
+        } else {
+            Err(ApiError::unavailable("a node of the hot tier left within its answer"))
+        }
     }
 }

@@ -1,8 +1,12 @@
 //! A node's side of the boundary: any [`HotTier`] as a gRPC service.
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use query::{Partial, Plan};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -10,9 +14,10 @@ use tonic::{Request, Response, Status};
 use types::ApiError;
 
 use super::{
-    HotTier, NodeScan, event_parts,
+    HotTier, PartitionScan, event_parts,
     messages::{INLINE_BYTES_MAX, key_of, unread},
-    scan_parts,
+    nobody_takes,
+    scan_parts::Cutter,
 };
 use crate::{
     internal::{
@@ -52,19 +57,24 @@ async fn plan_of(bytes: Bytes) -> Result<Arc<Plan>, ApiError> {
 
 #[tonic::async_trait]
 impl hot_tier_server::HotTier for HotTierService {
-    type ScanStream = ReceiverStream<Result<ScanPart, Status>>;
+    type ScanStream = BoxStream<'static, Result<ScanPart, Status>>;
     type EventsStream = ReceiverStream<Result<EventsPart, Status>>;
 
     async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
         let mut request = request.into_inner();
-        let found = async {
-            let plan = plan_of(std::mem::take(&mut request.plan)).await?;
-            // Awaited here, so that a caller that leaves drops the scan.
-            let found = self.node.scan(request.with(Arc::clone(&plan))).await?;
-            Ok::<_, ApiError>((plan, found))
-        };
-        let (plan, found) = found.await.map_err(|error| status_of(&error))?;
-        Ok(Response::new(ReceiverStream::new(parts_of(plan, found))))
+        let plan = plan_of(std::mem::take(&mut request.plan)).await.map_err(|error| status_of(&error))?;
+        let (sender, mut parts) = mpsc::channel(PARTS_AHEAD);
+        let scanning = send_parts(Arc::clone(&self.node), request.with(plan), sender.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                // A caller that leaves drops the stream of parts, and with it the scan.
+                () = sender.closed() => {}
+                () = scanning => {}
+            }
+        });
+        // An error that comes before all parts is the call's.
+        let first = parts.recv().await.ok_or_else(|| Status::internal("a scan ended without a word"))??;
+        Ok(Response::new(stream::once(ready(Ok(first))).chain(ReceiverStream::new(parts)).boxed()))
     }
 
     async fn applied(&self, request: Request<AppliedRequest>) -> Result<Response<AppliedReply>, Status> {
@@ -111,19 +121,40 @@ impl hot_tier_server::HotTier for HotTierService {
     }
 }
 
-/// The parts of a scan. Results that may take a millisecond to put into bytes are, on a thread for such work, as fast as the
-/// caller takes them; it ends when the caller has left.
-fn parts_of(plan: Arc<Plan>, scan: NodeScan) -> mpsc::Receiver<Result<ScanPart, Status>> {
-    let bytes: usize = scan.scans.iter().filter_map(|scan| scan.partial.as_ref()).map(Partial::bytes).sum();
-    if bytes <= INLINE_BYTES_MAX {
-        // So few bytes are one part, two at most: there is room.
-        let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
-        scan_parts::cut(&plan, scan, |part| sender.try_send(Ok(part)).is_ok());
-        return receiver;
+/// Scans, and sends parts as partitions are done: no more than the caller takes.
+async fn send_parts(
+    node: Arc<dyn HotTier>,
+    request: super::ScanRequest,
+    sender: mpsc::Sender<Result<ScanPart, Status>>,
+) {
+    let (plan, (found, each)) = (Arc::clone(&request.plan), mpsc::channel(1));
+    let cutting = async {
+        // Dropped with an error, so that the scan ends, too.
+        let (mut each, mut cutter) = (each, Cutter::default());
+        while let Some(scan) = each.recv().await {
+            for part in cut(&mut cutter, &plan, scan).await? {
+                sender.send(Ok(part)).await.map_err(|_| nobody_takes())?;
+            }
+        }
+        Ok::<_, ApiError>(cutter)
+    };
+    let (scanned, cut) = tokio::join!(node.scan_each(request, found), cutting);
+    let last = scanned.and_then(|unavailable| Ok(cut?.finish(&unavailable)));
+    // Whoever has left is told nothing.
+    let _ = sender.send(last.map_err(|error| status_of(&error))).await;
+}
+
+/// Adds a partition. A result that may take a millisecond to put into bytes is put on a thread for such work.
+async fn cut(cutter: &mut Cutter, plan: &Arc<Plan>, scan: PartitionScan) -> Result<Vec<ScanPart>, ApiError> {
+    if scan.partial.as_ref().map_or(0, Partial::bytes) <= INLINE_BYTES_MAX {
+        return Ok(cutter.add(plan, scan));
     }
-    let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
-    tokio::task::spawn_blocking(move || {
-        scan_parts::cut(&plan, scan, |part| sender.blocking_send(Ok(part)).is_ok());
+    let (mut taken, plan) = (std::mem::take(cutter), Arc::clone(plan));
+    let cut = tokio::task::spawn_blocking(move || {
+        let parts = taken.add(&plan, scan);
+        (taken, parts)
     });
-    receiver
+    let (taken, parts) = cut.await.map_err(|error| ApiError::internal(format!("writing a result failed: {error}")))?;
+    *cutter = taken;
+    Ok(parts)
 }
