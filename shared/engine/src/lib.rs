@@ -45,7 +45,7 @@ pub use checkpoint::{
     newest_within, restore,
 };
 pub use columns::{Codes, ColumnIndex};
-pub use dedup::{FrozenIds, HeapRuns, IdRuns, PinnedRun, RunFault, RunId, RunSet, SetUsage, SortedIds};
+pub use dedup::{FrozenIds, HeapRuns, IdRuns, PinnedRun, RunFault, RunId, RunSet, SetUsage};
 pub use dictionary::DictionaryView;
 pub use limits::Limits;
 pub use metric::Metric;

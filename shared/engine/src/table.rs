@@ -206,7 +206,7 @@ impl TableWriter {
         self.changed |= self.columns.defs().len() > columns_before;
         let outcome = translated.map(|()| {
             // Only now, as the block will be applied: what is remembered will have been counted.
-            let counts = self.dedup.remember(&budget, &mut judged);
+            let counts = self.dedup.remember(&limits, &budget, &mut judged);
             scratch.times.clear();
             scratch.times.extend(body.times().iter());
             self.close_old_stragglers(append_time, means);

@@ -85,8 +85,7 @@ impl Held {
         match (&self.ids, self.run.on_disk()) {
             (_, Some(disk)) => disk.confirm(page, suspects, found),
             (Some(ids), None) => {
-                let open = suspects.iter().zip(found).filter(|(_, found)| found.is_none());
-                open.for_each(|(suspect, found)| *found = ids.find(*suspect));
+                ids.confirm(suspects, found);
                 Ok(())
             }
             (None, None) => Err(RunFault::Unknown(self.run.id)),

@@ -181,8 +181,7 @@ impl Worker {
 
 fn write(files: &dyn RunFiles, run: &Run, ids: &FrozenIds) -> io::Result<RunOnDisk> {
     let mut writer = RunWriter::create(files, run.id, run.ids)?;
-    let sorted = ids.sorted();
-    sorted.ids.iter().zip(&sorted.contents).try_for_each(|(id, content)| writer.push(*id, *content))?;
+    ids.each_sorted(|id, content| writer.push(id, content))?;
     writer.finish()
 }
 

@@ -19,6 +19,7 @@ use super::{
     identity::{IdentityKey, NONE},
     judge::Dedup,
     memory_run::{Arrivals, MemoryRun},
+    newest::Newest,
     runs::{IdRuns, PinnedRun, RunId},
     slice::Slice,
     window::{SliceTimes, Window},
@@ -44,7 +45,8 @@ pub(crate) struct DedupCapture {
 pub(super) struct SliceCapture {
     pub(super) times: SliceTimes,
     pub(super) runs: Vec<PinnedRun>,
-    pub(super) recent: Arrivals,
+    /// Of each table.
+    pub(super) recent: Vec<Arrivals>,
 }
 
 impl DedupCapture {
@@ -56,7 +58,8 @@ impl DedupCapture {
 
     /// Bytes of ids that no table holds besides.
     pub(crate) fn bytes_alone(&self) -> u64 {
-        self.slices.iter().map(|slice| slice.recent.bytes_alone() as u64).sum()
+        let recent = self.slices.iter().flat_map(|slice| &slice.recent);
+        recent.map(|table| table.bytes_alone() as u64).sum()
     }
 
     /// Appends the encoding.
@@ -72,9 +75,10 @@ impl DedupCapture {
             out.time(slice.times.until);
             out.time(slice.times.forget_at);
             out.list(slice.runs.iter(), |out, pinned| out.u64(pinned.run.0));
-            out.u64(slice.recent.len() as u64);
-            out.reserve(slice.recent.len() * RECENT_BYTES);
-            for (id, content) in slice.recent.iter() {
+            let count: usize = slice.recent.iter().map(Arrivals::len).sum();
+            out.u64(count as u64);
+            out.reserve(count * RECENT_BYTES);
+            for (id, content) in slice.recent.iter().flat_map(Arrivals::iter) {
                 out.extend(id.to_le_bytes());
                 out.u32(content);
             }
@@ -117,7 +121,7 @@ impl Dedup {
             if dedup.slices.last().is_some_and(|before| before.times.until > times.until) {
                 return Err(MALFORMED);
             }
-            slice.recent = recent;
+            slice.recent = Newest::of(recent);
             if !named.is_empty() {
                 slice.restore_runs(&named, runs)?;
             }
@@ -224,7 +228,7 @@ mod tests {
             let (header, body) = block(ids);
             let body = BodyView::parse(&body).expect("a good body");
             self.dedup.judge(now, &header, &body, &mut self.means).expect("runs on the heap do not fail");
-            self.dedup.remember(&self.means.budget, &mut self.means.dedup)
+            self.dedup.remember(&self.means.limits, &self.means.budget, &mut self.means.dedup)
         }
 
         fn encoded(&self) -> Vec<u8> {

@@ -7,7 +7,7 @@ use types::Timestamp;
 use super::{
     content::{ContentScratch, contents, differ},
     identity::{IdentityKey, NONE, identities},
-    memory_run::MemoryRun,
+    memory_run::{MemoryRun, find_all},
     runs::{IdRuns, RunFault},
     slice::{Slice, Suspect, filter_item},
     window::Window,
@@ -44,6 +44,8 @@ pub(crate) struct DedupScratch {
     suspects: Vec<Suspect>,
     /// Rows whose second bucket in a filter is still to be looked at.
     open: Vec<Suspect>,
+    /// What filters are to know of the rows that are new.
+    items: Vec<u64>,
     bytes: Vec<u8>,
     content: ContentScratch,
 }
@@ -167,12 +169,13 @@ impl Dedup {
         self.begin_slice(append_time, runs);
         self.make_room(body.rows(), limits, budget, runs);
         let (current, older) = self.slices.split_last().expect("begun above");
-        current.filling_table().into_iter().for_each(|table| judge_by_table(table, scratch));
+        // Those that no filter has are looked for where they are remembered.
+        current.filling_tables().iter().for_each(|table| judge_by_table(table, scratch));
         judge_by_filters(current, scratch);
         // Newest first: what is sent again was mostly sent a moment ago.
         scratch.confirm(current, runs)?;
         for slice in older.iter().rev().filter(|slice| !slice.is_empty()) {
-            slice.tables().for_each(|table| judge_by_table(table, scratch));
+            slice.unfiltered().for_each(|table| judge_by_table(table, scratch));
             judge_by_filters(slice, scratch);
             scratch.confirm(slice, runs)?;
         }
@@ -181,28 +184,40 @@ impl Dedup {
 
     /// Remembers the rows of the block judged last that are new, and finds those that are equal to one before them in the
     /// block. Returns the counts; which rows are which, [`DedupScratch::duplicates`] says.
-    pub(crate) fn remember(&mut self, budget: &Arc<MemoryBudget>, scratch: &mut DedupScratch) -> Counts {
+    pub(crate) fn remember(
+        &mut self,
+        limits: &Limits,
+        budget: &Arc<MemoryBudget>,
+        scratch: &mut DedupScratch,
+    ) -> Counts {
         if scratch.verdicts.is_empty() {
             return Counts::default();
         }
-        let recent = &mut self.slices.last_mut().expect("the block was judged").recent;
-        recent.reserve(scratch.verdicts.iter().filter(|verdict| **verdict == Verdict::New).count());
+        let slice = self.slices.last_mut().expect("the block was judged");
+        let new = scratch.verdicts.iter().filter(|verdict| **verdict == Verdict::New).count();
+        slice.recent.reserve(new, limits.recent_ids_max);
+        let filtered = slice.recent.is_divided();
+        // Of the rows that are new by what came before the block, those that are equal come to lie in this table.
+        let table = slice.recent.last();
         let mut counts = Counts::default();
-        scratch.ids.iter().take(AHEAD).for_each(|id| recent.prefetch(*id));
+        scratch.items.clear();
+        scratch.ids.iter().take(AHEAD).for_each(|id| table.prefetch(*id));
         for row in 0..scratch.ids.len() {
             if let Some(id) = scratch.ids.get(row + AHEAD) {
-                recent.prefetch(*id);
+                table.prefetch(*id);
             }
             let (id, content) = (scratch.ids[row], scratch.contents[row]);
-            if id != NONE
-                && scratch.verdicts[row] == Verdict::New
-                && let Some(first) = recent.find_or_insert(id, content)
-            {
-                scratch.convict(row, first);
+            if id != NONE && scratch.verdicts[row] == Verdict::New {
+                match table.find_or_insert(id, content) {
+                    Some(first) => scratch.convict(row, first),
+                    None if filtered => scratch.items.push(filter_item(id)),
+                    None => {}
+                }
             }
             counts.duplicate += u64::from(scratch.verdicts[row] != Verdict::New);
             counts.conflict += u64::from(scratch.verdicts[row] == Verdict::Conflict);
         }
+        slice.enter(&scratch.items, limits.recent_ids_max);
         self.account(budget);
         counts
     }
@@ -212,16 +227,14 @@ impl Dedup {
         if self.slices.last().is_some_and(|slice| append_time < slice.times.until) {
             return;
         }
-        let mut slice = Slice::new(self.window.slice_at(append_time), self.slices.last());
+        let slice = Slice::new(self.window.slice_at(append_time), self.slices.last());
         if self.slices.last().is_some_and(Slice::is_empty) {
             self.slices.pop();
         }
         if let Some(before) = self.slices.last_mut().filter(|before| before.has_runs()) {
-            // Filters are asked about it anyway: with all of its ids in runs, its table need not be asked as well, and goes
-            // on as that of the new slice.
-            before.spill(runs, true);
+            // Filters are asked about it anyway: with all of its ids in runs, they can be merged into one.
+            before.spill(runs);
             before.seal(runs);
-            slice.recent = std::mem::take(&mut before.recent);
         }
         self.slices.push(slice);
     }
@@ -229,7 +242,7 @@ impl Dedup {
     /// Spills tables of newest ids until `rows` more have room in memory.
     fn make_room(&mut self, rows: usize, limits: &Limits, budget: &Arc<MemoryBudget>, runs: &mut dyn IdRuns) {
         let current = self.slices.last().expect("begun before");
-        let growth = current.recent.bytes_with(rows) - current.recent.bytes();
+        let growth = current.recent.growth(rows, limits.recent_ids_max);
         let crowded = growth > 0 && !budget.has_room_for_recent_ids(growth as u64);
         loop {
             let in_memory: usize = self.slices.iter().map(|slice| slice.recent.len()).sum();
@@ -241,7 +254,7 @@ impl Dedup {
             let largest = (0..self.slices.len()).rev().max_by_key(|at| self.slices[*at].recent.len());
             let at = largest.expect("there is a current slice");
             let is_current = at + 1 == self.slices.len();
-            self.slices[at].spill(runs, is_current);
+            self.slices[at].spill(runs);
             if !is_current {
                 self.slices[at].seal(runs);
             }
@@ -311,12 +324,13 @@ impl DedupScratch {
         self.verdicts[row] = if conflicts { Verdict::Conflict } else { Verdict::Duplicate };
     }
 
-    /// Convicts the suspects that are in runs of a slice. Those that are in its table are left for [`Dedup::remember`].
+    /// Convicts the suspects that are in tables or runs of a slice.
     fn confirm(&mut self, slice: &Slice, runs: &mut dyn IdRuns) -> Result<(), RunFault> {
         let mut suspects = std::mem::take(&mut self.suspects);
-        // Where all that was sent was sent a moment ago, all of it is in the table, each in another place.
-        suspects.iter().for_each(|suspect| slice.recent.prefetch(suspect.id));
-        suspects.retain(|suspect| slice.recent.find(suspect.id).is_none());
+        slice.recent.tables().for_each(|table| {
+            let convict = |suspect: Suspect, first| self.convict(suspect.row as usize, first);
+            find_all(table, &mut suspects, |suspect| suspect.id, convict);
+        });
         suspects.sort_unstable();
         // Two filters may suspect the same row.
         suspects.dedup();

@@ -1,16 +1,16 @@
-//! The newest ids of a slice: exact.
+//! A table of ids in memory: exact.
 //!
 //! 1. Ids lie in the order in which they came ([`Arrivals`]), in chunks. A full chunk never changes, so a capture of the table
 //!    shares it, and copies the last chunk alone, however many ids there are.
 //! 2. An index finds them, with linear probing by the top bits of the id. A place has 32 bits of the id, so that growing is
 //!    one pass over the index, and a look for another id hardly ever goes on to the ids.
-//! 3. The order of places is nearly that of ids: a pass over the index gives them sorted up to small clusters.
+//! 3. The order of places is nearly that of ids: those that begin with the same bits lie in one stretch, or in the cluster
+//!    that runs over its end.
 
 use std::ops::Range;
 
 use kernels::{LargeTable, prefetch};
 
-use super::identity::NONE;
 use crate::sync::Arc;
 
 /// Places of the smallest index, as a power of two.
@@ -21,10 +21,8 @@ const LOAD_QUARTERS_MAX: usize = 3;
 const CHUNK_IDS: usize = 4_096;
 /// Places between asking for the memory of an id and looking at it.
 const AHEAD: usize = 16;
-/// Places that are gone through in one step. Few in tests, so that runs of a few ids are entered in several steps.
-const STEP_PLACES: usize = if cfg!(test) { 4 } else { 512 };
-/// So many moves per id are a local sort; more of them, and the ids were chosen to lie badly.
-const MOVES_PER_ID_MAX: usize = 16;
+/// Ids between asking for the place of one and looking at it.
+const ASKED_AHEAD: usize = 48;
 
 /// Ids with the content of the row that brought each.
 #[derive(Debug, Default)]
@@ -40,86 +38,18 @@ type Place = u64;
 /// Ids in the order in which they came. A clone shares all but the last of them.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Arrivals {
-    /// Of [`CHUNK_IDS`] ids each.
+    /// Of [`CHUNK_IDS`] ids each, but for the last one once no more come.
     full: Vec<Arc<Vec<Arrival>>>,
     last: Vec<Arrival>,
+    len: usize,
 }
 
 /// An id and its content side by side, mostly in one cache line. Packed, for the content would else take as much as the id.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, packed(4))]
-struct Arrival {
+pub(super) struct Arrival {
     id: u128,
     content: u32,
-}
-
-/// Ids in ascending order, each with its content.
-#[derive(Debug, Default)]
-pub struct SortedIds {
-    /// The ids, ascending strictly.
-    pub ids: Vec<u128>,
-    /// By id: its content.
-    pub contents: Vec<u32>,
-}
-
-/// A table that takes no more ids: it is looked into where it is until it lies sorted elsewhere.
-#[derive(Debug)]
-pub struct FrozenIds(MemoryRun);
-
-impl FrozenIds {
-    /// How many ids there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.len() == 0
-    }
-
-    /// Its size.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.0.bytes()
-    }
-
-    /// The content of an id that is here.
-    #[must_use]
-    #[inline]
-    pub fn find(&self, id: u128) -> Option<u32> {
-        self.0.find(id).filter(|_| id != NONE)
-    }
-
-    /// All ids, sorted: a pass over the table, and local moves.
-    #[must_use]
-    pub fn sorted(&self) -> SortedIds {
-        self.0.sorted()
-    }
-
-    /// Some of the ids; those of step 0 and so on are all of them, nearly ascending.
-    pub(super) fn step(&self, at: usize, mut each: impl FnMut(u128)) {
-        let end = ((at + 1) * STEP_PLACES).min(self.0.places.len());
-        self.0.in_places(at * STEP_PLACES..end, |id, _| each(id));
-    }
-
-    /// The table, to be asked.
-    pub(super) fn table(&self) -> &MemoryRun {
-        &self.0
-    }
-}
-
-impl FromIterator<(u128, u32)> for FrozenIds {
-    /// Of several equal ids the first stays. No id is 0.
-    fn from_iter<I: IntoIterator<Item = (u128, u32)>>(ids: I) -> Self {
-        let mut table = MemoryRun::default();
-        for (id, content) in ids {
-            table.reserve(1);
-            table.find_or_insert(id, content);
-        }
-        Self(table)
-    }
 }
 
 impl MemoryRun {
@@ -220,19 +150,18 @@ impl MemoryRun {
         &self.ids
     }
 
-    /// Takes all ids out; what is left has no memory.
-    pub(super) fn freeze(&mut self) -> FrozenIds {
-        FrozenIds(std::mem::take(self))
+    /// Says that no more ids come, so that captures share all of them.
+    pub(super) fn end(&mut self) {
+        self.ids.end();
     }
 
-    /// Takes all ids out, and makes another table of the same size for those to come.
-    pub(super) fn freeze_and_go_on(&mut self) -> FrozenIds {
-        let next = Self { places: LargeTable::zeroed(self.places.len()), ids: Arrivals::default() };
-        FrozenIds(std::mem::replace(self, next))
+    /// Places, of which some are taken.
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
     }
 
     /// The ids of some places, with their contents, in the order of places.
-    fn in_places(&self, range: Range<usize>, mut each: impl FnMut(u128, u32)) {
+    pub(super) fn in_places(&self, range: Range<usize>, mut each: impl FnMut(u128, u32)) {
         let places = &self.places[range];
         for (at, place) in places.iter().enumerate() {
             if let Some(next) = places.get(at + AHEAD).filter(|next| **next != 0) {
@@ -245,35 +174,52 @@ impl MemoryRun {
         }
     }
 
-    fn sorted(&self) -> SortedIds {
-        let mut sorted = SortedIds { ids: Vec::with_capacity(self.len()), contents: Vec::with_capacity(self.len()) };
-        // Ids at the front may have come round from the end: those before the first whose home is not behind them.
-        let wraps = |at: usize| self.places[at] != 0 && self.home(top_of(self.places[at])) > at;
-        let start = (0..self.places.len()).find(|&at| !wraps(at)).unwrap_or_default();
-        for range in [start..self.places.len(), 0..start] {
-            self.in_places(range, |id, content| {
-                sorted.ids.push(id);
-                sorted.contents.push(content);
-            });
+    /// Appends the ids whose first `bits` bits are `prefix`, each behind its first 32 bits, in no order, and starts to load them.
+    /// There are at least `2^bits` places, or none, and fewer than `2^32`.
+    pub(super) fn find_prefix<'a>(&'a self, prefix: u32, bits: u32, into: &mut Vec<(u32, &'a Arrival)>) {
+        let places = self.places.len();
+        if places == 0 {
+            return;
         }
-        sort_nearly_sorted(&mut sorted);
-        sorted
+        let width = places >> bits;
+        let (first, end) = (prefix as usize * width, (prefix as usize + 1) * width);
+        // Each place once at most, also where no cluster ends behind the stretch.
+        for at in first..first + places {
+            let place = self.places[at & (places - 1)];
+            if place == 0 {
+                if at >= end {
+                    break;
+                }
+            } else if u64::from(top_of(place)) >> (u32::BITS - bits) == u64::from(prefix) {
+                let (chunk, at) = self.ids.locate(number_of(place));
+                prefetch(chunk, at);
+                into.push((top_of(place), &chunk[at]));
+            }
+        }
+    }
+}
+
+impl Arrival {
+    /// The id, with its content.
+    #[inline]
+    pub(super) fn get(&self) -> (u128, u32) {
+        (self.id, self.content)
     }
 }
 
 impl Arrivals {
     pub(super) fn len(&self) -> usize {
-        self.full.len() * CHUNK_IDS + self.last.len()
+        self.len
     }
 
     fn bytes(&self) -> usize {
-        (self.full.len() * CHUNK_IDS + self.last.capacity()) * size_of::<Arrival>()
+        (self.len - self.last.len() + self.last.capacity()) * size_of::<Arrival>()
     }
 
     /// Bytes of the chunks that nobody else shares, and of the last, which is never shared.
     pub(super) fn bytes_alone(&self) -> usize {
-        let alone = self.full.iter().filter(|chunk| Arc::strong_count(chunk) == 1).count();
-        (alone * CHUNK_IDS + self.last.capacity()) * size_of::<Arrival>()
+        let alone = self.full.iter().filter(|chunk| Arc::strong_count(chunk) == 1);
+        (alone.map(|chunk| chunk.len()).sum::<usize>() + self.last.capacity()) * size_of::<Arrival>()
     }
 
     /// All ids with their contents.
@@ -288,6 +234,16 @@ impl Arrivals {
             self.full.push(Arc::new(std::mem::replace(&mut self.last, Vec::with_capacity(CHUNK_IDS))));
         }
         self.last.push(arrival);
+        self.len += 1;
+    }
+
+    /// Makes the last chunk one that captures share; no more ids come.
+    fn end(&mut self) {
+        if !self.last.is_empty() {
+            let mut last = std::mem::take(&mut self.last);
+            last.shrink_to_fit();
+            self.full.push(Arc::new(last));
+        }
     }
 
     /// The chunk of an id, and where it lies there.
@@ -310,6 +266,34 @@ impl Arrivals {
     }
 }
 
+/// Looks for all that is left, each by its id; calls `found` for those that are in the table, and takes them out.
+pub(super) fn find_all<T: Copy>(
+    table: &MemoryRun,
+    left: &mut Vec<T>,
+    id_of: impl Fn(&T) -> u128,
+    mut found: impl FnMut(T, u32),
+) {
+    if table.len() == 0 || left.is_empty() {
+        return;
+    }
+    left.iter().take(ASKED_AHEAD).for_each(|item| table.prefetch(id_of(item)));
+    let mut stays = 0;
+    for at in 0..left.len() {
+        if let Some(next) = left.get(at + ASKED_AHEAD) {
+            table.prefetch(id_of(next));
+        }
+        let item = left[at];
+        match table.find(id_of(&item)) {
+            Some(content) => found(item, content),
+            None => {
+                left[stays] = item;
+                stays += 1;
+            }
+        }
+    }
+    left.truncate(stays);
+}
+
 #[inline]
 fn top(id: u128) -> u32 {
     (id >> (u128::BITS - u32::BITS)) as u32
@@ -326,28 +310,6 @@ fn number_of(place: Place) -> usize {
     place as u32 as usize - 1
 }
 
-/// Insertion by insertion, which is one pass where ids are at most a cluster away from their place.
-fn sort_nearly_sorted(sorted: &mut SortedIds) {
-    let SortedIds { ids, contents } = sorted;
-    let mut moves = 0;
-    for next in 1..ids.len() {
-        let (id, content) = (ids[next], contents[next]);
-        let mut at = next;
-        while at > 0 && ids[at - 1] > id {
-            (ids[at], contents[at]) = (ids[at - 1], contents[at - 1]);
-            at -= 1;
-        }
-        (ids[at], contents[at]) = (id, content);
-        moves += next - at;
-        if moves > ids.len() * MOVES_PER_ID_MAX {
-            let mut both: Vec<_> = ids.iter().copied().zip(contents.iter().copied()).collect();
-            both.sort_unstable();
-            (*ids, *contents) = both.into_iter().unzip();
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -362,7 +324,7 @@ mod tests {
     }
 
     proptest! {
-        /// Goal: the table answers like a map after any history, and comes out sorted, also where clusters go round.
+        /// Goal: the table answers like a map after any history, one by one and for many at once.
         #[test]
         fn tables_match_a_map(ids in prop::collection::vec(id(), 0..300), lookups in prop::collection::vec(id(), 0..50)) {
             let (mut run, mut oracle) = (MemoryRun::default(), BTreeMap::new());
@@ -376,14 +338,11 @@ mod tests {
                 prop_assert_eq!(run.find(*id), oracle.get(id).copied());
             }
             prop_assert_eq!(run.len(), oracle.len());
-            let frozen = run.freeze();
-            let sorted = frozen.sorted();
-            prop_assert_eq!(sorted.ids.iter().copied().zip(sorted.contents.iter().copied()).collect::<Vec<_>>(), oracle.clone().into_iter().collect::<Vec<_>>());
-            for id in ids.iter().chain(&lookups) {
-                prop_assert_eq!(frozen.find(*id), oracle.get(id).copied());
-            }
-            prop_assert_eq!(run.len(), 0);
-            prop_assert!(ids.iter().all(|id| run.find(*id).is_none()));
+            run.end();
+            let (mut left, mut found) = (ids.iter().chain(&lookups).copied().collect::<Vec<_>>(), BTreeMap::new());
+            find_all(&run, &mut left, |id| *id, |id, content| { found.insert(id, content); });
+            prop_assert!(left.iter().all(|id| !oracle.contains_key(id)));
+            prop_assert_eq!(found, oracle);
         }
     }
 
@@ -399,9 +358,9 @@ mod tests {
         let copied = captured.last.capacity() * size_of::<Arrival>();
         assert!((10 * size_of::<Arrival>()..captured.bytes() / 2).contains(&copied), "{copied}");
         assert_eq!(captured.bytes_alone(), copied);
-        let frozen = run.freeze();
+        run.end();
         assert_eq!(captured.bytes_alone(), copied, "they wait for being written");
-        drop(frozen);
+        drop(run);
         assert_eq!(captured.bytes_alone(), captured.bytes());
     }
 

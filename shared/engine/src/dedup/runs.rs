@@ -2,7 +2,7 @@
 
 use std::{any::Any, collections::HashMap, fmt, sync::Arc};
 
-use super::memory_run::FrozenIds;
+use super::frozen::FrozenIds;
 
 /// A run: no other has its number, in this life of the process or another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,8 +129,7 @@ impl IdRuns for HeapRuns {
 
     fn confirm(&mut self, set: RunSet, suspects: &[u128], found: &mut [Option<u32>]) -> Result<(), RunFault> {
         for run in self.of(set) {
-            let ids = &self.runs[run];
-            suspects.iter().zip(found.iter_mut()).for_each(|(suspect, found)| *found = found.or(ids.find(*suspect)));
+            self.runs[run].confirm(suspects, found);
         }
         Ok(())
     }
@@ -156,7 +155,15 @@ impl IdRuns for HeapRuns {
     }
 
     fn scan(&mut self, set: RunSet, each: &mut dyn FnMut(&[u128])) -> Result<(), RunFault> {
-        self.of(set).iter().for_each(|run| each(&self.runs[run].sorted().ids));
+        let mut sorted = Vec::new();
+        for run in self.of(set) {
+            sorted.clear();
+            self.runs[run].each_sorted(|id, _| {
+                sorted.push(id);
+                Ok(())
+            })?;
+            each(&sorted);
+        }
         Ok(())
     }
 }

@@ -1,4 +1,9 @@
-//! The ids of one slice of append time: the newest in a table, older ones in runs behind filters.
+//! The ids of one slice of append time: the newest in tables, older ones in runs, all that are many behind filters.
+//!
+//! A slice begins without filters: its ids are looked for in the one table that has them. Filters come with its first run; where
+//! the slice before had runs, when there are as many ids as one table takes, as then so much is known as to make a filter of
+//! the right size. From there on each id enters the filters as it comes, with the look that finds it new still in the
+//! processor's cache, and no table is asked about an id that filters do not suspect.
 
 use std::sync::Arc;
 
@@ -7,7 +12,9 @@ use types::Timestamp;
 
 use super::{
     capture::SliceCapture,
-    memory_run::{FrozenIds, MemoryRun},
+    frozen::FrozenIds,
+    memory_run::MemoryRun,
+    newest::Newest,
     runs::{IdRuns, RunFault, RunId, RunSet, SetUsage},
     window::SliceTimes,
 };
@@ -18,8 +25,9 @@ const FIRST_FILTER_RUNS: usize = 4;
 /// One slice's ids.
 pub(super) struct Slice {
     pub(super) times: SliceTimes,
-    pub(super) recent: MemoryRun,
-    /// Over all ids in runs, but for those of `filling`. More than one where they were more than foreseen.
+    pub(super) recent: Newest,
+    /// Over all ids in runs, but for those of `filling`, and over the newest where these are divided among tables. More than one
+    /// where they were more than foreseen.
     pub(super) filters: Vec<CuckooFilter>,
     filling: Option<Filling>,
     /// Its runs, once it has some.
@@ -51,8 +59,9 @@ pub(super) struct Suspect {
 
 impl Slice {
     pub(super) fn new(times: SliceTimes, before: Option<&Self>) -> Self {
-        let expected = before.map_or(0, |before| before.spilled.max(before.expected / 2));
-        let (recent, filters, usage) = (MemoryRun::default(), Vec::new(), SetUsage::default());
+        let seen = |before: &Self| if before.has_runs() { before.spilled + before.recent.len() } else { 0 };
+        let expected = before.map_or(0, |before| seen(before).max(before.expected / 2));
+        let (recent, filters, usage) = (Newest::default(), Vec::new(), SetUsage::default());
         Self { times, recent, filters, filling: None, set: None, usage, spilled: 0, expected }
     }
 
@@ -74,7 +83,7 @@ impl Slice {
 
     pub(super) fn capture(&self, runs: &dyn IdRuns) -> SliceCapture {
         let pinned = self.set.map_or_else(Vec::new, |set| runs.pin(set));
-        SliceCapture { times: self.times, runs: pinned, recent: self.recent.arrivals().clone() }
+        SliceCapture { times: self.times, runs: pinned, recent: self.recent.arrivals() }
     }
 
     pub(super) fn has_runs(&self) -> bool {
@@ -93,13 +102,15 @@ impl Slice {
         self.recent.bytes() + filling + filters + self.usage.bytes
     }
 
-    /// The tables with ids that no filter has: the newest, and the run that is on its way into the filters.
-    pub(super) fn tables(&self) -> impl Iterator<Item = &MemoryRun> {
-        self.filling_table().into_iter().chain([&self.recent])
+    /// The tables with ids that no filter has: the newest, unless they are divided, and the run that is on its way into the
+    /// filters.
+    pub(super) fn unfiltered(&self) -> impl Iterator<Item = &MemoryRun> {
+        let newest = self.recent.tables().filter(|_| !self.recent.is_divided());
+        self.filling_tables().iter().chain(newest)
     }
 
-    pub(super) fn filling_table(&self) -> Option<&MemoryRun> {
-        self.filling.as_ref().map(|filling| filling.ids.table())
+    pub(super) fn filling_tables(&self) -> &[MemoryRun] {
+        self.filling.as_ref().map_or(&[], |filling| filling.ids.tables())
     }
 
     /// Runs that could not be written yet.
@@ -111,18 +122,43 @@ impl Slice {
         self.times.forget_at <= append_time
     }
 
-    /// Makes a run of the newest ids. The table's memory goes with it.
-    pub(super) fn spill(&mut self, runs: &mut dyn IdRuns, goes_on: bool) {
+    /// Makes a run of the newest ids. The tables' memory goes with them.
+    pub(super) fn spill(&mut self, runs: &mut dyn IdRuns) {
         if self.recent.len() == 0 {
             return;
         }
-        self.fill(usize::MAX);
-        let ids = Arc::new(if goes_on { self.recent.freeze_and_go_on() } else { self.recent.freeze() });
+        let filtered = self.recent.is_divided();
+        let ids = Arc::new(self.recent.freeze());
         self.spilled += ids.len();
         let set = *self.set.get_or_insert_with(|| runs.new_set());
         runs.add(set, Arc::clone(&ids));
-        self.filling = Some(Filling { left: ids.len(), ids, steps: 0 });
+        if !filtered {
+            self.fill(usize::MAX);
+            self.filling = Some(Filling { left: ids.len(), ids, steps: 0 });
+            if self.filters.is_empty() {
+                // Sized by this run, and not by the first of its ids, or of those that come meanwhile.
+                self.add_filter(self.spilled);
+            }
+            self.recent.divide();
+        }
         self.look_after_runs(runs);
+    }
+
+    /// Enters ids that were just remembered into the filters, where these have the newest; else sees whether they should.
+    pub(super) fn enter(&mut self, items: &[u64], ids_max: usize) {
+        if self.recent.is_divided() {
+            self.filter_in(items, items.len());
+            return;
+        }
+        let sized = self.expected > 0 || !self.filters.is_empty();
+        if sized && self.recent.len() >= Newest::table_ids(ids_max) {
+            let mut items = Vec::with_capacity(self.recent.len());
+            for table in self.recent.tables() {
+                table.in_places(0..table.places(), |id, _| items.push(filter_item(id)));
+            }
+            self.filter_in(&items, items.len());
+            self.recent.divide();
+        }
     }
 
     /// Enters ids of the run that is on its way into the filters: about `count`, or those that are left.
@@ -170,10 +206,15 @@ impl Slice {
             (true, 0) => left * FIRST_FILTER_RUNS,
             // A steady stream's next slice is about as large; a little room spares it a second filter.
             (true, expected) => (expected + expected / 16).max(left),
-            (false, 0) => (self.spilled / 2).max(left),
-            (false, _) => (self.spilled / 4).max(left),
+            (false, 0) => (self.filtered() / 2).max(left),
+            (false, _) => (self.filtered() / 4).max(left),
         };
         self.filters.push(CuckooFilter::with_capacity(capacity));
+    }
+
+    /// Ids that filters have.
+    fn filtered(&self) -> usize {
+        self.filters.iter().map(CuckooFilter::len).sum()
     }
 
     /// Confirms sorted suspects against the runs; calls `convict` for each that is there, and takes it out of the list.

@@ -81,7 +81,17 @@ impl IdRuns for Runs {
     }
 
     fn scan(&mut self, set: RunSet, each: &mut dyn FnMut(&[u128])) -> Result<(), RunFault> {
-        self.of(set).iter().for_each(|run| each(&run.sorted().ids));
+        self.of(set).iter().for_each(|run| each(&sorted(run)));
         Ok(())
     }
+}
+
+/// The ids in the order in which they are written.
+fn sorted(ids: &FrozenIds) -> Vec<u128> {
+    let mut sorted = Vec::with_capacity(ids.len());
+    let Ok(()) = ids.each_sorted(|id, _| {
+        sorted.push(id);
+        Ok::<_, std::convert::Infallible>(())
+    });
+    sorted
 }
