@@ -103,12 +103,12 @@ impl<'a> Codes<'a> {
         }
     }
 
-    /// The greatest code; 0 over no rows.
+    /// The greatest code; 0 over no rows. By value, so that the compiler takes many at a time.
     pub(super) fn max(&self) -> u32 {
         match self {
-            Self::U8(codes) => codes.iter().max().map_or(0, |&code| u32::from(code)),
-            Self::U16(codes) => codes.iter().map(|&code| u16::from_le_bytes(code)).max().map_or(0, u32::from),
-            Self::U32(codes) => codes.iter().map(|&code| u32::from_le_bytes(code)).max().unwrap_or(0),
+            Self::U8(codes) => codes.iter().fold(0, |max: u8, code| max.max(*code)).into(),
+            Self::U16(codes) => codes.iter().fold(0, |max: u16, code| max.max(u16::from_le_bytes(*code))).into(),
+            Self::U32(codes) => codes.iter().fold(0, |max: u32, code| max.max(u32::from_le_bytes(*code))),
         }
     }
 }
