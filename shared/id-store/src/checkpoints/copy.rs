@@ -12,6 +12,9 @@ use super::{
     store::CheckpointError,
 };
 
+/// Memory that copies keep from one to the next, while a checkpoint is written: a full segment of rows with some columns.
+const KEPT_BYTES: usize = 8 * WRITE_BYTES;
+
 /// A piece and what becomes of its items.
 pub(super) struct PlannedPiece {
     pub(super) kind: PieceKind,
@@ -86,9 +89,10 @@ struct Copies {
 impl Copies {
     /// Copies the next parts: until there is enough to write, at least one.
     fn fill(&mut self, capture: &Capture, waiting: &mut VecDeque<Place>) {
-        // A long part, once, is no reason to keep so much for all the short ones.
+        // Memory that is given back after each long part is zeroed by the system for the next one, which takes longer than
+        // the copying. A part that is out of proportion, once, is no reason to keep so much.
         self.bytes.clear();
-        self.bytes.shrink_to(WRITE_BYTES);
+        self.bytes.shrink_to(KEPT_BYTES);
         let pieces = capture.pieces();
         while self.bytes.len() < WRITE_BYTES
             && let Some(place) = waiting.pop_front()
