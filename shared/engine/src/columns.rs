@@ -55,7 +55,7 @@ pub enum Codes<'a> {
     U32(&'a [u32]),
 }
 
-impl Codes<'_> {
+impl<'a> Codes<'a> {
     /// How many rows there are.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a segment that is seen has rows")]
@@ -74,6 +74,19 @@ impl Codes<'_> {
             Self::U8(_) => size_of::<u8>(),
             Self::U16(_) => size_of::<u16>(),
             Self::U32(_) => size_of::<u32>(),
+        }
+    }
+
+    /// The codes of some rows.
+    ///
+    /// # Panics
+    /// There are no such rows.
+    #[must_use]
+    pub fn slice(&self, rows: std::ops::Range<usize>) -> Codes<'a> {
+        match self {
+            Self::U8(codes) => Codes::U8(&codes[rows]),
+            Self::U16(codes) => Codes::U16(&codes[rows]),
+            Self::U32(codes) => Codes::U32(&codes[rows]),
         }
     }
 

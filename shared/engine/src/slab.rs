@@ -32,6 +32,8 @@ unsafe impl Item for u16 {}
 // SAFETY: a plain number.
 unsafe impl Item for u32 {}
 // SAFETY: a plain number.
+unsafe impl Item for u64 {}
+// SAFETY: a plain number.
 unsafe impl Item for i64 {}
 // SAFETY: a plain number.
 unsafe impl Item for f64 {}

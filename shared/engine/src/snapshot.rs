@@ -275,6 +275,18 @@ impl SegmentView {
         })
     }
 
+    /// By chunk, for the first of them: whether a row may have one of `codes` in a dimension; `false` is certain. Of the chunks
+    /// behind, and of all where there is none here, nothing is known. A look takes a miss of the cache per code and chunk, where
+    /// a chunk's codes are 256 lines of it.
+    pub fn may_hold(&self, column: ColumnIndex, codes: &[u32]) -> impl Iterator<Item = bool> {
+        let word = match self.segment.stored(column) {
+            Stored::Codes { width: Width::Four, word, .. } => Some(*word),
+            _ => None,
+        };
+        // SAFETY: at most the observed rows, of a column of this width.
+        word.into_iter().flat_map(move |word| unsafe { self.segment.may_hold(word, self.rows, codes) })
+    }
+
     /// The strings of a dimension's codes: at least those of the rows, and perhaps some that came since. `None` where
     /// [`SegmentView::codes`] is.
     #[must_use]

@@ -7,7 +7,10 @@
 //! 4. Runs say which record a row came from. They are published before the rows of theirs, so a reader finds every row's
 //!    record and can cut its rows at an offset.
 //! 5. The slab is used again only when the last `Arc` of the segment is gone.
+//! 6. The filter of a chunk ([`chunk_filter`]) is written before the chunk's last row is published, and never again: whoever
+//!    observed all rows of a chunk sees its filter as it sees the rows.
 
+mod chunk_filter;
 mod writer;
 
 use std::fmt;
@@ -24,6 +27,7 @@ use crate::{
     sync::{Arc, AtomicI64, AtomicUsize, Ordering, ROWS_OBSERVE, RUNS_OBSERVE},
 };
 
+use chunk_filter::FILTER_WORDS;
 pub(crate) use writer::{Rows, SegmentWriter};
 
 /// Rows of a chunk: the unit of zones, and of work in a scan.
@@ -132,8 +136,24 @@ impl SegmentLayout {
             };
             *word = end;
             end += lines(capacity * item_bytes);
+            if let Stored::Codes { width: Width::Four, .. } = column {
+                end += capacity / CHUNK_ROWS * FILTER_WORDS;
+            }
         }
         Self { capacity, columns, words: Slab::class(end) }
+    }
+
+    /// The columns of wide codes, whose full chunks have filters: where each begins.
+    pub(crate) fn wide_codes(&self) -> impl Iterator<Item = usize> {
+        self.columns.iter().filter_map(|column| match column {
+            Stored::Codes { width: Width::Four, word, .. } => Some(*word),
+            _ => None,
+        })
+    }
+
+    /// Where the filter of a full chunk lies of the wide codes that begin at `word`.
+    pub(crate) fn filter_word(&self, word: usize, chunk: usize) -> usize {
+        word + lines(self.capacity * Width::Four.bytes()) + chunk * FILTER_WORDS
     }
 }
 
@@ -272,6 +292,19 @@ impl Segment {
         self.slab.witness().read(0..rows);
         // SAFETY: published rows are never written again (rule 2).
         unsafe { self.slab.items(word, 0, rows) }
+    }
+
+    /// By full chunk of the first `rows` rows: whether any of `codes` may stand there among the wide codes at `word`.
+    ///
+    /// # Safety
+    /// As for [`Segment::items`].
+    pub(crate) unsafe fn may_hold(&self, word: usize, rows: usize, codes: &[u32]) -> impl Iterator<Item = bool> {
+        (0..rows / CHUNK_ROWS).map(move |chunk| {
+            let at = self.layout.filter_word(word, chunk);
+            // SAFETY: all rows of the chunk were observed, so its filter is written, once and for all (rule 6).
+            let filter = unsafe { self.slab.items::<u64>(at, 0, FILTER_WORDS) };
+            codes.iter().any(|&code| chunk_filter::may_hold(filter, code))
+        })
     }
 
     /// Its slab, where no reader is left.

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::{CHUNK_ROWS, Run, Segment, Stored, Zone};
+use super::{
+    CHUNK_ROWS, Run, Segment, Stored, Zone,
+    chunk_filter::{self, FILTER_WORDS},
+};
 use crate::{
     block::{Block, Source},
     checkpoint::{Number, RestoreError, RowsPart},
@@ -223,11 +226,28 @@ impl SegmentWriter {
     fn publish(&mut self, rows: Range<usize>) {
         self.shared.slab.witness().write(rows.clone());
         self.widen_zones(&rows);
+        self.fill_filters(&rows);
         // Publishes the runs; pairs with `Segment::rows_before` and `Segment::origin`.
         self.shared.run_count.store(self.runs, RUNS_PUBLISH);
         self.rows = rows.end;
         // Publishes rows in all columns, zones and runs; pairs with `Segment::observe`.
         self.shared.rows.store(self.rows, ROWS_PUBLISH);
+    }
+
+    /// Writes the filters of the chunks that become full by `rows`, which are filled and not published.
+    fn fill_filters(&self, rows: &Range<usize>) {
+        let full = rows.start / CHUNK_ROWS..rows.end / CHUNK_ROWS;
+        let layout = &self.shared.layout;
+        for word in layout.wide_codes().filter(|_| !full.is_empty()) {
+            // SAFETY: the writer's own rows: those that were published before, and those that it has filled since.
+            let codes = unsafe { self.shared.items::<u32>(word, full.end * CHUNK_ROWS) };
+            for chunk in full.clone() {
+                // SAFETY: a row of the chunk is not published, so nobody looks at its filter (rule 6).
+                let filter =
+                    unsafe { self.shared.slab.items_mut::<u64>(layout.filter_word(word, chunk), 0, FILTER_WORDS) };
+                chunk_filter::fill(filter, &codes[chunk * CHUNK_ROWS..(chunk + 1) * CHUNK_ROWS]);
+            }
+        }
     }
 
     fn widen_zones(&mut self, rows: &Range<usize>) {
