@@ -83,7 +83,7 @@ async fn partitions_follow_those_who_live() {
     world.pass(&mut [&mut placer], Duration::from_secs(4), &all[2..]).await;
     assert_eq!(world.map(1).await, (3, [3].into()));
     world.pass(&mut [&mut placer], Duration::from_secs(20), &[]).await;
-    assert_eq!(world.map(1).await.0, 3, "there is nobody to take anything");
+    assert_eq!(world.map(1).await.0, 3, "nobody is heard");
     world.pass(&mut [&mut placer], LOOK, &all[1..]).await;
     assert_eq!(world.map(2).await, (4, [2, 3].into()));
 }

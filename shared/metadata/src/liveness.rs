@@ -1,8 +1,9 @@
 //! Which nodes live, by looks at what they said.
 //!
-//! A node that was not heard for so long is lost. Only what the judge saw counts, by the judge's own monotonic clock: a node is
-//! heard when its record has changed since the last look. While the looks fail, or come too rarely, nobody can be heard and nobody
-//! is judged; so metadata that is away, or a judge that stood still, makes nobody lost.
+//! A node that was not heard for so long, while others were, is lost. Only what the judge saw counts, by the judge's own monotonic
+//! clock: a node is heard when its record has changed since the last look. While nobody is heard nobody is judged, and who
+//! lived before that has his time again when the first one is heard: what fell silent was the way. So metadata or a control plane
+//! that is away, or a judge that stood still, makes nobody lost.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,8 @@ use crate::NodeRecord;
 #[derive(Debug)]
 pub struct Liveness {
     lost_after: Duration,
-    last_look: Option<Instant>,
+    /// When anybody was heard.
+    last_word: Option<Instant>,
     heard: BTreeMap<NodeId, Heard>,
 }
 
@@ -33,23 +35,32 @@ impl Liveness {
     /// Who is silent for `lost_after` is lost; to be looked at some times within that.
     #[must_use]
     pub fn new(lost_after: Duration) -> Self {
-        Self { lost_after, last_look: None, heard: BTreeMap::new() }
+        Self { lost_after, last_word: None, heard: BTreeMap::new() }
     }
 
     /// Takes in what the store has of all nodes. Who is seen for the first time counts as heard.
     pub fn look(&mut self, nodes: &[NodeRecord], now: Instant) {
-        let all_may_have_spoken = self.last_look.is_none_or(|last| now.duration_since(last) > self.lost_after / 2);
-        self.last_look = Some(now);
         self.heard.retain(|&id, _| nodes.iter().any(|record| record.node.id == id));
+        let mut anybody = false;
         for record in nodes {
             let said = (record.epoch, record.heartbeat_at);
-            let heard = self.heard.entry(record.node.id).or_insert(Heard { said, at: now, lives: true });
-            if heard.said != said {
-                *heard = Heard { said, at: now, lives: true };
-            } else if all_may_have_spoken && heard.lives {
-                heard.at = now;
+            if self.heard.get(&record.node.id).is_none_or(|heard| heard.said != said) {
+                self.heard.insert(record.node.id, Heard { said, at: now, lives: true });
+                anybody = true;
             }
-            heard.lives = now.duration_since(heard.at) < self.lost_after;
+        }
+        let way_was_silent = self.last_word.is_none_or(|last| now.duration_since(last) > self.lost_after / 2);
+        if anybody {
+            self.last_word = Some(now);
+        }
+        match (way_was_silent, anybody) {
+            (true, false) => {}
+            (true, true) => self.heard.values_mut().filter(|heard| heard.lives).for_each(|heard| heard.at = now),
+            (false, _) => {
+                for heard in self.heard.values_mut() {
+                    heard.lives = now.duration_since(heard.at) < self.lost_after;
+                }
+            }
         }
     }
 
@@ -97,20 +108,27 @@ mod tests {
         assert!(seen.iter().all(|(first, _)| *first));
     }
 
-    /// Goal: where looks fail or come late nobody is called lost for it; who was lost before stays lost.
+    /// Goal: where nobody is heard, as looks fail or come late or all words get lost on one way, nobody is called lost for it, and
+    /// all have their time again; who was lost before stays lost.
     #[test]
-    fn who_cannot_look_does_not_judge() {
-        let mut looks: Vec<_> = (0..8).map(|at| (at * 500, at as i64, 0)).collect();
-        looks.extend([(23_500, 7, 0), (25_000, 7, 0), (26_400, 7, 0), (26_500, 7, 0)]);
+    fn who_hears_nobody_does_not_judge() {
+        let mut looks: Vec<_> = (0..4).map(|at| (at * 500, at as i64, at as i64)).collect();
+        looks.extend((4..20).map(|at| (at * 500, 3, 3)));
+        looks.extend((20..27).map(|at| (at * 500, at as i64, 3)));
         let seen = lives(&looks);
-        assert_eq!(seen[7..], [(true, false), (true, false), (true, false), (true, false), (false, false)]);
+        assert!(seen[..26].iter().all(|living| *living == (true, true)), "{seen:?}");
+        assert_eq!(seen[26], (true, false), "3 s after the first word");
+
+        looks.extend([(30_000, 26, 3), (40_000, 26, 3), (50_000, 27, 3), (50_500, 28, 3)]);
+        assert_eq!(lives(&looks)[27..], [(true, false); 4]);
     }
 
     /// Goal: a node that registers anew, or whose record goes, is judged anew.
     #[test]
     fn a_new_life_is_heard() {
         let (start, mut liveness) = (Instant::now(), Liveness::new(LOST_AFTER));
-        (0..7).for_each(|at| liveness.look(&[record(1, 1, 5)], start + Duration::from_millis(at * 500)));
+        let look = |at: u64| (vec![record(1, 1, 5), record(2, 1, at as i64)], start + Duration::from_millis(at * 500));
+        (0..7).map(look).for_each(|(records, now)| liveness.look(&records, now));
         assert!(!liveness.lives(NodeId(1)));
         liveness.look(&[record(1, 2, 5)], start + Duration::from_millis(3_500));
         assert!(liveness.lives(NodeId(1)));

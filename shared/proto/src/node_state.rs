@@ -40,14 +40,17 @@ struct Report {
 struct Heard {
     since: Instant,
     reports: BTreeMap<NodeId, (Report, Instant)>,
+    /// When any node spoke of a partition last, also one that holds it no more.
+    spoken_of: BTreeMap<PartitionId, Instant>,
 }
 
 impl Heard {
     fn new(now: Instant) -> Self {
-        Self { since: now, reports: BTreeMap::new() }
+        Self { since: now, reports: BTreeMap::new(), spoken_of: BTreeMap::new() }
     }
 
     fn take(&mut self, node: NodeId, report: Report, now: Instant) {
+        self.spoken_of.extend(report.lags.keys().map(|&partition| (partition, now)));
         self.reports.insert(node, (report, now));
     }
 
@@ -72,8 +75,9 @@ impl Heard {
             return best;
         }
         let stands_still = |(lag, ago): &(Lag, Duration)| Lag { bytes: lag.bytes, age: lag.age + *ago };
-        let never_heard = Lag { bytes: 0, age: now.duration_since(self.since) };
-        said.iter().map(stands_still).min_by_key(|lag| lag.age).unwrap_or(never_heard)
+        let last = self.spoken_of.get(&partition).unwrap_or(&self.since);
+        let not_heard = Lag { bytes: 0, age: now.duration_since(*last) };
+        said.iter().map(stands_still).min_by_key(|lag| lag.age).unwrap_or(not_heard)
     }
 
     /// The memory of the nodes of the map.

@@ -179,9 +179,19 @@ async fn members_come_and_go() {
     client.leave(second).await.unwrap();
     until("the one that left is missed", || members.borrow().keys().eq(&[NodeId(1)])).await;
     assert_eq!(client.heartbeat(second).await.unwrap_err().code, ErrorCode::FailedPrecondition);
-    until("the one that says nothing is missed", || members.borrow().is_empty()).await;
+    let third = client.register(&member(3)).await.unwrap();
+    let speaks = tokio::spawn({
+        let client = client.clone();
+        async move {
+            while client.heartbeat(third).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    });
+    until("the one that says nothing is missed", || members.borrow().keys().eq(&[NodeId(3)])).await;
     client.heartbeat(again).await.unwrap();
-    until("who speaks again is back", || members.borrow().keys().eq(&[NodeId(1)])).await;
+    until("who speaks again is back", || members.borrow().keys().eq(&[NodeId(1), NodeId(3)])).await;
+    speaks.abort();
     let _ = running.shutdown().await;
 }
 

@@ -131,6 +131,30 @@ impl Inner {
         Ok(Client::new(self.connector.to(self.address())?).max_decoding_message_size(MESSAGE_BYTES_MAX))
     }
 
+    /// Asks the control planes one after the other, until one is not away: a word that is late may cost a node its partitions.
+    async fn ask_any<T: Clone, R, F>(
+        &self,
+        message: T,
+        timeout: Duration,
+        ask: impl Fn(Client, Request<T>) -> F,
+    ) -> Result<R, ApiError>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let first = self.current.load(Relaxed);
+        let mut away = ApiError::unavailable("no control plane is known");
+        for at in first..first + self.addresses.len() {
+            let address = &self.addresses[at % self.addresses.len()];
+            let client = Client::new(self.connector.to(address)?);
+            match call(message.clone(), timeout, |request| ask(client, request)).await {
+                Err(error) if is_away(&error) => away = error,
+                answer => return answer,
+            }
+        }
+        away.message = format!("membership: {}", away.message);
+        Err(away)
+    }
+
     /// Asks the control plane. `what` names what is asked about.
     async fn ask<T, R, F>(
         &self,
@@ -336,18 +360,17 @@ impl Tenants for CatalogClient {
 impl Membership for CatalogClient {
     async fn register(&self, member: &Member) -> Result<Life, ApiError> {
         let ask = |mut c: Client, r| async move { c.register(r).await };
-        let life = self.inner.ask("membership", internal::Member::from(member), CHANGE_TIMEOUT, ask).await?;
-        Ok(life.into())
+        Ok(self.inner.ask_any(internal::Member::from(member), CHANGE_TIMEOUT, ask).await?.into())
     }
 
     async fn heartbeat(&self, life: Life) -> Result<(), ApiError> {
         let ask = |mut c: Client, r| async move { c.heartbeat(r).await };
-        self.inner.ask("membership", life.into(), READ_TIMEOUT, ask).await.map(|internal::Nothing {}| ())
+        self.inner.ask_any(internal::Life::from(life), READ_TIMEOUT, ask).await.map(|Nothing {}| ())
     }
 
     async fn leave(&self, life: Life) -> Result<(), ApiError> {
         let ask = |mut c: Client, r| async move { c.leave(r).await };
-        self.inner.ask("membership", life.into(), READ_TIMEOUT, ask).await.map(|internal::Nothing {}| ())
+        self.inner.ask_any(internal::Life::from(life), READ_TIMEOUT, ask).await.map(|Nothing {}| ())
     }
 
     fn members(&self) -> watch::Receiver<Members> {

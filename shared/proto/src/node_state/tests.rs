@@ -59,6 +59,17 @@ fn what_was_never_heard_of_ages_from_the_start() {
     assert_eq!(heard.lag(&map(), start + REFUSED_AFTER), Lag { bytes: 0, age: REFUSED_AFTER });
 }
 
+/// Goal: a partition whose nodes are all new to it stands still since the nodes before them spoke of it, not since the start.
+#[test]
+fn a_partition_that_moves_ages_from_its_last_word() {
+    let (start, us) = (Instant::now(), Duration::from_micros(1));
+    let mut heard = Heard::new(start);
+    heard.take(NodeId(3), report(MemoryState::Room, &[(0, lag(7, 1))]), start + REFUSED_AFTER);
+    heard.take(NodeId(3), report(MemoryState::Room, &[(1, lag(0, 0))]), start + REFUSED_AFTER + us);
+    heard.take(NodeId(1), report(MemoryState::Room, &[]), start + REFUSED_AFTER + us);
+    assert_eq!(heard.lag(&map(), start + REFUSED_AFTER + us), Lag { bytes: 0, age: us });
+}
+
 /// Goal: the shortest memory of the nodes that hold something counts, until that node is silent.
 #[test]
 fn the_shortest_memory_counts() {
