@@ -12,6 +12,7 @@ use types::{ApiError, Offset, PartitionId, Table, TenantId, Timestamp};
 
 use crate::{
     answer::{Answers, now},
+    arrivals::EarlyMerge,
     conclude::{Concluded, Scans},
     fanout::{FanOut, Gathered},
     flights::Terms,
@@ -157,7 +158,11 @@ impl Answers {
         let mut away = None;
         for _ in 0..SCANS_MAX {
             let placement = self.catalog.placement();
-            let gathered = fan_out.run(&self.fleet, &placement).await?;
+            // What one node has comes at once, and is merged faster at once.
+            let early =
+                self.fleet.is_many().then(|| EarlyMerge::new(Arc::clone(&fan_out.plan), fan_out.deadline, place));
+            let _leaves = early.clone().map(LeavesOnDrop);
+            let gathered = fan_out.run(&self.fleet, &placement, early.clone()).await?;
             self.still_there(question.tenant, &question.tables).await?;
             let missing = missing(question, &gathered)?;
             let covered = gathered.covered();
@@ -173,7 +178,7 @@ impl Answers {
             // What a partition that is away would have is in no version.
             let versions = gathered.unavailable.is_empty().then(|| gathered.versions());
             let scans = Scans { first: &fan_out, fleet: &self.fleet, placement: &placement, place };
-            away = match scans.conclude(gathered).await? {
+            away = match scans.conclude(gathered, early).await? {
                 Concluded::Answer(answer) => {
                     // A partition that has forgotten the table since the first scan gave nothing to the further ones.
                     self.still_there(question.tenant, &question.tables).await?;
@@ -194,6 +199,15 @@ impl Answers {
             "rows left memory, or came late, between the scans that this answer takes; ask again, for a range further from the \
              oldest rows, or for percentiles by the method sketch",
         ))
+    }
+}
+
+/// Ends the merge of results when the query is over, or nobody waits for it any more.
+struct LeavesOnDrop(Arc<EarlyMerge>);
+
+impl Drop for LeavesOnDrop {
+    fn drop(&mut self) {
+        self.0.leave();
     }
 }
 

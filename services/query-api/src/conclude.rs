@@ -15,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use types::{ApiError, PartitionId, Timestamp};
 
 use crate::{
+    arrivals::EarlyMerge,
     fanout::{FanOut, Gathered},
     fleet::Fleet,
 };
@@ -42,7 +43,11 @@ impl Scans<'_> {
     ///
     /// # Errors
     /// Those of scans and merges.
-    pub(crate) async fn conclude(&self, gathered: Gathered) -> Result<Concluded, ApiError> {
+    pub(crate) async fn conclude(
+        &self,
+        gathered: Gathered,
+        early: Option<Arc<EarlyMerge>>,
+    ) -> Result<Concluded, ApiError> {
         let Gathered { scans, nodes, .. } = gathered;
         let start = self.first.plan.range().start();
         let horizons: Vec<_> = scans.iter().map(|scan| horizon(&scan.lacks_before, start)).collect();
@@ -50,7 +55,10 @@ impl Scans<'_> {
         let (plan, deadline) = (Arc::clone(&self.first.plan), self.first.deadline);
         let partials = partials(scans);
         let begin = move |cancel: &Cancel<'_>| {
-            let mut finishing = Finishing::new(&plan, partials, cancel)?;
+            let mut finishing = match early {
+                Some(early) => Finishing::after(&plan, early.take()?, partials, cancel)?,
+                None => Finishing::new(&plan, partials, cancel)?,
+            };
             let round = finishing.next_round(&plan, cancel)?;
             Ok((finishing, round))
         };
@@ -60,7 +68,7 @@ impl Scans<'_> {
         while let Some(round) = next.map(Arc::new) {
             again.plan = Arc::clone(&round);
             again.partitions = again.at.iter().map(|(partition, _)| *partition).collect();
-            let found = again.run(self.fleet, self.placement).await?;
+            let found = again.run(self.fleet, self.placement, None).await?;
             if let Some((partition, _)) = found.unavailable.first() {
                 return Ok(Concluded::Away(*partition));
             }

@@ -11,7 +11,12 @@ use proto::hot_tier::{NodeScan, PartitionScan, ScanRequest, Unavailable, Version
 use query::Plan;
 use types::{ApiError, LogGap, NodeId, Offset, PartitionId, Timestamp};
 
-use crate::fleet::{Ask, Fleet, Wanted};
+use tokio::sync::mpsc;
+
+use crate::{
+    arrivals::{Arrivals, Arrived, EarlyMerge},
+    fleet::{Ask, Fleet, Wanted},
+};
 
 /// The version of a partition on the node that gave it, to which alone it means something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +31,8 @@ pub(crate) struct VersionAt {
 #[derive(Debug)]
 pub(crate) struct Gathered {
     pub(crate) scans: Vec<PartitionScan>,
+    /// Those among them whose results were merged already.
+    pub(crate) merged: BTreeSet<PartitionId>,
     /// Which node each of them came from.
     pub(crate) nodes: BTreeMap<PartitionId, NodeId>,
     pub(crate) unavailable: Vec<(PartitionId, Unavailable)>,
@@ -34,7 +41,7 @@ pub(crate) struct Gathered {
 impl Gathered {
     /// Whether all partitions have the versions that are known.
     pub(crate) fn is_unchanged(&self) -> bool {
-        self.unavailable.is_empty() && self.scans.iter().all(|scan| scan.partial.is_none())
+        self.unavailable.is_empty() && self.merged.is_empty() && self.scans.iter().all(|scan| scan.partial.is_none())
     }
 
     /// Before which event time rows have left memory somewhere, of any table.
@@ -54,6 +61,13 @@ impl Gathered {
             VersionAt { partition, node: self.nodes[&partition], version }
         };
         self.scans.iter().map(version).collect()
+    }
+
+    fn of(arrived: BTreeMap<PartitionId, Arrived>, mut unavailable: Vec<(PartitionId, Unavailable)>) -> Self {
+        unavailable.sort_unstable_by_key(|(partition, _)| *partition);
+        let merged = arrived.iter().filter(|(_, arrived)| arrived.merged).map(|(partition, _)| *partition).collect();
+        let nodes = arrived.iter().map(|(partition, arrived)| (*partition, arrived.node)).collect();
+        Self { scans: arrived.into_values().map(|arrived| arrived.scan).collect(), merged, nodes, unavailable }
     }
 
     /// What the results cover: every record before these offsets.
@@ -78,50 +92,54 @@ pub(crate) struct FanOut {
 }
 
 impl FanOut {
-    /// Runs the plan on a replica of each partition.
+    /// Runs the plan on a replica of each partition. `early`: where results are merged as they come.
     ///
     /// # Errors
     /// The first error of a node that is not its absence: partitions of which no replica answers come back as unavailable.
-    pub(crate) async fn run(&self, fleet: &Fleet, placement: &PlacementMap) -> Result<Gathered, ApiError> {
-        let mut gathered = self.ask(fleet, placement).await?;
-        if gathered.is_unchanged() {
-            return Ok(gathered);
-        }
+    pub(crate) async fn run(
+        &self,
+        fleet: &Fleet,
+        placement: &PlacementMap,
+        early: Option<Arc<EarlyMerge>>,
+    ) -> Result<Gathered, ApiError> {
+        let arrivals = Arrivals::new(self.partitions.clone(), early);
+        let mut unavailable = self.ask(fleet, placement, &arrivals).await?;
+        let unchanged = arrivals.unchanged();
         // What is known is of use as a whole alone: the nodes that have nothing new are asked for all that they have.
-        let (found, unchanged): (Vec<_>, Vec<_>) = gathered.scans.into_iter().partition(|scan| scan.partial.is_some());
-        gathered.scans = found;
-        if !unchanged.is_empty() {
-            let partitions = unchanged.iter().map(|scan| scan.partition).collect();
-            let prefer = gathered.nodes.clone();
-            let more = Self { partitions, known: Vec::new(), prefer, ..self.clone() }.ask(fleet, placement).await?;
-            gathered.scans.extend(more.scans);
-            gathered.nodes.extend(more.nodes);
-            gathered.unavailable.extend(more.unavailable);
-            gathered.scans.sort_by_key(|scan| scan.partition);
-            gathered.unavailable.sort_unstable_by_key(|(partition, _)| *partition);
+        if !unchanged.is_empty() && unchanged.len() < self.partitions.len() {
+            let (partitions, prefer) = (unchanged.keys().copied().collect(), unchanged);
+            let again = Self { partitions, known: Vec::new(), prefer, ..self.clone() };
+            let away = again.ask(fleet, placement, &arrivals).await?;
+            // What is not there any more is not known either.
+            away.iter().for_each(|(partition, _)| arrivals.forget(*partition));
+            unavailable.extend(away);
         }
-        Ok(gathered)
+        Ok(Gathered::of(arrivals.close(), unavailable))
     }
 
-    async fn ask(&self, fleet: &Fleet, placement: &PlacementMap) -> Result<Gathered, ApiError> {
+    /// Asks for what has not arrived; returns what did not.
+    async fn ask(
+        &self,
+        fleet: &Fleet,
+        placement: &PlacementMap,
+        arrivals: &Arc<Arrivals>,
+    ) -> Result<Vec<(PartitionId, Unavailable)>, ApiError> {
         let known: BTreeMap<_, _> = self.known.iter().map(|known| (known.partition, known.node)).collect();
         let prefer = if known.is_empty() { &self.prefer } else { &known };
         let wanted = Wanted { partitions: &self.partitions, after: &self.after, prefer, hedged: true };
-        let asked = fleet.ask(placement, wanted, |ask| self.scan(ask)).await?;
-        let mut gathered = Gathered { scans: Vec::new(), nodes: BTreeMap::new(), unavailable: asked.unavailable };
-        for (node, scans) in asked.replies {
-            gathered.nodes.extend(scans.iter().map(|scan| (scan.partition, node)));
-            gathered.scans.extend(scans);
-        }
-        gathered.scans.sort_by_key(|scan| scan.partition);
-        Ok(gathered)
+        let mut unavailable = fleet.ask(placement, wanted, |ask| self.scan(ask, arrivals)).await?.unavailable;
+        // A node that left had told of some of its partitions before.
+        let expected = arrivals.expected();
+        unavailable.retain(|(partition, _)| expected.contains(partition));
+        Ok(unavailable)
     }
 
-    /// The scan of one node.
+    /// The scan of one node, whose partitions arrive as they come.
     async fn scan(
         &self,
         Ask { id, node, partitions }: Ask,
-    ) -> Result<(Vec<PartitionScan>, Vec<(PartitionId, Unavailable)>), ApiError> {
+        arrivals: &Arc<Arrivals>,
+    ) -> Result<((), Vec<(PartitionId, Unavailable)>), ApiError> {
         let of_node = |offsets: &[(PartitionId, Offset)]| {
             offsets.iter().filter(|(partition, _)| partitions.contains(partition)).copied().collect()
         };
@@ -134,8 +152,20 @@ impl FanOut {
             deadline: self.deadline,
             partitions,
         };
-        let NodeScan { scans, unavailable } = node.scan(request).await?;
-        Ok((scans, unavailable))
+        if !(arrivals.merges_early() && self.plan.grouped()) {
+            // A result without groups is a row.
+            let NodeScan { scans, unavailable } = node.scan(request).await?;
+            scans.into_iter().for_each(|scan| arrivals.take(id, scan));
+            return Ok(((), unavailable));
+        }
+        let (found, mut each) = mpsc::channel(1);
+        let taking = async {
+            while let Some(scan) = each.recv().await {
+                arrivals.take(id, scan);
+            }
+        };
+        let (unavailable, ()) = tokio::join!(node.scan_each(request, found), taking);
+        Ok(((), unavailable?))
     }
 }
 

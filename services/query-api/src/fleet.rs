@@ -220,6 +220,11 @@ impl Fleet {
         join_all(waits).await.into_iter().collect()
     }
 
+    /// Whether there are several nodes.
+    pub(crate) fn is_many(&self) -> bool {
+        self.nodes.now().len() > 1
+    }
+
     /// The nodes that hold a partition.
     pub(crate) fn holders(&self, placement: &PlacementMap, partition: PartitionId) -> Holders {
         let (members, mut holders) = (self.nodes.now(), Holders::default());

@@ -5,6 +5,7 @@
 //! will do.
 
 mod answer;
+mod arrivals;
 mod compute;
 mod conclude;
 mod event_ids;

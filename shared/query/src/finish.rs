@@ -10,7 +10,7 @@ use crate::{
     groups::Groups,
     leading::Named,
     order::order,
-    partial::{Partial, ScanStats, merge_partitions},
+    partial::{Partial, PartialsMerge, ScanStats, merge_partitions},
     plan::{Plan, Value},
     selection::Selection,
     state::State,
@@ -40,7 +40,34 @@ impl Finishing {
     /// the plan allows.
     pub fn new(plan: &Plan, partials: Vec<Partial>, cancel: &Cancel<'_>) -> Result<Self, ApiError> {
         cancel.check()?;
-        let (values, mut groups, named, stats) = merge(plan, partials, cancel)?;
+        Self::of(plan, merge(plan, partials, cancel)?, cancel)
+    }
+
+    /// The same where some partitions were merged before; `rest` are those behind them, given in any order.
+    ///
+    /// # Errors
+    /// As [`Finishing::new`].
+    pub fn after(
+        plan: &Plan,
+        mut merged: PartialsMerge,
+        mut rest: Vec<Partial>,
+        cancel: &Cancel<'_>,
+    ) -> Result<Self, ApiError> {
+        if merged.is_empty() {
+            return Self::new(plan, rest, cancel);
+        }
+        rest.sort_by_key(Partial::partition);
+        for partial in rest {
+            merged.absorb(plan, &partial, cancel)?;
+        }
+        Self::of(plan, merged.into_parts(), cancel)
+    }
+
+    fn of(
+        plan: &Plan,
+        (values, mut groups, named, stats): (Vec<Values>, Groups, Named, ScanStats),
+        cancel: &Cancel<'_>,
+    ) -> Result<Self, ApiError> {
         if !plan.grouped() && groups.len() == 0 {
             groups.push_empty();
         }

@@ -73,7 +73,7 @@ pub use explain::{
 pub use finish::Finishing;
 pub use merging::{PartitionMerge, merge};
 pub use parse::parse;
-pub use partial::{Partial, ScanStats, TaskPartial};
+pub use partial::{Partial, PartialsMerge, ScanStats, TaskPartial};
 pub use plan::{Plan, PlannedTable};
 pub use planner::plan;
 pub use reuse::{KeptTask, TaskKey, version};

@@ -225,6 +225,76 @@ impl StringMerger {
     }
 }
 
+/// The numbers of a partition's strings among those of all, by column.
+fn intern(interners: &mut [Interner], Partial { values, groups, .. }: &Partial) -> Vec<Vec<u32>> {
+    let of_column = |(column, interner): (usize, &mut Interner)| {
+        let (used, values) = (groups.keys[column].iter().copied(), &values[column]);
+        interner.absorb(values.numbers(), used, |number| values.get(number).expect("a partial has its strings"))
+    };
+    interners.iter_mut().enumerate().map(of_column).collect()
+}
+
+/// The merge of partitions that come one by one, in their order. It comes to what a merge of all at once does; keys of several
+/// columns are looked up by hash, since how many strings there will be is not known yet.
+pub struct PartialsMerge {
+    interners: Vec<Interner>,
+    merger: Merger,
+    named: Named,
+    stats: ScanStats,
+    last: Option<PartitionId>,
+}
+
+impl fmt::Debug for PartialsMerge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartialsMerge").field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+impl PartialsMerge {
+    /// Nothing yet of the results of this plan.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        Self {
+            interners: plan.groups.iter().map(|_| Interner::default()).collect(),
+            merger: if plan.groups.is_empty() { Merger::of_strings(plan, &[]) } else { Merger::unbounded(plan) },
+            named: Named::default(),
+            stats: ScanStats::default(),
+            last: None,
+        }
+    }
+
+    /// Whether nothing was merged yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.last.is_none()
+    }
+
+    /// Merges the next partition, which is behind those before.
+    ///
+    /// # Errors
+    /// `CANCELLED`, `DEADLINE_EXCEEDED`; `RESOURCE_EXHAUSTED` where there are more groups, or more memory is needed, than
+    /// the plan allows.
+    ///
+    /// # Panics
+    /// The partition is not behind those before: sums would depend on who came first.
+    pub fn absorb(&mut self, plan: &Plan, partial: &Partial, cancel: &Cancel<'_>) -> Result<(), ApiError> {
+        cancel.check()?;
+        assert!(self.last < Some(partial.partition), "partitions are merged in their order");
+        self.last = Some(partial.partition);
+        self.stats.add(partial.stats);
+        let maps = intern(&mut self.interners, partial);
+        self.merger.absorb(&partial.groups, &maps)?;
+        self.named.add(partial.floor, self.merger.last_map(), self.merger.groups().len());
+        let strings: usize = self.interners.iter().map(Interner::bytes).sum();
+        plan.allow_bytes(self.merger.groups().bytes() + strings)
+    }
+
+    pub(crate) fn into_parts(self) -> (Vec<Values>, Groups, Named, ScanStats) {
+        let values = self.interners.into_iter().map(Interner::into_values).collect();
+        (values, self.merger.into_groups(), self.named, self.stats)
+    }
+}
+
 /// Merges the groups of all partitions, in the order given: the strings of their keys, the groups, and how much of them is
 /// known.
 pub(crate) fn merge_partitions(
@@ -234,13 +304,9 @@ pub(crate) fn merge_partitions(
 ) -> Result<(Vec<Values>, Groups, Named), ApiError> {
     let mut interners: Vec<Interner> = plan.groups.iter().map(|_| Interner::default()).collect();
     let mut maps = Vec::with_capacity(partials.len());
-    for Partial { values, groups, .. } in partials {
+    for partial in partials {
         cancel.check()?;
-        let of_column = |(column, interner): (usize, &mut Interner)| {
-            let (used, values) = (groups.keys[column].iter().copied(), &values[column]);
-            interner.absorb(values.numbers(), used, |number| values.get(number).expect("a partial has its strings"))
-        };
-        maps.push(interners.iter_mut().enumerate().map(of_column).collect::<Vec<_>>());
+        maps.push(intern(&mut interners, partial));
     }
     // All strings are known before the first group is looked for, so that keys may be places.
     let numbers: Vec<usize> = interners.iter().map(|interner| interner.values().numbers()).collect();

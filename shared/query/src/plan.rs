@@ -189,7 +189,8 @@ impl Plan {
     }
 
     /// Whether rows come in groups; without, there is exactly one row.
-    pub(crate) fn grouped(&self) -> bool {
+    #[must_use]
+    pub fn grouped(&self) -> bool {
         self.interval.is_some() || !self.groups.is_empty()
     }
 

@@ -5,7 +5,7 @@ mod world;
 use std::{cell::RefCell, sync::atomic::AtomicBool};
 
 use proptest::prelude::*;
-use query::{Cancel, Finishing, Partial, Plan, ValueLimits, WireError};
+use query::{Cancel, Finishing, Partial, PartialsMerge, Plan, ValueLimits, WireError};
 use questions::{Tables, random_query};
 use types::{Interval, Rollup, TableSettings};
 use world::{Random, Shape, World, conclude_by, tiny};
@@ -66,6 +66,18 @@ fn sent(world: &World, plan: &Plan) -> Vec<(Plan, Vec<u8>)> {
     sent.into_inner()
 }
 
+/// The results of the first scan of a plan, by partition.
+fn first_results(world: &World, plan: &Plan) -> Vec<Partial> {
+    let left = AtomicBool::new(false);
+    let cancel = Cancel::new(&left, &|| false);
+    let of_partition = |reader: &engine::Reader| {
+        let tasks = world.tasks(plan).into_iter().filter(|task| task.partition() == reader.partition());
+        let found = tasks.map(|task| query::run(plan, &task, &cancel).unwrap()).collect();
+        query::merge(plan, reader.partition(), found, &cancel).unwrap()
+    };
+    world.readers.iter().map(of_partition).collect()
+}
+
 /// Changes some bytes, cuts some off, or takes some out.
 fn damage(bytes: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
@@ -102,6 +114,34 @@ proptest! {
             let cancel = Cancel::new(&left, &|| false);
             let scan = |plan: &Plan| world.tasks(plan).iter().map(|task| query::run(plan, task, &cancel)).collect();
             prop_assert_eq!(conclude_by(&plan, scan, travel).unwrap(), world.answer(&json).unwrap(), "{}", json);
+        }
+    }
+
+    /// Goal: partitions that are merged one by one, some before others are there, give the answer of all at once, to the byte.
+    #[test]
+    fn the_order_of_arrival_changes_no_byte(seed: u64, rows in 1_usize..1_500, users in 1_usize..1_500) {
+        let world = random_world(seed, rows, users);
+        let mut random = Random(seed ^ 3);
+        let left = AtomicBool::new(false);
+        let cancel = Cancel::new(&left, &|| false);
+        for _ in 0..20 {
+            let json = random_query(&mut random, &world.rows, SPAN_US, Tables::Any).to_string();
+            let plan = world.plan(&json).unwrap();
+            let partials: Vec<Partial> = first_results(&world, &plan);
+            let early = random.below(partials.len() + 1);
+            let mut merged = PartialsMerge::new(&plan);
+            for partial in &partials[..early] {
+                merged.absorb(&plan, partial, &cancel).unwrap();
+            }
+            let mut rest = partials[early..].to_vec();
+            rest.reverse();
+            let mut one = Finishing::after(&plan, merged, rest, &cancel).unwrap();
+            let mut all = Finishing::new(&plan, partials, &cancel).unwrap();
+            let rounds = (one.next_round(&plan, &cancel).unwrap(), all.next_round(&plan, &cancel).unwrap());
+            prop_assert_eq!(&rounds.0, &rounds.1, "{}", &json);
+            if rounds.0.is_none() {
+                prop_assert_eq!(one.answer(&plan, &cancel).unwrap(), all.answer(&plan, &cancel).unwrap(), "{}", json);
+            }
         }
     }
 

@@ -13,8 +13,8 @@ use proto::hot_tier::{
     ChecksumRequest, EventsRequest, HotTier, NodeEvents, NodeExplanation, PartitionStatus, TableChecksum,
     TablePartitionStatus,
 };
-use query::{Cancel, QueryLimits};
-use tokio::sync::watch;
+use query::{Cancel, Finishing, QueryLimits};
+use tokio::sync::{Semaphore, watch};
 use types::{
     ErrorCode, Generation, Schema, SchemaVersion, Table, TableId, TableKey, TableName, TableSettings, TenantId,
 };
@@ -183,7 +183,7 @@ impl World {
     }
 
     async fn run(&self, fan_out: FanOut) -> Gathered {
-        fan_out.run(&self.fleet, &self.placement).await.unwrap()
+        fan_out.run(&self.fleet, &self.placement, None).await.unwrap()
     }
 
     async fn knowing(&self, known: &[VersionAt]) -> Gathered {
@@ -213,6 +213,10 @@ fn nodes(gathered: &Gathered) -> Vec<u64> {
 }
 
 fn plan() -> Arc<Plan> {
+    plan_of(r#"{"namespace": "shop", "table": "events", "start_time": 0, "end_time": 1000}"#)
+}
+
+fn plan_of(json: &str) -> Arc<Plan> {
     let table = Table {
         key: TableKey { tenant: TenantId::DEFAULT, table: TableId(1), generation: Generation(1) },
         name: TableName::new("shop", "events"),
@@ -223,8 +227,7 @@ fn plan() -> Arc<Plan> {
         schema: Schema::from_parts(SchemaVersion(1), Vec::new()),
         settings: TableSettings::default(),
     };
-    let json = br#"{"namespace": "shop", "table": "events", "start_time": 0, "end_time": 1000}"#;
-    let query = query::parse(json, &QueryLimits::default()).unwrap();
+    let query = query::parse(json.as_bytes(), &QueryLimits::default()).unwrap();
     Arc::new(query::plan(&query, &[Arc::new(table)]).unwrap())
 }
 
@@ -306,7 +309,7 @@ async fn replicas_help_out() {
 async fn errors_are_told_from_absence() {
     let world = World::replicated();
     let fails = |node: usize, code| world.fakes[node].set(Manner { error: Some(code), ..Manner::default() });
-    let run = async || world.fan_out().run(&world.fleet, &world.placement).await;
+    let run = async || world.fan_out().run(&world.fleet, &world.placement, None).await;
     fails(0, ErrorCode::TooLarge);
     assert_eq!(run().await.unwrap_err().code, ErrorCode::TooLarge);
     fails(0, ErrorCode::Unimplemented);
@@ -401,6 +404,26 @@ async fn lagging_replicas_are_passed_over() {
     assert_eq!(wait(0).await, Ok(()));
 }
 
+/// Goal: where results may be merged as they come, whatever came of a partition comes once, also where a node fails.
+#[tokio::test(start_paused = true)]
+async fn results_come_one_by_one() {
+    let world = World::replicated();
+    let plan = plan_of(r#"{"namespace":"shop","table":"events","start_time":0,"end_time":1000,"interval_us":10}"#);
+    let place = Arc::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap());
+    let left = false.into();
+    let cancel = Cancel::new(&left, &|| false);
+    for (error, from) in [(None, [0, 1]), (Some(ErrorCode::Unavailable), [1, 1])] {
+        world.fakes[0].set(Manner { error, ..Manner::default() });
+        let fan_out = FanOut { plan: Arc::clone(&plan), ..world.fan_out() };
+        let early = EarlyMerge::new(Arc::clone(&plan), fan_out.deadline, &place);
+        let gathered = fan_out.run(&world.fleet, &world.placement, Some(Arc::clone(&early))).await.unwrap();
+        assert!(nodes(&gathered) == from && !gathered.is_unchanged() && gathered.unavailable.is_empty());
+        let partials: Vec<_> = gathered.scans.into_iter().map(|scan| scan.partial.unwrap()).collect();
+        assert_eq!(partials.iter().map(|partial| partial.partition().0).collect::<Vec<_>>(), [0, 1]);
+        Finishing::after(&plan, early.take().unwrap(), partials, &cancel).unwrap();
+    }
+}
+
 /// Goal: nodes that come and go are asked from then on, and not any more.
 #[tokio::test(start_paused = true)]
 async fn nodes_come_and_go() {
@@ -408,7 +431,7 @@ async fn nodes_come_and_go() {
     let member = |node: usize| (NodeId(node as u64), Arc::clone(&world.fakes[node]) as Arc<dyn HotTier>);
     let (members, view) = watch::channel(Arc::new([member(0)].into()));
     let fleet = Fleet::new(Nodes::watched(view));
-    let run = async || nodes(&world.fan_out().run(&fleet, &world.placement).await.unwrap());
+    let run = async || nodes(&world.fan_out().run(&fleet, &world.placement, None).await.unwrap());
     assert_eq!(run().await, [0, 0]);
     members.send_replace(Arc::new([member(0), member(1)].into()));
     assert_eq!(run().await, [0, 1]);
