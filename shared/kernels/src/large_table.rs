@@ -5,6 +5,7 @@
 //! comes to lie there next is then zeroed by 2 MiB at its first byte.
 
 use std::{
+    alloc::{Layout, alloc, dealloc, handle_alloc_error},
     ffi::c_void,
     fmt,
     ops::{Deref, DerefMut},
@@ -16,33 +17,35 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 /// Bytes of a huge page, and the least that is worth one.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// What a table can be of: numbers, for which all bits 0 are a value.
-pub trait Number: Copy + Default + sealed::Sealed {}
+/// Tables begin at cache lines, which is enough for every [`Plain`] of up to one.
+const LINE_BYTES: usize = 64;
 
-impl Number for u8 {}
-impl Number for u64 {}
+/// What a table can be of: plain numbers.
+///
+/// # Safety
+/// All bits 0 are a value of the type.
+pub unsafe trait Plain: Copy {}
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for u8 {}
-    impl Sealed for u64 {}
-}
+// SAFETY: a number.
+unsafe impl Plain for u8 {}
+// SAFETY: a number.
+unsafe impl Plain for u64 {}
 
 /// A slice of numbers, all 0 at first, whose length does not change. The system zeroes a large one as it is first touched.
-pub struct LargeTable<T: Number> {
+pub struct LargeTable<T: Plain> {
     /// Of `len` initialised elements, which nothing else points to.
     first: NonNull<T>,
     len: usize,
-    /// Whether they are a mapping of their own, of [`mapped_bytes`], or else a boxed slice.
+    /// Whether they are a mapping of their own, of [`mapped_bytes`], or else an allocation of [`layout`].
     mapped: bool,
 }
 
 // SAFETY: the table owns its elements as a boxed slice does, and those are plain numbers.
-unsafe impl<T: Number + Send> Send for LargeTable<T> {}
+unsafe impl<T: Plain + Send> Send for LargeTable<T> {}
 // SAFETY: a shared table gives shared references to its elements and nothing else.
-unsafe impl<T: Number + Sync> Sync for LargeTable<T> {}
+unsafe impl<T: Plain + Sync> Sync for LargeTable<T> {}
 
-impl<T: Number> LargeTable<T> {
+impl<T: Plain> LargeTable<T> {
     /// A table of `len` times 0.
     ///
     /// # Panics
@@ -54,9 +57,25 @@ impl<T: Number> LargeTable<T> {
         {
             return Self { first, len, mapped: true };
         }
-        let items = NonNull::from(Box::leak(vec![T::default(); len].into_boxed_slice()));
-        Self { first: items.cast(), len, mapped: false }
+        let layout = layout::<T>(len);
+        if layout.size() == 0 {
+            return Self { first: NonNull::dangling(), len, mapped: false };
+        }
+        // SAFETY: the layout has a size.
+        let start = unsafe { alloc(layout) };
+        let Some(first) = NonNull::new(start.cast::<T>()) else { handle_alloc_error(layout) };
+        // Written, and not only allocated as zeros: what is first touched by reading is given a page twice, once for all the
+        // zeros that there are, and once where it is written.
+        // SAFETY: as many elements were allocated, and all bits 0 are a value of each.
+        unsafe { first.as_ptr().write_bytes(0, len) };
+        Self { first, len, mapped: false }
     }
+}
+
+/// An allocation of `len` elements.
+fn layout<T>(len: usize) -> Layout {
+    let layout = Layout::array::<T>(len).and_then(|layout| layout.align_to(LINE_BYTES));
+    layout.unwrap_or_else(|_| panic!("capacity overflow"))
 }
 
 /// Address space for `len` elements, whole huge pages of it, as else they would not begin where one can; `None` where they fill
@@ -67,7 +86,7 @@ fn mapped_bytes<T>(len: usize) -> Option<usize> {
 }
 
 /// A mapping of so many bytes, which are enough for `len` elements; `None` where the system gives none.
-fn map<T: Number>(len: usize, bytes: usize) -> Option<NonNull<T>> {
+fn map<T: Plain>(len: usize, bytes: usize) -> Option<NonNull<T>> {
     // SAFETY: a new mapping at an address that the system chooses touches nothing that is there.
     let start =
         unsafe { mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) };
@@ -77,16 +96,18 @@ fn map<T: Number>(len: usize, bytes: usize) -> Option<NonNull<T>> {
     // A system without huge pages says so; small ones serve as well.
     // SAFETY: the range lies within the mapping, and the advice changes neither its content nor whether it can be used.
     let _advised = unsafe { madvise(start, whole, Advice::LinuxHugepage) };
-    // Pages are zero, which is a value of every `Number`, and aligned for any.
+    // Pages are zero, which is a value of every `Plain`, and aligned for any of up to a page.
     NonNull::new(start.cast())
 }
 
-impl<T: Number> Drop for LargeTable<T> {
+impl<T: Plain> Drop for LargeTable<T> {
     fn drop(&mut self) {
-        let items = ptr::slice_from_raw_parts_mut(self.first.as_ptr(), self.len);
         if !self.mapped {
-            // SAFETY: `zeroed` leaked this box, and nothing has it since.
-            drop(unsafe { Box::from_raw(items) });
+            let layout = layout::<T>(self.len);
+            if layout.size() > 0 {
+                // SAFETY: `zeroed` allocated it with this layout.
+                unsafe { dealloc(self.first.as_ptr().cast(), layout) };
+            }
             return;
         }
         let bytes = mapped_bytes::<T>(self.len).expect("it was mapped with as many");
@@ -96,7 +117,7 @@ impl<T: Number> Drop for LargeTable<T> {
     }
 }
 
-impl<T: Number> Deref for LargeTable<T> {
+impl<T: Plain> Deref for LargeTable<T> {
     type Target = [T];
 
     #[inline]
@@ -106,7 +127,7 @@ impl<T: Number> Deref for LargeTable<T> {
     }
 }
 
-impl<T: Number> DerefMut for LargeTable<T> {
+impl<T: Plain> DerefMut for LargeTable<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as for `deref`; the table is borrowed alone.
@@ -114,13 +135,13 @@ impl<T: Number> DerefMut for LargeTable<T> {
     }
 }
 
-impl<T: Number> Default for LargeTable<T> {
+impl<T: Plain> Default for LargeTable<T> {
     fn default() -> Self {
         Self::zeroed(0)
     }
 }
 
-impl<T: Number> Clone for LargeTable<T> {
+impl<T: Plain> Clone for LargeTable<T> {
     fn clone(&self) -> Self {
         let mut copy = Self::zeroed(self.len);
         copy.copy_from_slice(self);
@@ -128,7 +149,7 @@ impl<T: Number> Clone for LargeTable<T> {
     }
 }
 
-impl<T: Number + fmt::Debug> fmt::Debug for LargeTable<T> {
+impl<T: Plain + fmt::Debug> fmt::Debug for LargeTable<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.deref().fmt(f)
     }
@@ -145,6 +166,10 @@ mod tests {
             let mut table = LargeTable::<u64>::zeroed(len);
             assert_eq!((table.len(), table.mapped), (len, len * 8 >= HUGE_PAGE_BYTES));
             assert!(table.iter().all(|number| *number == 0));
+            assert!(
+                table.as_ptr().addr().is_multiple_of(LINE_BYTES) || len == 0,
+                "a look at 64 bytes is one at one line"
+            );
             if let [first, .., last] = &mut *table {
                 (*first, *last) = (1, 2);
             }

@@ -31,7 +31,7 @@ pub use group::{
     GroupMoments, Key, Rows, SlotSums, add_lanes, all_present, append_absent, append_bucket, append_codes, count_rows,
     count_slots_codes, count_slots_equal, count_slots_present, greatest_slots, least_slots, moments_slots,
 };
-pub use large_table::{LargeTable, Number};
+pub use large_table::{LargeTable, Plain};
 pub use offsets::{add_base, and_between, keys_by_offset, subtract_base};
 pub use pairs::{
     Slots, count_numbers, count_pairs, each_present, from_ordered_bits, list_marked, list_pairs, list_values,
