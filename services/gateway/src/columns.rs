@@ -111,6 +111,42 @@ impl ColumnsJob {
         Ok((sorted, rejected))
     }
 
+    /// As [`ColumnsJob::sort`] for a table without a JSON Schema, where every block can go on as it is and brings no column; `None`:
+    /// one cannot, and all of them are to be sorted.
+    ///
+    /// # Errors
+    /// As [`ColumnsJob::sort`].
+    pub(crate) fn as_sent(
+        &mut self,
+        table: &Arc<Table>,
+        judge: &Judge<'_>,
+        events_max: usize,
+        admit: &dyn Fn(u64) -> Result<(), ApiError>,
+    ) -> Result<Option<SortedTable>, ApiError> {
+        let views = self.views(events_max)?;
+        if !self.admitted {
+            admit(views.iter().map(|view| view.rows() as u64).sum())?;
+        }
+        let new_columns = new_columns(table, &views)?;
+        let (mut blocks, mut base) = (Vec::with_capacity(views.len()), 0);
+        for (view, bytes) in views.iter().zip(&self.blocks) {
+            let rows = BlockRows { job: self, table, schema: None, judge, view, base };
+            let stays = rows.are_in_time() && rows.index_stays();
+            let Some(partition) = rows.sole_partition().filter(|_| stays) else { break };
+            blocks.push(rows.as_sent(bytes, partition));
+            base += view.rows() as u32;
+        }
+        let all_stay = blocks.len() == views.len() && new_columns.is_empty();
+        drop(views);
+        self.admitted = true;
+        if !all_stay {
+            return Ok(None);
+        }
+        let slices: Vec<usize> = (0..blocks.len()).collect();
+        release_message(&mut blocks, &slices, self.message_bytes);
+        Ok(Some(SortedTable { table: Arc::clone(table), blocks, new_columns, conflict: false }))
+    }
+
     fn views(&self, events_max: usize) -> Result<Vec<BodyView<'_>>, ApiError> {
         let mut views = Vec::with_capacity(self.blocks.len());
         let mut events = 0;
@@ -200,14 +236,22 @@ impl BlockRows<'_> {
 
     /// Rows whose time the table does not take, with the reason.
     fn late(&self) -> Vec<(usize, String)> {
-        let limits = TimeLimits::of(&self.table.settings, self.job.received);
-        let times = self.view.times();
-        let (min, max) = times.min_max();
-        if limits.check(min).is_ok() && limits.check(max).is_ok() {
+        if self.are_in_time() {
             return Vec::new();
         }
+        let limits = self.time_limits();
         let check = |(row, time)| limits.check(time).err().map(|why| (row, why));
-        times.iter().enumerate().filter_map(check).collect()
+        self.view.times().iter().enumerate().filter_map(check).collect()
+    }
+
+    fn are_in_time(&self) -> bool {
+        let limits = self.time_limits();
+        let (min, max) = self.view.times().min_max();
+        limits.check(min).is_ok() && limits.check(max).is_ok()
+    }
+
+    fn time_limits(&self) -> TimeLimits {
+        TimeLimits::of(&self.table.settings, self.job.received)
     }
 
     fn sole_partition(&self) -> Option<PartitionId> {

@@ -2,7 +2,7 @@
 //!
 //! The service is put together by hand, because generated code would decode rows into maps, answer bad protocol buffers
 //! with `INTERNAL`, and leave no say in what happens when a message is too long, comes too slowly or never ends. Here
-//! every method gets the bytes of its messages, sliced from what the network delivered.
+//! every method gets the bytes of its messages; those of a unary call are sliced from what the network delivered.
 
 use std::{
     convert::Infallible,
@@ -31,14 +31,12 @@ use types::{ApiError, ErrorCode, Table, TableName, TenantId};
 use crate::{
     in_flight::{InFlight, Share},
     ingest::{Ack, Ingest},
+    one_message,
     wire::ColumnsRequest,
 };
 
 /// Batches of one stream that are under way at a time.
 const STREAM_BATCHES_MAX: usize = 16;
-
-/// What gRPC puts before each message.
-const FRAME_BYTES: u64 = 5;
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type ReplyStream = Pin<Box<dyn Stream<Item = Result<IngestReply, Status>> + Send>>;
@@ -64,21 +62,10 @@ impl IngestService {
         }
         let share = self.in_flight.share();
         let request = request.map(|body| Body::new(share.meter(body)));
-        let bytes_max = self.ingest.request_bytes_max();
         match method.as_str() {
-            "IngestBatch" => {
-                let call = tower::service_fn(move |request| self.clone().batch(request, share.clone()));
-                grpc::<IngestReply>(bytes_max).client_streaming(call, request).await
-            }
-            "IngestColumns" => {
-                let call = tower::service_fn(move |request| self.clone().columns(request, share.clone()));
-                grpc::<IngestReply>(bytes_max).client_streaming(call, request).await
-            }
-            "DescribeTable" => {
-                let call = tower::service_fn(move |request| self.clone().describe(request, share.clone()));
-                grpc::<TableDescription>(bytes_max).client_streaming(call, request).await
-            }
+            "IngestBatch" | "IngestColumns" | "DescribeTable" => self.unary(&method, request, share).await,
             "IngestStream" => {
+                let bytes_max = self.ingest.request_bytes_max();
                 let call = tower::service_fn(move |request| {
                     let replies = self.clone().stream(request, share.clone());
                     async move { replies }
@@ -86,6 +73,32 @@ impl IngestService {
                 grpc::<IngestReply>(bytes_max).streaming(call, request).await
             }
             _ => Status::unimplemented(format!("truenow.v1.Ingest has no method {method:?}")).into_http(),
+        }
+    }
+
+    /// Answers a call of one message. What is read of its body here, tonic reads no more; it does the rest.
+    async fn unary(self, method: &str, request: HttpRequest<Body>, share: Share) -> HttpResponse<Body> {
+        let (head, body) = request.into_parts();
+        let message = match self.single(body, &share).await {
+            Ok(message) => message,
+            Err(refused) => return refused.into_http(),
+        };
+        let request = HttpRequest::from_parts(head, Body::empty());
+        match method {
+            "IngestBatch" => {
+                let call =
+                    tower::service_fn(move |request| self.clone().batch(request, message.clone(), share.clone()));
+                grpc::<IngestReply>(0).client_streaming(call, request).await
+            }
+            "IngestColumns" => {
+                let call =
+                    tower::service_fn(move |request| self.clone().columns(request, message.clone(), share.clone()));
+                grpc::<IngestReply>(0).client_streaming(call, request).await
+            }
+            _ => {
+                let call = tower::service_fn(move |request| self.clone().describe(request, message.clone()));
+                grpc::<TableDescription>(0).client_streaming(call, request).await
+            }
         }
     }
 
@@ -99,14 +112,24 @@ impl IngestService {
         self.in_flight.enter().await.map_err(status)
     }
 
-    async fn batch(self, request: Request<Streaming<Bytes>>, share: Share) -> Result<Response<IngestReply>, Status> {
-        let (tenant, message) = self.single(request, &share).await?;
+    async fn batch(
+        self,
+        request: Request<Streaming<Bytes>>,
+        message: Bytes,
+        share: Share,
+    ) -> Result<Response<IngestReply>, Status> {
+        let tenant = tenant_of(request.extensions())?;
         let ack = self.ingest.protobuf_rows(tenant, message, share).await;
         ack.map(|ack| Response::new(reply(ack))).map_err(status)
     }
 
-    async fn columns(self, request: Request<Streaming<Bytes>>, share: Share) -> Result<Response<IngestReply>, Status> {
-        let (tenant, message) = self.single(request, &share).await?;
+    async fn columns(
+        self,
+        request: Request<Streaming<Bytes>>,
+        message: Bytes,
+        share: Share,
+    ) -> Result<Response<IngestReply>, Status> {
+        let tenant = tenant_of(request.extensions())?;
         let columns = ColumnsRequest::decode(&message).map_err(status)?;
         let ack = self.ingest.columns(tenant, columns, share).await;
         ack.map(|ack| Response::new(reply(ack))).map_err(status)
@@ -115,9 +138,9 @@ impl IngestService {
     async fn describe(
         self,
         request: Request<Streaming<Bytes>>,
-        share: Share,
+        message: Bytes,
     ) -> Result<Response<TableDescription>, Status> {
-        let (tenant, message) = self.single(request, &share).await?;
+        let tenant = tenant_of(request.extensions())?;
         let request = DescribeTableRequest::decode(message)
             .map_err(|error| Status::invalid_argument(format!("not a DescribeTableRequest: {error}")))?;
         let name = TableName::new(request.namespace, request.table);
@@ -145,7 +168,7 @@ impl IngestService {
             let (ingest, share) = (Arc::clone(&ingest), share.clone());
             async move {
                 let message = message.map_err(|error| framing_status(&error, &share))?;
-                let bytes = message.len() as u64 + FRAME_BYTES;
+                let bytes = (message.len() + one_message::PREFIX_BYTES) as u64;
                 let ack = ingest.protobuf_rows(tenant, message, share.clone()).await;
                 share.give_back(bytes);
                 ack.map(reply).or_else(|error| refusal(&error).ok_or_else(|| status(error)))
@@ -162,20 +185,11 @@ impl IngestService {
     }
 
     /// The one message of a unary call, which must come, alone, in time.
-    async fn single(&self, request: Request<Streaming<Bytes>>, share: &Share) -> Result<(TenantId, Bytes), Status> {
-        let tenant = tenant_of(request.extensions())?;
-        let mut messages = request.into_inner();
-        let read = async {
-            let first = messages.message().await?;
-            let first = first.ok_or_else(|| Status::invalid_argument("the call has no message"))?;
-            match messages.message().await? {
-                None => Ok(first),
-                Some(_) => Err(Status::invalid_argument("the call has more than one message")),
-            }
-        };
+    async fn single(&self, body: Body, share: &Share) -> Result<Bytes, Status> {
+        let read = one_message::read(body, self.ingest.request_bytes_max());
         let read = tokio::time::timeout(self.message_timeout, read).await;
         let message = read.map_err(|_| Status::deadline_exceeded("the message did not arrive in time"))?;
-        Ok((tenant, message.map_err(|error| framing_status(&error, share))?))
+        message.map_err(|error| framing_status(&error, share))
     }
 }
 

@@ -33,6 +33,9 @@ use crate::{
 /// Bodies up to this many bytes, not compressed, are decoded where they arrive: a decode thread would cost more than it
 /// saves.
 const INLINE_BYTES_MAX: usize = 16 << 10;
+/// Blocks of columns up to this many bytes, in all, are looked through where they arrive: some tens of microseconds, mostly of
+/// waiting for memory that this processor has just written. Those that cannot go on as they are go to the decode threads.
+const INLINE_COLUMNS_BYTES_MAX: usize = 256 << 10;
 /// How often a request is sorted before its tables are said to change too quickly: once for missing tables, once to see that
 /// it is one for the decode threads, once strictly, and as often again where other requests change the same tables meanwhile.
 const SORTS_MAX: usize = 7;
@@ -253,7 +256,15 @@ impl Ingest {
         let mut job = ColumnsJob::new(request, tenant, self.clock.now(), self.any.fetch_add(1, Relaxed))?;
         for _ in 0..SORTS_MAX {
             let table = tables.known(&*self.catalog, tenant, &name).await?;
-            let small = bytes <= INLINE_BYTES_MAX && table.settings.json_schema.is_none();
+            let plain = table.settings.json_schema.is_none();
+            if plain && bytes <= INLINE_COLUMNS_BYTES_MAX {
+                let admit = |events| self.admit(tenant, events);
+                let judge = Judge::new(&*self.clock);
+                if let Some(sorted) = job.as_sent(&table, &judge, self.limits.events_max, &admit)? {
+                    return self.store(tenant, &share, message_bytes, vec![sorted], Vec::new()).await;
+                }
+            }
+            let small = plain && bytes <= INLINE_BYTES_MAX;
             let this = Arc::clone(self);
             let work = move || {
                 let schema = this.schemas.of(&table);

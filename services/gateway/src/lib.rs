@@ -19,6 +19,7 @@ mod identity;
 mod in_flight;
 mod ingest;
 mod judge;
+mod one_message;
 mod pool;
 mod rows;
 mod schemas;
