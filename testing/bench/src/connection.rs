@@ -30,6 +30,12 @@ impl Connection {
         Ok(Self { sender, host: address.to_owned() })
     }
 
+    /// Whether the other side has not closed it: it does so where nothing is asked for some seconds.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
     /// Gets what is at `path`.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 //! A benchmark for every stage, with its cost per event; and what those share that ask a real server.
 
 mod connection;
-mod report;
+pub mod report;
 mod server;
+pub mod svg;
 
 use std::error::Error;
 

@@ -2,8 +2,9 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsString,
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -32,6 +33,9 @@ pub struct ServerArgs {
     /// A setting of the server, as its environment has it.
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
+    /// The first so many cores alone.
+    #[arg(skip)]
+    cores: Option<usize>,
 }
 
 impl ServerArgs {
@@ -39,6 +43,40 @@ impl ServerArgs {
     pub fn add(&mut self, settings: &[(&str, &str)]) {
         let owned = settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
         self.set.splice(0..0, owned);
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.bin
+    }
+
+    /// These settings as options of a command line.
+    #[must_use]
+    pub fn options(&self) -> Vec<OsString> {
+        let mut options: Vec<OsString> = vec!["--bin".into(), self.bin.clone().into()];
+        options.extend(["--port-offset".into(), self.port_offset.to_string().into()]);
+        options.extend(self.dir.iter().flat_map(|dir| ["--dir".into(), dir.clone().into()]));
+        options.extend(self.set.iter().flat_map(|(name, value)| ["--set".into(), format!("{name}={value}").into()]));
+        options
+    }
+
+    /// Lets servers run on the first `cores` cores alone.
+    pub fn limit_cores(&mut self, cores: usize) {
+        self.cores = Some(cores);
+    }
+
+    /// A command that runs on as many cores as servers of these settings do.
+    #[must_use]
+    pub fn command(&self, program: &Path) -> Command {
+        match self.cores {
+            None => Command::new(program),
+            Some(cores) => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", &format!("0-{}", cores.saturating_sub(1))]).arg(program);
+                command
+            }
+        }
     }
 }
 
@@ -51,7 +89,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
 #[derive(Debug)]
 pub struct Server {
     process: Child,
-    offset: u16,
+    args: ServerArgs,
     home: tempfile::TempDir,
 }
 
@@ -61,40 +99,47 @@ impl Server {
     /// # Errors
     /// There is no such program, or its port is taken.
     pub fn start(args: &ServerArgs) -> Result<Self, Failure> {
-        if !args.bin.is_file() {
-            return Err(format!("{} is not there; ./build.sh builds it", args.bin.display()).into());
-        }
-        if std::net::TcpStream::connect(("127.0.0.1", 8081 + args.port_offset)).is_ok() {
-            return Err(format!("something answers on port {} already", 8081 + args.port_offset).into());
-        }
         let mut name = tempfile::Builder::new();
-        name.prefix("truenow-rivals-");
+        name.prefix("truenow-bench-");
         let home = match &args.dir {
             Some(dir) => name.tempdir_in(dir)?,
             None => name.tempdir()?,
         };
-        let log = File::create(home.path().join("server.log"))?;
-        let process = Command::new(std::path::absolute(&args.bin)?)
-            .arg("serve")
-            .args(["--port-offset", &args.port_offset.to_string(), "--data-dir"])
-            .arg(home.path().join("data"))
-            .env("GATEWAY_RATE_LIMIT", "1000000000")
-            .env("TRUENOW_GATEWAY_TENANT_RATE_LIMIT", "1000000000")
-            .env("QUERY_CACHE_TTL", "0")
-            .env("TRUENOW_HOT_TIER_CACHE_BYTES", "0")
-            .envs(args.set.iter().map(|(name, value)| (name, value)))
-            .current_dir(home.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        Ok(Self { process, offset: args.port_offset, home })
+        Ok(Self { process: spawn(args, home.path())?, args: args.clone(), home })
+    }
+
+    /// Ends it and starts another over its data.
+    ///
+    /// # Errors
+    /// It does not end in time, or another cannot be started.
+    pub async fn restart(&mut self) -> Result<(), Failure> {
+        self.end().await?;
+        self.process = spawn(&self.args, self.home.path())?;
+        Ok(())
     }
 
     /// Host and port of one of its services.
     #[must_use]
     pub fn address(&self, port: u16) -> String {
-        format!("127.0.0.1:{}", port + self.offset)
+        format!("127.0.0.1:{}", port + self.args.port_offset)
+    }
+
+    /// What is added to each of its ports.
+    #[must_use]
+    pub fn port_offset(&self) -> u16 {
+        self.args.port_offset
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn args(&self) -> &ServerArgs {
+        &self.args
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        self.home.path()
     }
 
     /// Waits until it is healthy.
@@ -102,8 +147,20 @@ impl Server {
     /// # Errors
     /// It ended, or does not become healthy.
     pub async fn healthy(&mut self) -> Result<(), Failure> {
+        self.answers(&[8001, 8088, 8081, 9090, 8100]).await
+    }
+
+    /// Waits until its gateway is there, whatever the others do.
+    ///
+    /// # Errors
+    /// As [`Server::healthy`].
+    pub async fn healthy_gateway(&mut self) -> Result<(), Failure> {
+        self.answers(&[8088]).await
+    }
+
+    async fn answers(&mut self, ports: &[u16]) -> Result<(), Failure> {
         let began = Instant::now();
-        for port in [8001, 8088, 8081, 9090, 8100] {
+        for &port in ports {
             while !self.is_healthy(port).await {
                 if let Some(status) = self.process.try_wait()? {
                     let log = std::fs::read_to_string(self.home.path().join("server.log"))?;
@@ -156,15 +213,32 @@ impl Server {
         Ok(Duration::from_nanos(nanos))
     }
 
-    /// Memory that it has in use.
+    /// Memory that it has in use, mapped files included.
     ///
     /// # Errors
     /// The system does not say.
     pub fn resident_gib(&self) -> Result<f64, Failure> {
+        Ok(self.status_bytes(&["VmRSS"])? / f64::from(1 << 30))
+    }
+
+    /// Memory that is no file.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn anonymous_bytes(&self) -> Result<f64, Failure> {
+        self.status_bytes(&["RssAnon", "RssShmem"])
+    }
+
+    /// The sum of fields of `/proc/PID/status`.
+    fn status_bytes(&self, names: &[&str]) -> Result<f64, Failure> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let fields: HashMap<_, _> = status.lines().filter_map(|line| line.split_once(':')).collect();
-        let kib: f64 = fields.get("VmRSS").ok_or("the process has no VmRSS")?.trim().trim_end_matches(" kB").parse()?;
-        Ok(kib / f64::from(1 << 20))
+        let mut bytes = 0.0;
+        for name in names {
+            let field = fields.get(name).ok_or_else(|| format!("the process has no {name}"))?;
+            bytes += field.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0;
+        }
+        Ok(bytes)
     }
 
     /// Ends it by SIGTERM.
@@ -172,6 +246,10 @@ impl Server {
     /// # Errors
     /// It does not end in time.
     pub async fn stop(mut self) -> Result<(), Failure> {
+        self.end().await
+    }
+
+    async fn end(&mut self) -> Result<(), Failure> {
         kill_process(Pid::from_child(&self.process), Signal::TERM)?;
         let asked = Instant::now();
         while asked.elapsed() < WAIT_MAX {
@@ -182,6 +260,33 @@ impl Server {
         }
         Err(format!("the server did not end within {WAIT_MAX:?} of SIGTERM").into())
     }
+}
+
+/// Starts the program over the data of a directory.
+fn spawn(args: &ServerArgs, home: &Path) -> Result<Child, Failure> {
+    if !args.bin.is_file() {
+        return Err(format!("{} is not there; ./build.sh builds it", args.bin.display()).into());
+    }
+    if std::net::TcpStream::connect(("127.0.0.1", 8081 + args.port_offset)).is_ok() {
+        return Err(format!("something answers on port {} already", 8081 + args.port_offset).into());
+    }
+    let log = File::create(home.join("server.log"))?;
+    let process = args
+        .command(&std::path::absolute(&args.bin)?)
+        .arg("serve")
+        .args(["--port-offset", &args.port_offset.to_string(), "--data-dir"])
+        .arg(home.join("data"))
+        .env("GATEWAY_RATE_LIMIT", "1000000000")
+        .env("TRUENOW_GATEWAY_TENANT_RATE_LIMIT", "1000000000")
+        .env("QUERY_CACHE_TTL", "0")
+        .env("TRUENOW_HOT_TIER_CACHE_BYTES", "0")
+        .envs(args.set.iter().map(|(name, value)| (name, value)))
+        .current_dir(home)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()?;
+    Ok(process)
 }
 
 impl Drop for Server {

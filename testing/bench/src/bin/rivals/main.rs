@@ -53,6 +53,9 @@ struct Cli {
     /// A Python that has the peers.
     #[arg(long, value_name = "FILE", default_value = "python3")]
     python: PathBuf,
+    /// Where the results go as JSON as well.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -96,5 +99,8 @@ async fn run(cli: &Cli) -> Result<bool, Failure> {
     server.stop().await?;
     let peers = peers::run(cli, &queries)?;
     report::table(&rows, &peers);
+    if let Some(file) = &cli.json {
+        std::fs::write(file, report::json(workload.rows(), &rows, &peers).to_string())?;
+    }
     Ok(right)
 }
