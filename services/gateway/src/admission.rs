@@ -18,6 +18,7 @@ use admission::{
     overload::{LagLimits, Standing, spread},
 };
 use event_log::Load;
+use metrics::Gauge;
 use proto::{
     hot_tier::{MemoryState, NodeMemory},
     progress::ApplyLag,
@@ -38,6 +39,8 @@ pub(crate) struct Admission {
     pub(crate) memory: Arc<dyn NodeMemory>,
     /// Spreads the times to come back. Relaxed: it orders nothing.
     pub(crate) refusals: AtomicU64,
+    /// What waits in the log's queue, as the last request found it.
+    pub(crate) queued: Gauge,
 }
 
 impl Admission {
@@ -46,7 +49,7 @@ impl Admission {
     /// # Errors
     /// `RESOURCE_EXHAUSTED`: the log's queue is too full, its application too far behind, memory short, or a rate used up.
     pub(crate) fn open(&self, tenant: TenantId, load: &Load, now: Duration) -> Result<(), ApiError> {
-        metrics::gauge!("truenow_log_queue_bytes").set(load.queued_bytes as f64);
+        self.queued.set(load.queued_bytes as f64);
         if u128::from(load.queued_bytes) * 100 > u128::from(load.queued_bytes_max) * u128::from(QUEUE_FULL_PERCENT) {
             return Err(self.overloaded("log_queue", "the event log's queue is full, try again later"));
         }

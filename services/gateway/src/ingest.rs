@@ -18,6 +18,7 @@ use crate::{
     admission::Admission,
     clock::Clock,
     columns::ColumnsJob,
+    counted::Counted,
     dead_letters::{DeadLetters, Letter},
     in_flight::Share,
     judge::Judge,
@@ -96,6 +97,7 @@ pub(crate) struct Ingest {
     pub(crate) shares: Option<Shares>,
     pub(crate) acked: Acked,
     pub(crate) schemas: Schemas,
+    pub(crate) counted: Counted,
     pub(crate) pool: Pool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: RequestLimits,
@@ -170,7 +172,7 @@ impl Ingest {
     }
 
     async fn take_rows(self: &Arc<Self>, request: RowsRequest) -> Result<Ack, ApiError> {
-        metrics::counter!("truenow_ingest_bytes_total").increment(request.body.len() as u64);
+        self.counted.arrived(request.body.len());
         let rules = Rules {
             received: self.clock.now(),
             batch: request.batch,
@@ -250,7 +252,7 @@ impl Ingest {
     ) -> Result<Ack, ApiError> {
         let message_bytes = request.message_bytes;
         let bytes: usize = request.blocks.iter().map(Bytes::len).sum();
-        metrics::counter!("truenow_ingest_bytes_total").increment(bytes as u64);
+        self.counted.arrived(bytes);
         let name = TableName::new(request.namespace.as_str(), request.table.as_str());
         let mut tables = Tables::default();
         let mut job = ColumnsJob::new(request, tenant, self.clock.now(), self.any.fetch_add(1, Relaxed))?;
@@ -359,7 +361,7 @@ impl Ingest {
             rejects.push(reject);
             letters.extend(letter);
         }
-        count_rejects(&rejects);
+        self.counted.rejected(&rejects);
         let blocks_bytes: usize = tables.iter().flat_map(|table| &table.blocks).map(|block| block.body.len()).sum();
         let _blocks_held = share.holding(blocks_bytes.saturating_sub(held_bytes) as u64)?;
         let letters_held = share.holding(letters.iter().map(|(_, letter)| letter_bytes(letter)).sum())?;
@@ -373,7 +375,7 @@ impl Ingest {
         }
         let accepted = blocks.iter().map(|block| u64::from(block.header.rows)).sum();
         let token = if blocks.is_empty() { None } else { Some(self.append(tenant, &known, blocks).await?) };
-        metrics::counter!("truenow_ingest_events_total", "result" => "accepted").increment(accepted);
+        self.counted.accepted(accepted);
         Ok(Ack { accepted, rejected: rejects, durability: self.log.durability(), token })
     }
 
@@ -387,7 +389,7 @@ impl Ingest {
         let started = self.clock.monotonic();
         let appended = self.log.append(blocks).await.map_err(|error| self.append_error(error))?;
         let took = self.clock.monotonic().saturating_sub(started);
-        metrics::histogram!("truenow_append_seconds").record(took);
+        self.counted.appended(took);
         for (place, key) in appended.iter().zip(keys) {
             let table = tables.iter().find(|table| table.key == key).expect("blocks are of the request's tables");
             self.acked.note(table, place.partition, place.offset.next());
@@ -426,16 +428,6 @@ fn retain_within(builders: &mut Vec<BodyBuilder>, bytes_max: usize) {
 /// Bytes of memory that a letter takes until it is written.
 fn letter_bytes(letter: &Letter) -> u64 {
     (size_of::<Letter>() + letter.event.get().len() + letter.message.len()) as u64
-}
-
-fn count_rejects(rejects: &[Reject]) {
-    metrics::counter!("truenow_ingest_events_total", "result" => "rejected").increment(rejects.len() as u64);
-    for code in [ErrorCode::InvalidArgument, ErrorCode::NotFound, ErrorCode::TooLarge, ErrorCode::PermissionDenied] {
-        let of_code = rejects.iter().filter(|reject| reject.code == code).count();
-        if of_code > 0 {
-            metrics::counter!("truenow_ingest_rejected_total", "code" => code.name()).increment(of_code as u64);
-        }
-    }
 }
 
 #[cfg(test)]

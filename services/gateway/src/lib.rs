@@ -12,6 +12,7 @@ mod acked;
 mod admission;
 mod clock;
 mod columns;
+mod counted;
 pub mod dead_letters;
 mod grpc;
 mod http;
@@ -142,10 +143,12 @@ pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, 
             lag_limits: lag_limits(&config.gateway),
             memory: deps.memory,
             refusals: AtomicU64::new(deps.limiter_key),
+            queued: metrics::gauge!("truenow_log_queue_bytes"),
         },
         shares: deps.shared_limits.as_ref().map(|_| Shares::default()),
         acked: Acked::new(deps.token_key),
         schemas: Schemas::new(cores),
+        counted: counted::Counted::new(),
         pool: Pool::start(cores, Arc::clone(&deps.clock), deps.limiter_key).map_err(StartError::Threads)?,
         clock: deps.clock,
         limits: RequestLimits {

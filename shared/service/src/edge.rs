@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use metrics::counter;
-use tracing::{Instrument as _, field::Empty, info_span};
+use tracing::{Instrument as _, info_span};
 use types::{ApiError, TenantId};
 
 use crate::{
@@ -56,7 +56,6 @@ pub(crate) fn behind_edge(router: Router, edge: Edge) -> Router {
 async fn pass(State(edge): State<Arc<Edge>>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let id = RequestId::accept_or_make(request.headers());
-    let span = info_span!("request", service = edge.service, request_id = id.as_str(), tenant = Empty);
     let is_open = route.as_ref().is_some_and(|route| OPEN_ENDPOINTS.contains(&route.as_str()));
     let recording = Recording::start(edge.metrics.clone(), edge.protocol, route, request.uri().clone());
     let tenant = match request.uri().path() {
@@ -67,9 +66,11 @@ async fn pass(State(edge): State<Arc<Edge>>, mut request: Request, next: Next) -
         }
         _ => edge.authenticator.tenant(request.headers()),
     };
+    // All fields at once: to add one later is to read and write anew, as JSON, those that are there.
+    let known = tenant.as_ref().ok().map(|tenant| tenant.0);
+    let span = info_span!("request", service = edge.service, request_id = id.as_str(), tenant = known);
     let answer = match tenant {
         Ok(tenant) => {
-            span.record("tenant", tenant.0);
             request.extensions_mut().insert(tenant);
             request.extensions_mut().insert(id.clone());
             let request = request.map(|body| edge.timed(body));

@@ -8,12 +8,14 @@ use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
     level_filters::LevelFilter,
+    span::Record,
 };
 use tracing_subscriber::{
+    field::RecordFields,
     filter::Targets,
     fmt::{
         FmtContext, FormatEvent, FormatFields, FormattedFields,
-        format::{JsonFields, Writer},
+        format::Writer,
         time::{FormatTime as _, SystemTime},
     },
     layer::SubscriberExt as _,
@@ -48,7 +50,7 @@ pub fn init_logs(format: LogFormat, level: LevelFilter) -> Result<(), LogsError>
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     match format {
-        LogFormat::Json => registry.with(layer.fmt_fields(JsonFields::new()).event_format(JsonLine)).try_init(),
+        LogFormat::Json => registry.with(layer.fmt_fields(Members).event_format(JsonLine)).try_init(),
         LogFormat::Text => registry.with(layer).try_init(),
     }
     .map_err(|_| LogsError)?;
@@ -74,7 +76,7 @@ where
         for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
             let extensions = span.extensions();
             if let Some(fields) = extensions.get::<FormattedFields<N>>()
-                && let Ok(Value::Object(fields)) = serde_json::from_str(&fields.fields)
+                && let Ok(Value::Object(fields)) = serde_json::from_str(&object_of(&fields.fields))
             {
                 line.extend(fields);
             }
@@ -87,6 +89,65 @@ where
         line.insert("level".into(), event.metadata().level().as_str().into());
         line.insert("target".into(), event.metadata().target().into());
         writeln!(writer, "{}", Value::Object(line))
+    }
+}
+
+/// Fields of a span as members of a JSON object, each with a comma behind it: every request has a span, few have a line, so what
+/// is kept of a span is written once and read only where a line is.
+struct Members;
+
+impl<'w> FormatFields<'w> for Members {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut members = MemberWriter { writer, written: Ok(()) };
+        fields.record(&mut members);
+        members.written
+    }
+
+    fn add_fields(&self, current: &'w mut FormattedFields<Self>, fields: &Record<'_>) -> fmt::Result {
+        self.format_fields(current.as_writer(), fields)
+    }
+}
+
+/// The object of these members. Of several with one name the last counts.
+fn object_of(members: &str) -> String {
+    format!("{{{}}}", members.strip_suffix(',').unwrap_or(members))
+}
+
+struct MemberWriter<'w> {
+    writer: Writer<'w>,
+    written: fmt::Result,
+}
+
+impl MemberWriter<'_> {
+    fn put(&mut self, field: &Field, value: impl Into<Value>) {
+        let value = value.into();
+        self.written = self.written.and_then(|()| write!(self.writer, "\"{}\":{value},", field.name()));
+    }
+}
+
+impl Visit for MemberWriter<'_> {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, format!("{value:?}"));
     }
 }
 
@@ -160,10 +221,12 @@ mod tests {
     fn a_line_is_one_flat_object() {
         let lines = Lines::default();
         let writer = lines.clone();
-        let layer = tracing_subscriber::fmt::layer().fmt_fields(JsonFields::new()).event_format(JsonLine);
+        let layer = tracing_subscriber::fmt::layer().fmt_fields(Members).event_format(JsonLine);
         let subscriber = tracing_subscriber::registry().with(layer.with_writer(move || writer.clone()));
         tracing::subscriber::with_default(subscriber, || {
-            let span = tracing::info_span!("request", service = "gateway", tenant = tracing::field::Empty);
+            let empty = tracing::field::Empty;
+            let span =
+                tracing::info_span!("request", service = "gate\"way\n", share = 0.5, open = true, tenant = empty);
             span.record("tenant", 7_u64);
             span.in_scope(|| tracing::warn!(table = "a\"}\n{\"level\":\"FORGED", level = "FORGED", "slow"));
         });
@@ -171,7 +234,10 @@ mod tests {
         assert_eq!(text.lines().count(), 1);
         let line: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(line["level"], "WARN");
-        assert_eq!(line["service"], "gateway");
+        assert_eq!(
+            (&line["service"], &line["share"], &line["open"]),
+            (&"gate\"way\n".into(), &0.5.into(), &true.into())
+        );
         assert_eq!(line["tenant"], 7);
         assert_eq!(line["table"], "a\"}\n{\"level\":\"FORGED");
         assert_eq!(line["message"], "slow");

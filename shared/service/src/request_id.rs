@@ -36,8 +36,12 @@ impl RequestId {
         }
     }
 
+    /// The id as it goes into an answer. HTTP/2 is told to keep it out of the connection's table of headers (RFC 7541,
+    /// section 7.1.3): it never comes again, and would drive out what does.
     pub(crate) fn header_value(&self) -> HeaderValue {
-        self.0.clone()
+        let mut value = self.0.clone();
+        value.set_sensitive(true);
+        value
     }
 
     /// Unique in the process by its counter, between processes by a random beginning.
