@@ -16,6 +16,8 @@ pub struct Part {
     pub method: String,
     /// `/proc/loadavg` before and after it.
     pub load: [String; 2],
+    /// The share of all cores' time that others took in the second before it.
+    pub others: f64,
     /// How long it took, s.
     pub seconds: f64,
     /// Whether it was of a quick run, with fewer rows and seconds than figures need.

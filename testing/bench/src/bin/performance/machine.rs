@@ -1,10 +1,27 @@
 //! The machine and what else it has to do.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, thread, time::Duration};
 
 /// Averages of the load, tasks that run, and all tasks.
 pub(crate) fn load() -> String {
     fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').take(4).collect::<Vec<_>>().join(" ")
+}
+
+/// The share of all cores' time that is taken, looked at for a second in which this process does nothing.
+pub(crate) fn taken() -> f64 {
+    let before = ticks();
+    thread::sleep(Duration::from_secs(1));
+    let after = ticks();
+    let (all, idle) = (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1));
+    1.0 - idle as f64 / all.max(1) as f64
+}
+
+/// Ticks of all cores since the system began, and those of them without work (`/proc/stat`: idle and waiting for a disk).
+fn ticks() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let of_all = text.lines().next().unwrap_or_default();
+    let ticks: Vec<u64> = of_all.split_whitespace().skip(1).take(8).filter_map(|ticks| ticks.parse().ok()).collect();
+    (ticks.iter().sum(), ticks.iter().skip(3).take(2).sum())
 }
 
 /// Cores that this process may use.

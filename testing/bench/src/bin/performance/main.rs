@@ -147,7 +147,7 @@ async fn run(cli: &Cli) -> Result<(), Failure> {
 
 async fn measure(cli: &Cli, todo: Todo) -> Result<(), Failure> {
     let context = Context::new(cli, &todo.name())?;
-    let (began, before) = (Instant::now(), machine::load());
+    let (others, before, began) = (machine::taken(), machine::load(), Instant::now());
     let part = match todo {
         Todo::Ways => ways::run(&context).await?,
         Todo::Batches => ingest::batches(&context).await?,
@@ -165,6 +165,7 @@ async fn measure(cli: &Cli, todo: Todo) -> Result<(), Failure> {
     let part = Part {
         name: todo.name(),
         load: [before, machine::load()],
+        others,
         seconds: began.elapsed().as_secs_f64(),
         quick: cli.quick,
         ..part

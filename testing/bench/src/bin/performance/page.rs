@@ -10,6 +10,9 @@ use bench::{
 
 use crate::{Cli, machine};
 
+/// Others that take a larger share of the cores are told of.
+const OTHERS_MAX: f64 = 0.1;
+
 /// What stands above all figures.
 const HEAD: &str = "\
 # Performance
@@ -58,8 +61,8 @@ fn text(parts: &[Part], names: &[String], machine: &[(&str, String)]) -> String 
     for (name, value) in machine {
         let _ = writeln!(text, "| {name} | {value} |");
     }
-    let goals_of = |part: &'_ Part| part.goals.iter().map(|goal| (goal.clone(), part.quick)).collect::<Vec<_>>();
-    let goals: Vec<(Goal, bool)> = parts.iter().flat_map(goals_of).collect();
+    let goals: Vec<(&Goal, &Part)> =
+        parts.iter().flat_map(|part| part.goals.iter().map(move |goal| (goal, part))).collect();
     if !goals.is_empty() {
         let met = goals.iter().filter(|(goal, _)| goal.met).count();
         let _ = writeln!(
@@ -67,9 +70,11 @@ fn text(parts: &[Part], names: &[String], machine: &[(&str, String)]) -> String 
             "\n## What is aimed at\n\n{met} of {} hold.\n\n| | wanted | found | |\n|---|---|---|---|",
             goals.len()
         );
-        for (Goal { what, wanted, found, met }, quick) in goals {
-            let (of, verdict) = (if quick { " (quick run)" } else { "" }, if met { "holds" } else { "**missed**" });
-            let _ = writeln!(text, "| {what} | {wanted} | {found}{of} | {verdict} |");
+        for (Goal { what, wanted, found, met }, part) in goals {
+            let quick = if part.quick { " (quick run)" } else { "" };
+            let busy = if was_busy(part) { " (busy machine)" } else { "" };
+            let verdict = if *met { "holds" } else { "**missed**" };
+            let _ = writeln!(text, "| {what} | {wanted} | {found}{quick}{busy} | {verdict} |");
         }
     }
     parts.iter().for_each(|part| text += &section(part));
@@ -81,13 +86,26 @@ fn text(parts: &[Part], names: &[String], machine: &[(&str, String)]) -> String 
     text
 }
 
+/// Whether others took so much of the machine right before a part that its figures are not those of the machine.
+fn was_busy(part: &Part) -> bool {
+    part.others > OTHERS_MAX
+}
+
 fn section(part: &Part) -> String {
     let mut text = format!("\n## {}\n", part.title);
     if !part.method.is_empty() {
         let _ = writeln!(text, "\n{}", part.method);
     }
     let [before, after] = &part.load;
-    let _ = writeln!(text, "\nTook {:.0} s; load before `{before}`, after `{after}`.", part.seconds);
+    let _ = writeln!(
+        text,
+        "\nTook {:.0} s; load before `{before}`, after `{after}`; others took {:.0} % of the cores when it began.",
+        part.seconds,
+        part.others * 100.0
+    );
+    if was_busy(part) {
+        text += "\n**The machine had other work when this began: not its figures when it is idle.**\n";
+    }
     if part.quick {
         text += "\n**This is of a quick run: fewer rows and seconds than figures need.**\n";
     }
@@ -125,6 +143,7 @@ mod tests {
             tables: vec![table],
             notes: vec!["LEFT OUT: much".to_owned()],
             quick: true,
+            others: 0.5,
             ..Part::default()
         };
         let page = text(&[part], &["one".to_owned(), "two".to_owned()], &[("memory", "1 GiB".to_owned())]);
@@ -132,7 +151,7 @@ mod tests {
             "## First",
             "| cell |",
             "**LEFT OUT: much**",
-            "| speed | 2 | 1 (quick run) | **missed** |",
+            "| speed | 2 | 1 (quick run) (busy machine) | **missed** |",
             "0 of 1 hold",
             "in this run: two.",
             "a quick run",
