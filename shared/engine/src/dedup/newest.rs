@@ -109,3 +109,41 @@ impl Newest {
         frozen
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Goal: however many ids come at a time, tables hold each of them once, divided or not, a table that is divided takes
+        /// more than its share only of what comes at once, and all are frozen together.
+        #[test]
+        fn ids_are_divided_among_tables(blocks in prop::collection::vec(1_u32..30, 1..40), ids_max in 1_usize..200, divided_from in 0_usize..40) {
+            let (mut newest, mut next) = (Newest::default(), 0);
+            let id = |n: u32| u128::from(n + 1) << 97;
+            for (at, rows) in blocks.iter().enumerate() {
+                if at == divided_from {
+                    newest.divide();
+                }
+                newest.reserve(*rows as usize, ids_max);
+                for n in next..next + rows {
+                    prop_assert_eq!(newest.last().find_or_insert(id(n), n), None);
+                }
+                next += rows;
+                if newest.is_divided() {
+                    let share = Newest::table_ids(ids_max).max(*rows as usize);
+                    prop_assert!(newest.last.len() <= share, "{} of {share}", newest.last.len());
+                }
+            }
+            let holders = |n| newest.tables().filter(|table| table.find(id(n)) == Some(n)).count();
+            prop_assert!((0..next).all(|n| holders(n) == 1));
+            let captured: usize = newest.arrivals().iter().map(Arrivals::len).sum();
+            prop_assert_eq!((newest.len(), captured), (next as usize, next as usize));
+            let frozen = newest.freeze();
+            prop_assert_eq!((frozen.len(), newest.len(), newest.bytes()), (next as usize, 0, 0));
+            prop_assert!((0..next).all(|n| frozen.find(id(n)) == Some(n)));
+        }
+    }
+}
