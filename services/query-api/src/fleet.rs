@@ -82,6 +82,11 @@ impl<R> Done<R> {
         self.reply.as_ref().is_ok_and(|(_, unavailable)| unavailable.is_empty())
     }
 
+    /// Of how many partitions it has what was asked.
+    fn found(&self) -> usize {
+        self.reply.as_ref().map_or(0, |(_, unavailable)| self.partitions.len() - unavailable.len())
+    }
+
     /// Whether it is the answer, where it is an error: no other replica would say otherwise.
     fn is_final_error(&self) -> bool {
         self.reply.as_ref().is_err_and(|error| !is_absence(error))
@@ -91,6 +96,18 @@ impl<R> Done<R> {
 /// Whether another replica may answer what this error says of one: it is away, or of an earlier version.
 fn is_absence(error: &ApiError) -> bool {
     matches!(error.code, ErrorCode::Unavailable | ErrorCode::Unimplemented)
+}
+
+/// Of two requests for the same partitions, neither of which found all, the replies of the one that found more, for what both
+/// found must count once; and the errors of both. What it lacks is asked for anew.
+fn one_of<R>(first: Done<R>, mut second: Vec<Done<R>>) -> Vec<Done<R>> {
+    if first.found() > second.iter().map(Done::found).sum::<usize>() {
+        second.retain(|done| done.reply.is_err());
+    } else if first.reply.is_ok() {
+        return second;
+    }
+    second.push(first);
+    second
 }
 
 /// One asking: what has been tried so far.
@@ -314,12 +331,11 @@ impl Asking<'_> {
                     self.fleet.counts.lost.increment(1);
                     return vec![done];
                 }
-                let mut ended = second.await;
+                let ended = second.await;
                 self.fleet.counts.won.increment(1);
-                ended.push(done);
-                ended
+                one_of(done, ended)
             }
-            mut ended = &mut second => {
+            ended = &mut second => {
                 if ended.iter().all(Done::is_whole) {
                     self.fleet.counts.won.increment(1);
                     return ended;
@@ -329,8 +345,7 @@ impl Asking<'_> {
                 if done.is_whole() || done.is_final_error() {
                     return vec![done];
                 }
-                ended.push(done);
-                ended
+                one_of(done, ended)
             }
         }
     }

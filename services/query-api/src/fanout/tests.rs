@@ -338,6 +338,24 @@ async fn slow_nodes_are_overtaken() {
     assert_eq!((world.counts(|fake| &fake.begun), world.counts(|fake| &fake.dropped)), (vec![1, 2], vec![0, 1]));
 }
 
+/// Goal: of two requests that both lack something each partition counts once, and what one node lacks comes from the other.
+#[tokio::test(start_paused = true)]
+async fn what_two_nodes_found_counts_once() {
+    for lacks in [Vec::new(), vec![PartitionId(0)]] {
+        let world = World::replicated();
+        world.warm_up(Duration::from_millis(10)).await;
+        let manner =
+            |millis, recovering| Manner { takes: Duration::from_millis(millis), recovering, ..Manner::default() };
+        world.fakes[0].set(manner(13, vec![PartitionId(1)]));
+        world.fakes[1].set(manner(10, lacks));
+        let prefer = [0, 1].map(|partition| (PartitionId(partition), NodeId(0))).into();
+        let gathered = world.run(FanOut { prefer, ..world.fan_out() }).await;
+        let partitions: Vec<u32> = gathered.scans.iter().map(|scan| scan.partition.0).collect();
+        assert_eq!((&partitions[..], gathered.unavailable.len()), (&[0, 1][..], 0));
+        assert!(world.counts(|fake| &fake.begun).iter().sum::<usize>() >= 2, "a second request was made");
+    }
+}
+
 /// Goal: however slow a node is, at most one request in twenty is made twice, and what it is asked for goes on.
 #[tokio::test(start_paused = true)]
 async fn second_requests_have_a_budget() {
