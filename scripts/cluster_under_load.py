@@ -48,6 +48,7 @@ class Load:
         self.began = time.time_ns() // 1000
         self.acked = self.sent = self.answers = self.refused = 0
         self.slowest = 0.0
+        self.last_refusal = None
         self.wrong = []
         self.stopped = threading.Event()
         self.map_versions = []
@@ -73,7 +74,9 @@ class Load:
                 status, answer = call(f"{self.gateways[attempt % 2]}/v1/events", events)
                 if status == 200:
                     break
-                self.refused += status != NOT_REACHED
+                if status != NOT_REACHED:
+                    self.refused += 1
+                    self.last_refusal = (self.since(), status, answer.get("error"))
                 if status not in (NOT_REACHED, 429, 503):
                     self.wrong.append((self.since(), "a batch was refused for good", status, answer))
                 time.sleep(0.1)
@@ -171,7 +174,7 @@ def main():
     if arguments.new_map_within and not (moved and moved[0] <= arguments.new_map_within):
         wrong.append(("no new map in time", moved))
     if load.refused and not arguments.may_refuse:
-        wrong.append(("events were refused", load.refused))
+        wrong.append(("events were refused", load.refused, load.last_refusal))
     print(
         f"{arguments.name}: {load.acked} events acked, {load.refused} refusals; {load.answers} answers,",
         f"the slowest {load.slowest * 1000:.0f} ms;",

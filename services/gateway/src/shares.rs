@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use admission::{Budget, Demand, Limiter, Monotonic, Share};
+use admission::{Budget, Demand, Limiter, Monotonic, Rate, Share};
 use metadata::{ALL_TENANTS, Coordination, MetadataError, Want};
 use service::Health;
 use tokio::{
@@ -26,7 +26,10 @@ const SHARE_TTL: Duration = Duration::from_secs(3);
 const FIRST_SHARE_WITHIN: Duration = Duration::from_secs(1);
 /// Requests that may wait so at a time.
 const WAITING_MAX: usize = 1_024;
-/// How long after the share came the first events of it have come.
+/// Events of a new share that have to be there, if its burst has as many, before its first request goes on: the request's size is
+/// not known yet, and one that is larger than what is there would be refused.
+const FIRST_EVENTS: u64 = 1_000;
+/// How long after the share came they are looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Under this name the health tells that the store is away.
 const SHARED_LIMITS: &str = "shared limits";
@@ -54,7 +57,7 @@ impl Default for Shares {
 }
 
 impl Shares {
-    /// Waits until this gateway has a share of a tenant's budget and of that of all, and the first event of them has come. Gives
+    /// Waits until this gateway has a share of a tenant's budget and of that of all, and the first events of them have come. Gives
     /// up after a second, or where too many wait: then the limiter refuses the request.
     pub(crate) async fn met(&self, limiter: &Limiter, tenant: TenantId, clock: &dyn Clock) {
         let has = |budget| limiter.share(budget) > Share::NONE;
@@ -67,11 +70,7 @@ impl Shares {
         self.wanted.notify_one();
         let share = async {
             while !(has(Budget::Tenant(tenant)) && has(Budget::Global)) && renewals.changed().await.is_ok() {}
-            loop {
-                let remaining = limiter.remaining(tenant, Monotonic::from_elapsed(clock.monotonic()));
-                if remaining.tenant > 0 && remaining.global > 0 {
-                    break;
-                }
+            while !has_first_events(limiter, tenant, Monotonic::from_elapsed(clock.monotonic())) {
                 sleep(LOOK_AGAIN).await;
             }
         };
@@ -107,6 +106,18 @@ impl Shares {
             sleep(RENEWED_AT_MOST_EVERY).await;
         }
     }
+}
+
+/// Whether [`FIRST_EVENTS`] of both budgets, or as many as this gateway's parts of the bursts have, may come at once.
+fn has_first_events(limiter: &Limiter, tenant: TenantId, now: Monotonic) -> bool {
+    let (config, remaining) = (limiter.config(), limiter.remaining(tenant, now));
+    let wanted = |rate: Rate, budget| {
+        let burst = u128::from(rate.burst()) * u128::from(limiter.share(budget).millionths())
+            / u128::from(Share::WHOLE.millionths());
+        u64::try_from(burst).unwrap_or(FIRST_EVENTS).clamp(1, FIRST_EVENTS)
+    };
+    remaining.tenant >= wanted(config.tenant, Budget::Tenant(tenant))
+        && remaining.global >= wanted(config.global, Budget::Global)
 }
 
 /// Asks the store for shares, in no more time than they are good for.
