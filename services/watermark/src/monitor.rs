@@ -9,7 +9,7 @@ use event_log::EventLog;
 use proto::hot_tier::HotTier;
 use types::{Offset, PartitionId, Timestamp};
 
-use crate::progress::{Lag, lag_of};
+use crate::progress::{Lag, lags_of};
 
 /// From this age of the oldest record that waits the service says that it is degraded, µs.
 pub const LAG_AGE_US_MAX: i64 = 10_000_000;
@@ -46,12 +46,12 @@ impl Monitor {
             Err(error) => reasons.push(format!("the hot tier does not answer: {error}")),
         }
         let now = clock();
-        let lags: Vec<Lag> = self
-            .applied
-            .iter()
-            .filter(|(partition, _)| partition.0 < self.log.partitions())
-            .map(|(&partition, &next_offset)| lag_of(self.log.as_ref(), partition, next_offset, now))
-            .collect();
+        let of_log = self.applied.iter().filter(|(partition, _)| partition.0 < self.log.partitions());
+        let applied = of_log.map(|(&partition, &next_offset)| (partition, next_offset)).collect();
+        let lags = lags_of(&self.log, applied, now).await.unwrap_or_else(|error| {
+            reasons.push(error.to_string());
+            Vec::new()
+        });
         reasons.extend(lags.iter().filter(|lag| lag.freshness_us > LAG_AGE_US_MAX).map(|lag| {
             let (records, seconds) = (lag.records(), lag.freshness_us / 1_000_000);
             format!("partition {} is {seconds} s behind its log, {records} records wait", lag.partition)

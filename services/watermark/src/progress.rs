@@ -1,7 +1,9 @@
 //! Progress of partitions, as functions of what the log and the hot tier said.
 
+use std::sync::Arc;
+
 use event_log::{Bounds, EventLog};
-use types::{Offset, PartitionId, Timestamp};
+use types::{ApiError, Offset, PartitionId, Timestamp};
 
 /// A partition without events for this long does not hold the watermark back, µs.
 pub const IDLE_AFTER_US: i64 = 10_000_000;
@@ -36,9 +38,28 @@ pub struct EventTimes {
     pub last_events_at: Timestamp,
 }
 
+/// The lags of partitions with their next offsets, in their order. When a record was appended that left the log's memory is looked
+/// up on disk or at a broker, which is away from the threads that serve.
+///
+/// # Errors
+/// `INTERNAL`: the look-up panicked.
+pub(crate) async fn lags_of(
+    log: &Arc<dyn EventLog>,
+    applied: Vec<(PartitionId, Offset)>,
+    now: Timestamp,
+) -> Result<Vec<Lag>, ApiError> {
+    let log = Arc::clone(log);
+    let looked_up = tokio::task::spawn_blocking(move || {
+        let lag = |(partition, next_offset)| lag_of(log.as_ref(), partition, next_offset, now);
+        applied.into_iter().map(lag).collect()
+    });
+    let looked_up = looked_up.await;
+    looked_up.map_err(|error| ApiError::internal(format!("reading the log's times failed: {error}")))
+}
+
 /// The lag of a partition whose next record to apply is `next_offset`. The caller asked for that offset first: the log has at
 /// least come as far since, because nothing is applied that is not durable.
-pub(crate) fn lag_of(log: &dyn EventLog, partition: PartitionId, next_offset: Offset, now: Timestamp) -> Lag {
+fn lag_of(log: &dyn EventLog, partition: PartitionId, next_offset: Offset, now: Timestamp) -> Lag {
     let bounds = log.bounds(partition);
     let log_end = bounds.end.max(next_offset);
     let freshness_us = match next_offset < log_end {

@@ -12,7 +12,7 @@ use types::{ApiError, Offset, PartitionId, Table, Timestamp};
 
 use crate::{
     Clock,
-    progress::{EventTimes, lag_of, low_watermark},
+    progress::{EventTimes, Lag, lags_of, low_watermark},
 };
 
 /// The [`Progress`] of tables, asked from the hot tier and the log each time.
@@ -43,25 +43,24 @@ impl Progress for Watermarks {
         let complete = table.partitions.iter().all(|partition| known.contains_key(partition));
         let others = if complete { BTreeMap::new() } else { self.next_offsets().await? };
         let now = (self.clock)();
-        let mut partitions = Vec::with_capacity(table.partitions.len());
-        let mut times = Vec::with_capacity(table.partitions.len());
-        for &partition in &table.partitions {
-            let status = known.get(&partition);
-            let next_offset = status
-                .map(|status| status.next_offset)
-                .or_else(|| others.get(&partition).copied())
-                .ok_or_else(|| ApiError::unavailable(format!("partition {partition} is on no node that answers")))?;
-            let event_time_max = status.and_then(|status| status.event_time_max);
-            times.extend(status.and_then(event_times));
-            let lag = lag_of(self.log.as_ref(), partition, next_offset, now);
-            partitions.push(PartitionProgress {
-                partition,
-                log_end: lag.log_end,
-                next_offset,
-                event_time_max,
-                freshness_us: lag.freshness_us,
-            });
-        }
+        let next_offset = |&partition: &PartitionId| {
+            let known = known.get(&partition).map(|status| status.next_offset);
+            let next = known.or_else(|| others.get(&partition).copied());
+            let away = || ApiError::unavailable(format!("partition {partition} is on no node that answers"));
+            next.map(|next| (partition, next)).ok_or_else(away)
+        };
+        let applied = table.partitions.iter().map(next_offset).collect::<Result<Vec<_>, _>>()?;
+        let lags = lags_of(&self.log, applied, now).await?;
+        let progress = |lag: Lag| PartitionProgress {
+            partition: lag.partition,
+            log_end: lag.log_end,
+            next_offset: lag.next_offset,
+            event_time_max: known.get(&lag.partition).and_then(|status| status.event_time_max),
+            freshness_us: lag.freshness_us,
+        };
+        let partitions: Vec<_> = lags.into_iter().map(progress).collect();
+        let of_table = table.partitions.iter().filter_map(|partition| known.get(partition));
+        let times: Vec<_> = of_table.filter_map(event_times).collect();
         let freshness_us = partitions.iter().map(|partition| partition.freshness_us).max().unwrap_or(0);
         Ok(TableProgress { partitions, watermark: low_watermark(&times, now), freshness_us })
     }

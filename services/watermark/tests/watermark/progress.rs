@@ -1,6 +1,6 @@
 //! Progress of partitions and the lag of readers.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::{sync::atomic::Ordering::SeqCst, thread};
 
 use serde_json::{Value, json};
 use service::HealthStatus;
@@ -9,7 +9,7 @@ use watermark::LAG_AGE_US_MAX;
 use crate::world::{NOW, World, get, until};
 
 /// Goal: per partition what the log holds and what is applied, also where a partition has not seen the table yet; lag and
-/// freshness are those of the first record that waits.
+/// freshness are those of the first record that waits, whose time is looked up on no thread that serves.
 #[tokio::test]
 async fn progress_is_measured_from_the_log() {
     let world = World::new("events");
@@ -30,6 +30,8 @@ async fn progress_is_measured_from_the_log() {
         ],
     });
     assert_eq!(progress, expected);
+    let asked_on = world.times_asked_on.lock().unwrap().clone();
+    assert!(!asked_on.is_empty() && !asked_on.contains(&thread::current().id()), "the runtime has this thread alone");
 
     assert_eq!(get(running.http_address(), "/v1/watermarks/shop/other").await.0, 404);
     world.is_away.store(true, SeqCst);

@@ -1,12 +1,13 @@
 //! What stands in for the log, the hot tier, the catalog and the dead letters, and a plain HTTP client.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, Ordering::SeqCst},
     },
+    thread::{self, ThreadId},
     time::{Duration, Instant},
 };
 
@@ -60,6 +61,8 @@ pub(crate) struct World {
     /// Its tenant is gone, and the table with it.
     pub(crate) is_gone: AtomicBool,
     pub(crate) now: AtomicI64,
+    /// On which threads the log was asked when a record was appended, which may take the time of a disk or a broker.
+    pub(crate) times_asked_on: Mutex<HashSet<ThreadId>>,
     /// The table, of namespace `shop`.
     table: &'static str,
     /// Whose it is.
@@ -94,6 +97,7 @@ impl EventLog for World {
     }
 
     fn append_time_of(&self, partition: PartitionId, offset: Offset) -> Option<Timestamp> {
+        self.times_asked_on.lock().unwrap().insert(thread::current().id());
         (offset < self.bounds(partition).end).then(|| Timestamp(NOW + offset.0 as i64))
     }
 
@@ -267,6 +271,7 @@ impl World {
             is_away: AtomicBool::new(false),
             is_gone: AtomicBool::new(false),
             now: AtomicI64::new(NOW),
+            times_asked_on: Mutex::default(),
             table,
         })
     }
