@@ -20,8 +20,8 @@ use crate::{ControlPlane, catalog::Inner, errors};
 
 /// After so long without a word a process counts as lost. Processes say that they live each second.
 const LOST_AFTER: Duration = Duration::from_secs(3);
-/// After so long without a word a process that keeps nothing for others is forgotten: it drew its number, and comes back under
-/// another.
+/// After so long without a word, which this control plane looked through, a process that keeps nothing for others is forgotten. It
+/// drew its number; should it live after all, it registers anew.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3_600);
 
 /// On which nodes partitions are placed.
@@ -38,12 +38,19 @@ pub enum Nodes {
     Registered,
 }
 
+/// Who lives, of those whose words come the same way. Apart: the process of a control plane writes its own straight into metadata,
+/// and its voice is no sign that nodes of the hot tier could be heard.
+struct Ways {
+    nodes: Liveness,
+    others: Liveness,
+}
+
 /// Who is there.
 pub(crate) struct Registry {
     /// Of this node, where it is alone.
     own: Option<Life>,
     /// Held for a look at metadata, so that what is seen never goes back.
-    liveness: Mutex<Liveness>,
+    ways: Mutex<Ways>,
     /// What metadata had at the last look.
     records: watch::Sender<Arc<Vec<NodeRecord>>>,
     members: watch::Sender<Members>,
@@ -61,16 +68,16 @@ impl Registry {
                 Some(Life { node: *node, epoch })
             }
         };
-        let liveness = Mutex::new(Liveness::new(LOST_AFTER));
-        Ok(Self { own, liveness, records: watch::Sender::default(), members: watch::Sender::default() })
+        let ways = Mutex::new(Ways { nodes: Liveness::new(LOST_AFTER), others: Liveness::new(LOST_AFTER) });
+        Ok(Self { own, ways, records: watch::Sender::default(), members: watch::Sender::default() })
     }
 
-    /// Takes in what metadata has of all nodes.
-    async fn look(&self, store: &dyn MetadataStore) -> Result<(), MetadataError> {
-        let mut liveness = self.liveness.lock().await;
+    /// Takes in what metadata has of all nodes, and gives the lives of those that will not come back.
+    async fn look(&self, store: &dyn MetadataStore) -> Result<Vec<Life>, MetadataError> {
+        let mut ways = self.ways.lock().await;
         let records = store.nodes().await?;
-        liveness.look(&records, Instant::now());
-        let living = records.iter().filter(|record| liveness.lives(record.node.id));
+        ways.look(&records, Instant::now());
+        let living = records.iter().filter(|record| ways.lives(record));
         let living: Members = Arc::new(living.map(|record| (record.node.id, member(&record.node))).collect());
         self.members.send_if_modified(|known| {
             let same = *known == living;
@@ -80,8 +87,27 @@ impl Registry {
             *known = living;
             !same
         });
+        let gone = records.iter().filter(|record| ways.is_forgotten(record));
+        let gone = gone.map(|record| Life { node: record.node.id, epoch: record.epoch }).collect();
         self.records.send_replace(Arc::new(records));
-        Ok(())
+        Ok(gone)
+    }
+}
+
+impl Ways {
+    fn look(&mut self, records: &[NodeRecord], now: Instant) {
+        self.nodes.look(records.iter().filter(|record| keeps_partitions(record)), now);
+        self.others.look(records.iter().filter(|record| !keeps_partitions(record)), now);
+    }
+
+    fn lives(&self, record: &NodeRecord) -> bool {
+        let way = if keeps_partitions(record) { &self.nodes } else { &self.others };
+        way.lives(record.node.id)
+    }
+
+    fn is_forgotten(&self, record: &NodeRecord) -> bool {
+        !keeps_partitions(record)
+            && self.others.silent_for(record.node.id).is_some_and(|silent_for| silent_for > FORGOTTEN_AFTER)
     }
 }
 
@@ -114,11 +140,8 @@ impl ControlPlane {
     /// Takes in who registered and who said that he lives, and forgets who will not come back.
     pub(crate) async fn look_at_nodes(&self) -> Result<(), MetadataError> {
         let Inner { registry, store, .. } = &*self.inner;
-        registry.look(store.as_ref()).await?;
-        let records = Arc::clone(&registry.records.borrow());
-        let gone = |record: &&NodeRecord| !keeps_partitions(record) && record.silent_for > FORGOTTEN_AFTER;
-        for record in records.iter().filter(gone) {
-            match store.remove_node(record.node.id, record.epoch).await {
+        for gone in registry.look(store.as_ref()).await? {
+            match store.remove_node(gone.node, gone.epoch).await {
                 // Another control plane was faster.
                 Ok(()) | Err(MetadataError::Fenced) => {}
                 Err(error) => return Err(error),

@@ -4,7 +4,7 @@
 //!    from; one who lost the lease without knowing it, or read an old map, is refused by the store.
 //! 2. All of them look who lives, so that one who takes the lease over judges by what it has seen.
 //! 3. A node that falls silent is lost, and its partitions go to others at once. One that left in order comes back, as a rule: it
-//!    keeps its partitions for a while. Where no node lives, nothing is placed.
+//!    keeps its partitions for a while, and that while begins anew where all left. Where no node lives, nothing is placed.
 
 use std::{
     collections::BTreeMap,
@@ -93,7 +93,9 @@ impl Placer {
     /// Metadata cannot be read or written.
     pub async fn round(&mut self, now: Instant) -> Result<(), MetadataError> {
         self.keep_lease().await?;
-        let records = self.store.nodes().await?;
+        let mut records = self.store.nodes().await?;
+        // That others are heard, such as the control plane's own process, says nothing about the way of the nodes.
+        records.retain(|record| record.node.addresses.contains_key(HOT_TIER));
         self.liveness.look(&records, now);
         let map = self.store.placement().await?;
         self.note_left(&map, &records, now);
@@ -153,16 +155,19 @@ impl Placer {
         for &node in map.replicas.values().flatten().filter(|node| !is_there(node)) {
             self.left.entry(node).or_insert(now);
         }
+        if self.takers(records).is_empty() {
+            // All left. The first that comes back must not take everything while the others start.
+            self.left.values_mut().for_each(|since| *since = now);
+        }
     }
 
     fn living(&self, records: &[NodeRecord]) -> Vec<NodeId> {
         self.takers(records).into_iter().map(|node| node.id).collect()
     }
 
-    /// The nodes of the hot tier that live.
+    /// The nodes that live.
     fn takers(&self, records: &[NodeRecord]) -> Vec<Node> {
         let lives = records.iter().filter(|record| self.liveness.lives(record.node.id));
-        let lives = lives.filter(|record| record.node.addresses.contains_key(HOT_TIER));
         lives.map(|record| Node { id: record.node.id, zone: record.node.zone.clone() }).collect()
     }
 

@@ -88,6 +88,52 @@ async fn partitions_follow_those_who_live() {
     assert_eq!(world.map(2).await, (4, [2, 3].into()));
 }
 
+/// Goal: while no node can be heard the map stays, though a process of another kind speaks all the time and though one node is heard a
+/// look before the others: what fell silent was the way.
+#[tokio::test]
+async fn silence_of_all_nodes_moves_nothing() {
+    let mut world = World::new().await;
+    let mut placer = world.placer("a");
+    let gateway = (9, world.register(9, GATEWAY).await);
+    let mut nodes = Vec::new();
+    for node in 1..=3 {
+        nodes.push((node, world.register(node, HOT_TIER).await));
+    }
+    let all = [nodes.clone(), vec![gateway]].concat();
+    world.pass(&mut [&mut placer], Duration::from_secs(2), &all).await;
+    let placed = world.store.placement().await.unwrap();
+    assert_eq!(placed.version, 1);
+    world.pass(&mut [&mut placer], Duration::from_secs(10), &[gateway]).await;
+    world.pass(&mut [&mut placer], LOOK, &[gateway, nodes[0]]).await;
+    assert_eq!(world.store.placement().await.unwrap(), placed, "one node is heard first");
+    world.pass(&mut [&mut placer], Duration::from_secs(10), &all).await;
+    assert_eq!(world.store.placement().await.unwrap(), placed);
+}
+
+/// Goal: where all nodes left in order, the first that comes back, hours later, gets nothing that is the others': they have their
+/// minute from then on.
+#[tokio::test]
+async fn a_cluster_that_was_stopped_comes_back_as_it_was() {
+    let mut world = World::new().await;
+    let mut placer = world.placer("a");
+    let mut nodes = Vec::new();
+    for node in 1..=3 {
+        nodes.push((node, world.register(node, HOT_TIER).await));
+    }
+    world.pass(&mut [&mut placer], LOOK, &nodes).await;
+    let placed = world.store.placement().await.unwrap();
+    for (node, epoch) in nodes {
+        world.store.remove_node(NodeId(node), epoch).await.unwrap();
+    }
+    world.pass(&mut [&mut placer], Duration::from_secs(90), &[]).await;
+    let first = (1, world.register(1, HOT_TIER).await);
+    world.pass(&mut [&mut placer], Duration::from_secs(50), &[first]).await;
+    assert_eq!(world.store.placement().await.unwrap(), placed);
+    let second = (2, world.register(2, HOT_TIER).await);
+    world.pass(&mut [&mut placer], Duration::from_secs(20), &[first, second]).await;
+    assert_eq!(world.map(2).await, (2, [1, 2].into()), "the third is gone");
+}
+
 /// Goal: a node that leaves in order keeps its partitions for a minute, and not for longer.
 #[tokio::test]
 async fn who_leaves_in_order_comes_back() {

@@ -3,7 +3,9 @@
 //! A node that was not heard for so long, while others were, is lost. Only what the judge saw counts, by the judge's own monotonic
 //! clock: a node is heard when its record has changed since the last look. While nobody is heard nobody is judged, and who
 //! lived before that has his time again when the first one is heard: what fell silent was the way. So metadata or a control plane
-//! that is away, or a judge that stood still, makes nobody lost.
+//! that is away, or a judge that stood still, makes nobody lost. That holds among nodes whose words come the same way: those that
+//! speak through a control plane are no judge's measure for the process of that control plane, which needs no way, nor it for them.
+//! Who shows records of several ways has a judge for each.
 
 use std::{
     collections::BTreeMap,
@@ -20,14 +22,15 @@ pub struct Liveness {
     lost_after: Duration,
     /// When anybody was heard.
     last_word: Option<Instant>,
+    last_look: Option<Instant>,
     heard: BTreeMap<NodeId, Heard>,
 }
 
-/// What a node said last, and when that was seen.
+/// What a node said last, and how long others were heard since without it.
 #[derive(Debug)]
 struct Heard {
     said: (u64, Timestamp),
-    at: Instant,
+    silent_for: Duration,
     lives: bool,
 }
 
@@ -35,33 +38,46 @@ impl Liveness {
     /// Who is silent for `lost_after` is lost; to be looked at some times within that.
     #[must_use]
     pub fn new(lost_after: Duration) -> Self {
-        Self { lost_after, last_word: None, heard: BTreeMap::new() }
+        Self { lost_after, last_word: None, last_look: None, heard: BTreeMap::new() }
     }
 
-    /// Takes in what the store has of all nodes. Who is seen for the first time counts as heard.
-    pub fn look(&mut self, nodes: &[NodeRecord], now: Instant) {
-        self.heard.retain(|&id, _| nodes.iter().any(|record| record.node.id == id));
+    /// Takes in what the store has of the nodes. Who is seen for the first time counts as heard.
+    pub fn look<'a>(&mut self, nodes: impl IntoIterator<Item = &'a NodeRecord>, now: Instant) {
+        let mut before = std::mem::take(&mut self.heard);
+        let way_was_silent = self.last_word.is_none_or(|last| now.duration_since(last) > self.lost_after / 2);
+        let judged = match self.last_look.replace(now) {
+            Some(last) if !way_was_silent => now.duration_since(last),
+            _ => Duration::ZERO,
+        };
         let mut anybody = false;
         for record in nodes {
             let said = (record.epoch, record.heartbeat_at);
-            if self.heard.get(&record.node.id).is_none_or(|heard| heard.said != said) {
-                self.heard.insert(record.node.id, Heard { said, at: now, lives: true });
-                anybody = true;
-            }
+            let heard = match before.remove(&record.node.id) {
+                Some(heard) if heard.said == said => Heard { silent_for: heard.silent_for + judged, ..heard },
+                _ => {
+                    anybody = true;
+                    Heard { said, silent_for: Duration::ZERO, lives: true }
+                }
+            };
+            self.heard.insert(record.node.id, heard);
         }
-        let way_was_silent = self.last_word.is_none_or(|last| now.duration_since(last) > self.lost_after / 2);
         if anybody {
             self.last_word = Some(now);
         }
-        match (way_was_silent, anybody) {
-            (true, false) => {}
-            (true, true) => self.heard.values_mut().filter(|heard| heard.lives).for_each(|heard| heard.at = now),
-            (false, _) => {
-                for heard in self.heard.values_mut() {
-                    heard.lives = now.duration_since(heard.at) < self.lost_after;
-                }
+        for heard in self.heard.values_mut().filter(|heard| heard.lives) {
+            match (way_was_silent, anybody) {
+                (true, false) => {}
+                (true, true) => heard.silent_for = Duration::ZERO,
+                (false, _) => heard.lives = heard.silent_for < self.lost_after,
             }
         }
+    }
+
+    /// How long a node has said nothing while others of its way were heard: time that was looked through, not what the store's
+    /// clock says. `None`: it has no record.
+    #[must_use]
+    pub fn silent_for(&self, node: NodeId) -> Option<Duration> {
+        self.heard.get(&node).map(|heard| heard.silent_for)
     }
 
     /// Whether a node lived at the last look.
@@ -134,5 +150,23 @@ mod tests {
         assert!(liveness.lives(NodeId(1)));
         liveness.look(&[], start + Duration::from_millis(4_000));
         assert!(!liveness.lives(NodeId(1)));
+    }
+
+    /// Goal: the silence of a node is the time that was looked through while others spoke: neither what the store says of its age, nor
+    /// the time of a judge that was away or heard nobody, adds to it, for living and for lost nodes.
+    #[test]
+    fn silence_is_what_was_looked_through() {
+        let (start, mut liveness) = (Instant::now(), Liveness::new(LOST_AFTER));
+        let mut silent_for = |at: u64, first: i64| {
+            liveness.look(&[record(1, 1, first), record(2, 1, 0)], start + Duration::from_millis(at));
+            liveness.silent_for(NodeId(2)).unwrap().as_millis()
+        };
+        assert_eq!(silent_for(0, 0), 0, "the store says 1,000 s");
+        assert_eq!([silent_for(500, 1), silent_for(1_000, 2)], [500, 1_000]);
+        assert_eq!(silent_for(7_200_000, 3), 0, "nobody looked for two hours");
+        let lost: Vec<_> = (1..=8).map(|at| silent_for(7_200_000 + at * 500, 3 + at as i64)).collect();
+        assert_eq!(lost[5..], [3_000, 3_500, 4_000]);
+        assert_eq!(silent_for(9_000_000, 12), 4_000, "a lost one stays as it was");
+        assert_eq!(liveness.silent_for(NodeId(3)), None);
     }
 }

@@ -8,7 +8,7 @@ use metadata::Claim;
 use placement::PlacementMap;
 use proto::{
     catalog::{Catalog as _, CatalogClient, NewTable, TablePatch, Tenants as _},
-    members::{HOT_TIER, Member, Membership as _},
+    members::{GATEWAY, HOT_TIER, Member, Membership as _},
     wire::Connector,
 };
 use service::{Authenticator, Host, HttpLimits, Metrics, Running};
@@ -193,6 +193,20 @@ async fn members_come_and_go() {
     until("who speaks again is back", || members.borrow().keys().eq(&[NodeId(1), NodeId(3)])).await;
     speaks.abort();
     let _ = running.shutdown().await;
+}
+
+/// Goal: processes that could not be heard while the only control plane was away for hours live on when it is back: what it did not
+/// look through is nobody's silence.
+#[tokio::test]
+async fn an_absence_of_the_control_plane_is_nobodys_silence() {
+    let bench = Bench::new(registered()).await;
+    let gateway = Member { services: [(GATEWAY.to_owned(), "127.0.0.1:9088".into())].into(), ..member(7) };
+    let life = bench.plane.register(&gateway).await.unwrap();
+    bench.age_words(Duration::from_secs(7_200)).await;
+    let back = bench.beside(registered()).await;
+    back.follow().await.unwrap();
+    assert!(back.members().borrow().contains_key(&NodeId(7)));
+    back.heartbeat(life).await.unwrap();
 }
 
 /// Goal: a map that is stored in the name of who places reaches every process, and an older one never comes after it.

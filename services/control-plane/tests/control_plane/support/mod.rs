@@ -19,6 +19,7 @@ use proto::hot_tier::{
     TableChecksum, TablePartitionStatus,
 };
 use serde_json::Value;
+use sqlx::{Connection as _, SqliteConnection};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -202,6 +203,14 @@ impl Bench {
     pub(crate) async fn beside(&self, settings: CatalogSettings) -> ControlPlane {
         let store = Arc::new(open(&self.directory).await);
         ControlPlane::open(store, self.log.clone(), settings, NOW).await.unwrap()
+    }
+
+    /// Makes what all processes said last so much older, as the time does in which nobody hears them.
+    pub(crate) async fn age_words(&self, by: Duration) {
+        let path = self.directory.path().join("metadata.db");
+        let mut file = SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
+        let older = sqlx::query("UPDATE nodes SET heartbeat_at = heartbeat_at - $1").bind(by.as_micros() as i64);
+        older.execute(&mut file).await.unwrap();
     }
 
     /// The same after a crash: nothing is closed, memory is gone, the log and the store's file are what they were.
