@@ -5,7 +5,8 @@
 //!    then tables and columns that it does not know are `UNAVAILABLE` by name.
 //! 2. After each interruption everything is read anew. A table that was known before and is not among what there is now is
 //!    forgotten, and an answer to a call from before that is not kept: whoever is told of a table knows it lives.
-//! 3. Of several control planes it follows one, and the next where that fails.
+//! 3. Of several control planes it follows one, and the next where that fails. The placement map never goes back by that: what has
+//!    a lower version than the known one is left out.
 
 use std::{
     collections::HashSet,
@@ -224,7 +225,15 @@ impl Inner {
             }
             Some(Part::Ended(key)) => self.tables.remove(key.into()),
             Some(Part::Placement(map)) => {
-                self.placement.send_replace(Arc::new(map.into()));
+                let map = PlacementMap::from(map);
+                // Another control plane may not have seen the newest map yet.
+                self.placement.send_if_modified(|known| {
+                    let newer = map.version > known.version;
+                    if newer {
+                        *known = Arc::new(map);
+                    }
+                    newer
+                });
             }
             Some(Part::Members(list)) => drop(self.members.send_replace(members::of_list(list))),
             Some(Part::Whole(_)) => {
@@ -375,5 +384,28 @@ impl Membership for CatalogClient {
 
     fn members(&self) -> watch::Receiver<Members> {
         self.inner.members.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use types::{NodeId, PartitionId};
+
+    use super::*;
+
+    /// Goal: a control plane that has not seen the newest map takes nobody back to an older one, and wakes nobody for it.
+    #[tokio::test]
+    async fn a_map_never_goes_back() {
+        let client = CatalogClient::connect(vec!["127.0.0.1:1".into()], Connector::new(None)).unwrap();
+        let mut watched = client.watch_placement();
+        for (version, known) in [(3, 3), (2, 3), (3, 3), (4, 4)] {
+            let before = client.placement().version;
+            let map = PlacementMap { version, replicas: [(PartitionId(0), vec![NodeId(version)])].into() };
+            let part = CatalogPart { part: Some(Part::Placement((&map).into())) };
+            client.inner.take(part, &mut None).unwrap();
+            assert_eq!(client.placement().replicas[&PartitionId(0)], [NodeId(known)]);
+            assert_eq!(watched.has_changed().unwrap(), known > before, "version {version}");
+            watched.mark_unchanged();
+        }
     }
 }
