@@ -103,13 +103,23 @@ impl KafkaLog {
 
     fn check_offset(&self, partition: PartitionId, wanted: Offset) -> Result<Bounds, ReadError> {
         let bounds = self.bounds(partition);
-        if !self.knows(partition) || wanted > bounds.end || self.store.lock().of(partition).truncated {
+        if !self.knows(partition) || self.store.lock().of(partition).truncated {
             return Err(ReadError::NoSuchOffset { partition, wanted });
         }
         if wanted < bounds.start {
             return Err(ReadError::Gap { partition, wanted, start: bounds.start });
         }
+        if wanted > bounds.end && wanted > self.end_at_brokers(partition)? {
+            return Err(ReadError::NoSuchOffset { partition, wanted });
+        }
         Ok(bounds)
+    }
+
+    /// Where a partition ends by its broker: other processes may know of records that this one has not read yet.
+    fn end_at_brokers(&self, partition: PartitionId) -> Result<Offset, ReadError> {
+        let consumer = self.source.consumer().map_err(io::Error::other)?;
+        let (_, end) = self.source.bounds(&consumer, partition).map_err(io::Error::other)?;
+        Ok(end)
     }
 
     fn check_blocks(&self, blocks: &[Append]) -> Result<(), AppendError> {
@@ -119,7 +129,15 @@ impl KafkaLog {
                 && block.body.len() <= RECORD_BYTES_MAX
         };
         if blocks.iter().all(fits) {
-            return Ok(());
+            // What would be acked there nobody reads: offsets begin anew, and readers are beyond them.
+            return match self.store.first_truncated(blocks.iter().map(|block| block.header.partition)) {
+                None => Ok(()),
+                Some(partition) => {
+                    let what =
+                        format!("the topic lost records of partition {partition} that were read: nothing is appended");
+                    Err(AppendError::Unavailable(Arc::new(io::Error::other(what))))
+                }
+            };
         }
         let what = "a block for no partition of the log, with another body than its header says, or larger than 64 MiB";
         Err(AppendError::Unavailable(Arc::new(io::Error::new(io::ErrorKind::InvalidInput, what))))
@@ -299,7 +317,7 @@ impl EventLog for KafkaLog {
             let stand = &state.of(partition).stand;
             (stand.rows(key), stand.next)
         };
-        let (acked_rows, end) = self.followed(partition, end, look)?;
+        let (acked_rows, end) = self.followed(partition, end.max(applied), look)?;
         let in_flight_rows = self.rows_between(partition, key, applied, end)?;
         Ok(LogLedger { acked_rows, in_flight_rows, end })
     }

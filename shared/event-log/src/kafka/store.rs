@@ -7,7 +7,7 @@
 
 use std::sync::{
     Condvar, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use types::{Offset, PartitionId, Timestamp};
@@ -44,6 +44,8 @@ pub(crate) struct Store {
     state: Mutex<State>,
     /// One per partition: its end or its stand moved, or the log is closed.
     grown: Box<[Condvar]>,
+    /// Whether any partition is truncated, so that appends need the lock only where one may be. Relaxed: which one is under the lock.
+    any_truncated: AtomicBool,
     /// Bytes of bodies that were read since the start, by partition. Relaxed: figures, written under the lock.
     appended_bytes: Box<[AtomicU64]>,
 }
@@ -77,6 +79,7 @@ impl Store {
         Self {
             state: Mutex::new(state),
             grown: (0..count).map(|_| Condvar::new()).collect(),
+            any_truncated: AtomicBool::new(false),
             appended_bytes: (0..count).map(|_| AtomicU64::new(0)).collect(),
         }
     }
@@ -145,7 +148,17 @@ impl Store {
     /// The topic lost records of a partition that were read.
     pub(crate) fn truncated(&self, partition: PartitionId) {
         self.lock().partitions[partition.0 as usize].truncated = true;
+        self.any_truncated.store(true, Relaxed);
         self.grown(partition).notify_all();
+    }
+
+    /// The first of some partitions, which the log has, that lost records that were read.
+    pub(crate) fn first_truncated(&self, mut partitions: impl Iterator<Item = PartitionId>) -> Option<PartitionId> {
+        if !self.any_truncated.load(Relaxed) {
+            return None;
+        }
+        let state = self.lock();
+        partitions.find(|&partition| state.of(partition).truncated)
     }
 
     /// Ends the log for readers.

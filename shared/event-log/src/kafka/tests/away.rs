@@ -5,20 +5,20 @@ use rdkafka::mocking::MockCluster;
 use super::*;
 use crate::kafka::stand::Stand;
 
-const TOPIC: &str = "away";
+pub(super) const TOPIC: &str = "away";
 
 /// An appender to a mock of one broker, with a thread that takes its acks.
-struct World {
-    broker: MockCluster<'static, rdkafka::producer::DefaultProducerContext>,
-    appender: Arc<Appender>,
+pub(super) struct World {
+    pub(super) broker: MockCluster<'static, rdkafka::producer::DefaultProducerContext>,
+    pub(super) appender: Arc<Appender>,
     store: Arc<Store>,
-    queue: Arc<Queue>,
+    pub(super) queue: Arc<Queue>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let broker = MockCluster::new(1).unwrap();
         broker.create_topic(TOPIC, 2, 1).unwrap();
         let config = KafkaConfig {
@@ -38,7 +38,7 @@ impl World {
         Self { broker, appender, store, queue, stop, thread: Some(thread) }
     }
 
-    async fn append(&self, blocks: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+    pub(super) async fn append(&self, blocks: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
         self.appender.append(&blocks)?.await.unwrap()
     }
 }

@@ -2,6 +2,7 @@
 //! otherwise. What a broker does not do when it is told to is done by librdkafka's mock of one ([`away`]).
 
 mod away;
+mod behind;
 mod ledger;
 mod trust;
 
