@@ -18,7 +18,7 @@ usage: ./test.sh [--full]
 
 Runs format and lint checks, the layer check, unit, property and documentation tests, the event log on a Kafka that it starts, the
 suites on a PostgreSQL and a Redis, the loom models, simulated faults of 500 seeds, then a real server against real data, kill -9
-with checkpoints intact and damaged, a cluster of processes whose parts are killed, the black-box queries and, where
+with checkpoints intact and damaged, a cluster of processes of which parts die or are cut off, the black-box queries and, where
 ../shared/acceptance is, random questions against an oracle of their own, with the event log on disk and on Kafka. At most 35
 minutes on two cores. What is missing (a compiler, cargo, curl, jq, zstd, Java, Maven, PostgreSQL, Redis) is installed where
 apt-get is.
@@ -217,7 +217,9 @@ real=(scripts/test_real_data.sh)
 if [ -d ../shared/data ]; then real+=(--data ../shared/data); fi
 step "real data" on_a_server "${real[@]}"
 step "a server on PostgreSQL and Redis" scripts/test_engines.sh --server --acceptance 40
-step "a cluster whose parts are killed" scripts/test_cluster.sh --acceptance 40
+parts=(--scenario node,services,zombie,kafka,postgres,redis,cut,rolling,half)
+if $full; then parts=(); fi
+step "a cluster of which parts die" scripts/test_cluster.sh --acceptance 40 ${parts[@]+"${parts[@]}"}
 step "crashes with a planted fault" scripts/test_crash.sh --rounds 5 --plant short-window
 # The log keeps as little as it may, so that nothing but the older checkpoint can stand in for a damaged one.
 step "crashes with damaged checkpoints" scripts/test_crash.sh --rounds 20 --damage-checkpoints \

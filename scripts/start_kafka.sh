@@ -10,16 +10,17 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 home=
 port=
 brokers=1
+ways=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --home | --port | --brokers)
+    --home | --port | --brokers | --way)
       [ $# -ge 2 ] || die "$1 needs a value"
-      case $1 in --home) home=$2 ;; --port) port=$2 ;; *) brokers=$2 ;; esac
+      case $1 in --home) home=$2 ;; --port) port=$2 ;; --brokers) brokers=$2 ;; *) ways+=("$2") ;; esac
       shift
       ;;
     -h | --help)
       cat <<'HELP'
-usage: scripts/start_kafka.sh --home DIR [--port N] [--brokers N]
+usage: scripts/start_kafka.sh --home DIR [--port N] [--brokers N] [--way HOST]...
 
 Fetches Apache Kafka with Maven if that was not done, starts it, waits until it serves, and prints the addresses of its
 brokers, as event_log.kafka.brokers wants them. Brokers that run already are left alone; those that ended start again with
@@ -28,6 +29,8 @@ what they hold.
   --home DIR      where the brokers keep data, settings and logs
   --port N        port of the first broker; the others follow, and the controller is on N + 50 [default: what is free]
   --brokers N     1 to 9 [default: 1]
+  --way HOST      the first broker listens on a further port too, on N + 10 and so on, and tells who comes there that it is at
+                  HOST, on that port: for whom there is a proxy between; at most 40
 
 scripts/stop_kafka.sh --home DIR stops it. Each broker takes up to 512 MiB of heap.
 HELP
@@ -39,6 +42,7 @@ HELP
 done
 [ -n "$home" ] || die "--home is missing" "try scripts/start_kafka.sh --help"
 case $brokers in [1-9]) ;; *) die "--brokers $brokers is not 1 to 9" ;; esac
+[ ${#ways[@]} -le 40 ] || die "${#ways[@]} ways are more than 40"
 case $port in *[!0-9]*) die "--port $port is no number" ;; esac
 mkdir -p "$home"
 home=$(cd "$home" && pwd)
@@ -60,15 +64,19 @@ fi
 # answers PORT: something listens there.
 answers() { (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# A cluster that was started before keeps its ports.
+# A cluster that was started before keeps its ports and ways.
+if [ -s "$home/ways" ]; then
+  mapfile -t ways <"$home/ways"
+elif [ ${#ways[@]} -gt 0 ]; then
+  printf '%s\n' "${ways[@]}" >"$home/ways"
+fi
 if [ -s "$home/port" ]; then
   port=$(cat "$home/port")
 elif [ -z "$port" ]; then
   for ((try = 0; try < 100; try++)); do
     port=$((20000 + RANDOM % 10000))
     free=true
-    for ((n = 0; n < brokers; n++)); do if answers $((port + n)); then free=false; fi; done
-    if answers $((port + 50)); then free=false; fi
+    for ((n = 0; n <= 50; n++)); do if answers $((port + n)); then free=false; fi; done
     if $free; then break; fi
   done
 fi
@@ -79,10 +87,16 @@ if [ ! -s "$home/cluster" ]; then head -c 16 /dev/urandom | base64 | tr '+/' '-_
 # settings NUMBER: those of one broker. The first is the controller too.
 settings() {
   local number=$1 roles=broker listeners=PLAINTEXT://127.0.0.1:$((port + $1 - 1))
-  local advertised=$listeners
+  local advertised=$listeners protocols=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT n
   if [ "$number" = 1 ]; then
     roles=broker,controller
     listeners=$listeners,CONTROLLER://127.0.0.1:$controller
+    for n in ${ways[@]+"${!ways[@]}"}; do
+      listeners=$listeners,WAY$n://127.0.0.1:$((port + 10 + n))
+      advertised=$advertised,WAY$n://${ways[n]}:$((port + 10 + n))
+      protocols=$protocols,WAY$n:PLAINTEXT
+      printf 'listener.name.way%s.num.network.threads=1\n' "$n"
+    done
   fi
   cat <<SETTINGS
 process.roles=$roles
@@ -91,7 +105,7 @@ controller.quorum.voters=1@127.0.0.1:$controller
 controller.listener.names=CONTROLLER
 listeners=$listeners
 advertised.listeners=$advertised
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=$protocols
 log.dirs=$BROKER_DATA
 # A topic that is asked for and not there is an error, not a new topic with other settings.
 auto.create.topics.enable=false

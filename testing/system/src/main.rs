@@ -1,6 +1,7 @@
 //! Proofs against the real server, from outside: each starts a server of its own, does it harm, and holds what it answers
 //! against an oracle in memory.
 
+mod cluster;
 mod crash;
 mod disk_full;
 mod duplicates;
@@ -11,6 +12,7 @@ mod overload;
 mod random;
 mod server;
 mod tokens;
+mod traffic;
 
 use std::{
     error::Error,
@@ -36,6 +38,8 @@ struct Cli {
 enum Proof {
     /// kill -9 again and again under ingest with retries: nothing acked is lost, nothing counts twice.
     Crash(crash::Args),
+    /// Processes of a cluster die, stand still and are cut off, and its engines too, under ingest and questions.
+    Cluster(cluster::Args),
     /// Write, then ask with the token of the ack, under full ingest: no answer misses its event.
     Tokens(tokens::Args),
     /// Three times the load that the server can take: goodput, memory, and how soon all is normal again.
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
     let led = runtime.block_on(async {
         match &cli.proof {
             Proof::Crash(args) => crash::run(args).await,
+            Proof::Cluster(args) => cluster::run(args).await,
             Proof::Tokens(args) => tokens::run(args).await,
             Proof::Overload(args) => overload::run(args).await,
             Proof::Duplicates(args) => duplicates::run(args).await,

@@ -22,16 +22,16 @@ const PORTS: [u16; 7] = [8001, 9090, 8100, 8088, 8084, 8081, 8086];
 pub(crate) struct ServerArgs {
     /// The program to prove [default: target/release/truenow, as build.sh leaves it].
     #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/truenow"))]
-    bin: PathBuf,
+    pub(crate) bin: PathBuf,
     /// Added to every port of the server.
     #[arg(long, value_name = "N", default_value_t = 21_200)]
-    port_offset: u16,
+    pub(crate) port_offset: u16,
     /// Where the directory of the server is made; it is removed unless the proof fails [default: the system's].
     #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
     /// A setting of the server, as its environment has it.
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
-    set: Vec<(String, String)>,
+    pub(crate) set: Vec<(String, String)>,
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -134,7 +134,6 @@ impl Site {
     /// # Errors
     /// The system does not start it.
     pub(crate) fn start(&self) -> Result<Server, Failure> {
-        let log: File = OpenOptions::new().create(true).append(true).open(self.log())?;
         let mut words = self.wrapper.iter().map(String::as_str);
         let mut command = match words.next() {
             Some(program) => {
@@ -144,18 +143,14 @@ impl Site {
             }
             None => Command::new(&self.bin),
         };
-        let process = command
+        command
             .arg("serve")
             .args(["--port-offset", &self.offset.to_string(), "--data-dir"])
             .arg(&self.data)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(self.home.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
+            .current_dir(self.home.path());
         let health = PORTS.map(|port| format!("{}/health", self.url(port)));
-        Ok(Server { process, began: Instant::now(), health, log: self.log() })
+        Server::start(&mut command, health.to_vec(), self.log())
     }
 
     /// Lines of the log that say that something is wrong with the server.
@@ -163,10 +158,21 @@ impl Site {
     /// # Errors
     /// The log cannot be read.
     pub(crate) fn errors_logged(&self) -> io::Result<Vec<String>> {
-        let text = std::fs::read_to_string(self.log())?;
-        let wrong = |line: &&str| line.contains(r#""level":"ERROR""#) || line.contains("panicked");
-        Ok(text.lines().filter(wrong).map(str::to_owned).collect())
+        lines_logged(&self.log(), &[r#""level":"ERROR""#, PANICKED])
     }
+}
+
+/// Where a thread of a server has panicked.
+pub(crate) const PANICKED: &str = "panicked";
+
+/// Lines of a log with any of these words.
+///
+/// # Errors
+/// The log cannot be read.
+pub(crate) fn lines_logged(log: &Path, words: &[&str]) -> io::Result<Vec<String>> {
+    let text = std::fs::read_to_string(log)?;
+    let with = |line: &&str| words.iter().any(|word| line.contains(word));
+    Ok(text.lines().filter(with).map(str::to_owned).collect())
 }
 
 /// Bytes of memory in use.
@@ -183,11 +189,30 @@ pub(crate) struct Memory {
 pub(crate) struct Server {
     process: Child,
     began: Instant,
-    health: [String; PORTS.len()],
+    /// Where its services say how they are.
+    health: Vec<String>,
     log: PathBuf,
 }
 
 impl Server {
+    /// Starts a command whose output goes to the end of `log`; its services tell at `health` how they are.
+    ///
+    /// # Errors
+    /// The system does not start it.
+    pub(crate) fn start(command: &mut Command, health: Vec<String>, log: PathBuf) -> Result<Self, Failure> {
+        let output: File = OpenOptions::new().create(true).append(true).open(&log)?;
+        let process = command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).spawn()?;
+        Ok(Self { process, began: Instant::now(), health, log })
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.process), signal)?)
+    }
+
     /// Waits until it is healthy; how long that took from its start.
     ///
     /// # Errors
@@ -228,7 +253,7 @@ impl Server {
     /// # Errors
     /// It does not end, or not with exit code 0.
     pub(crate) async fn stop(mut self) -> Result<(), Failure> {
-        kill_process(Pid::from_child(&self.process), Signal::TERM)?;
+        self.signal(Signal::TERM)?;
         let asked = Instant::now();
         while asked.elapsed() < WAIT_MAX {
             match self.process.try_wait()? {

@@ -8,6 +8,7 @@ use truenow_client::{
 
 use super::{
     event::{Event, Lane, NAMESPACE},
+    oracle::Known,
     scene::{Scene, Shown},
 };
 use crate::random::Random;
@@ -18,11 +19,8 @@ const IN_FLIGHT: usize = 4;
 const BATCHES_OF_A_WRITER: u64 = 200;
 /// Percent of writers after which an acked batch is sent again.
 const REPEATS: u64 = 70;
-const RETRY: RetryPolicy = RetryPolicy {
-    pause: Duration::from_millis(10),
-    pause_max: Duration::from_millis(200),
-    waited_max: Duration::from_secs(60),
-};
+const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// Either writer of the client library.
 enum Writer {
@@ -35,7 +33,7 @@ pub(crate) async fn run(scene: Arc<Scene>, lane: Lane, mut random: Random) {
     while !scene.is_over() {
         let open = scene.gate.read().await;
         // Where the server is away, the library does not connect; later it reconnects by itself.
-        if let Ok(client) = Client::connect(&scene.addresses.gateway_grpc, None).await
+        if let Ok(client) = Client::connect(random.choose::<String>(&scene.addresses.gateway_grpc), None).await
             && let Err(error) = write(&scene, &client, lane, &mut random).await
         {
             scene.violate(format!(
@@ -53,7 +51,9 @@ pub(crate) async fn run(scene: Arc<Scene>, lane: Lane, mut random: Random) {
 /// One writer's life; ends with all settled.
 async fn write(scene: &Scene, client: &Client, lane: Lane, random: &mut Random) -> Result<(), ClientError> {
     let first = scene.oracle().sent(lane);
-    let mut writer = Writer::open(client, lane, scene.producer(lane), first).await?;
+    // Relaxed: whoever ends a gateway raises it before.
+    let opened = Opened { first, life: scene.life.load(Relaxed) };
+    let mut writer = Writer::open(client, scene, lane, first).await?;
     // Relaxed: a batch more or less does not matter.
     for _ in 0..random.within(1..BATCHES_OF_A_WRITER) {
         if scene.hush.load(Relaxed) {
@@ -61,16 +61,16 @@ async fn write(scene: &Scene, client: &Client, lane: Lane, random: &mut Random) 
         }
         let batch = scene.oracle().send(lane);
         writer.push_batch(scene, lane, batch).await?;
-        settle(scene, lane, first, writer.summary());
+        settle(scene, lane, &opened, writer.summary());
         tokio::time::sleep(Duration::from_millis(random.within(2..25))).await;
     }
     let summary = writer.finish().await?;
-    settle(scene, lane, first, &summary);
+    settle(scene, lane, &opened, &summary);
     scene.counts.retried.fetch_add(summary.retries, Relaxed);
     if random.chance(REPEATS)
         && let Some(batch) = scene.repeatable(lane, random)
     {
-        let mut writer = Writer::open(client, lane, scene.producer(lane), batch).await?;
+        let mut writer = Writer::open(client, scene, lane, batch).await?;
         writer.push_batch(scene, lane, batch).await?;
         writer.finish().await?;
         scene.count(|counts| &counts.repeated);
@@ -78,26 +78,39 @@ async fn write(scene: &Scene, client: &Client, lane: Lane, random: &mut Random) 
     Ok(())
 }
 
+/// When a writer was opened.
+struct Opened {
+    /// The number of its first batch.
+    first: u64,
+    life: u64,
+}
+
 /// Takes acks in: those of a writer come in the order of its batches.
-fn settle(scene: &Scene, lane: Lane, first: u64, summary: &Summary) {
+fn settle(scene: &Scene, lane: Lane, opened: &Opened, summary: &Summary) {
     if summary.batches == 0 {
         return;
     }
     if summary.accepted != summary.batches * lane.batch_rows() || summary.rejected > 0 {
         scene.violate(format!("{} were rejected of {}: {:?}", summary.rejected, lane.name(), summary.rejects));
     }
-    scene.settle(lane, first + summary.batches);
-    let covers = scene.oracle().certain().only(lane);
-    scene.show(lane.table(first), lane, Shown { tokens: summary.tokens.clone(), covers });
+    scene.settle(lane, opened.first + summary.batches);
+    let covers = match scene.addresses.gateway_grpc.len() {
+        1 => scene.oracle().certain().only(lane),
+        // Tokens of two lives of a gateway do not cover what lies between them.
+        // Relaxed: acks of the old life that came before it was raised are in this summary already.
+        _ if scene.life.load(Relaxed) != opened.life => return,
+        _ => Known::of(lane, opened.first * lane.batch_rows()..(opened.first + summary.batches) * lane.batch_rows()),
+    };
+    scene.show(lane.table(opened.first), lane, Shown { tokens: summary.tokens.clone(), covers });
 }
 
 impl Writer {
-    async fn open(client: &Client, lane: Lane, producer: String, first: u64) -> Result<Self, ClientError> {
-        let mut options = Options::new(producer);
+    async fn open(client: &Client, scene: &Scene, lane: Lane, first: u64) -> Result<Self, ClientError> {
+        let mut options = Options::new(scene.producer(lane));
         options.sequence = first + 1;
         options.batch_rows_max = lane.batch_rows() as usize;
         options.batches_in_flight_max = IN_FLIGHT;
-        options.retry = RETRY;
+        options.retry = RetryPolicy { pause: PAUSE, pause_max: PAUSE_MAX, waited_max: scene.conduct.retried_for };
         match lane {
             Lane::Columns => {
                 let writer = client.columns(NAMESPACE, &lane.table(first).name(), options).await?;

@@ -285,7 +285,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crash::oracle::Oracle;
+    use crate::traffic::oracle::Oracle;
 
     const ORIGIN: i64 = 1_700_000_000_000_000;
 

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,17 +14,25 @@ use std::{
 use super::event::Lane;
 use crate::random::Random;
 
-/// A set of events: of each lane those below a number, but for some.
+/// A set of events: of each lane those of a range of numbers, as a rule from the first, but for some.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Known([Part; Lane::ALL.len()]);
 
 #[derive(Debug, Clone, Default)]
 struct Part {
+    from: u64,
     before: u64,
     without: Arc<BTreeSet<u64>>,
 }
 
 impl Known {
+    /// Some events of a lane.
+    pub(crate) fn of(lane: Lane, numbers: Range<u64>) -> Self {
+        let mut known = Self::default();
+        known.0[lane as usize] = Part { from: numbers.start, before: numbers.end, without: Arc::default() };
+        known
+    }
+
     /// Events of a lane below this number.
     pub(crate) fn before(&self, lane: Lane) -> u64 {
         self.0[lane as usize].before
@@ -32,7 +41,7 @@ impl Known {
     /// Whether it holds an event.
     pub(crate) fn contains(&self, lane: Lane, number: u64) -> bool {
         let part = &self.0[lane as usize];
-        number < part.before && !part.without.contains(&number)
+        (part.from..part.before).contains(&number) && !part.without.contains(&number)
     }
 
     /// Of each lane the state that knows more.
@@ -53,7 +62,7 @@ impl Known {
 
     /// All events of it.
     pub(crate) fn len(&self) -> u64 {
-        self.0.iter().map(|part| part.before - part.without.len() as u64).sum()
+        self.0.iter().map(|part| part.before - part.from - part.without.len() as u64).sum()
     }
 }
 
@@ -126,7 +135,7 @@ impl Oracle {
                 let open = track.open.keys().flat_map(|batch| lane.numbers(*batch));
                 Arc::make_mut(&mut without).extend(open);
             }
-            Part { before: track.settled * lane.batch_rows(), without }
+            Part { from: 0, before: track.settled * lane.batch_rows(), without }
         }))
     }
 
@@ -134,7 +143,8 @@ impl Oracle {
     pub(crate) fn possible(&self) -> Known {
         Known(std::array::from_fn(|at| {
             let (track, lane) = (&self.0[at], Lane::ALL[at]);
-            Part { before: track.sent_at.len() as u64 * lane.batch_rows(), without: Arc::clone(&track.absent) }
+            let before = track.sent_at.len() as u64 * lane.batch_rows();
+            Part { from: 0, before, without: Arc::clone(&track.absent) }
         }))
     }
 

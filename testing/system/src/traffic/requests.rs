@@ -37,19 +37,23 @@ enum Sent {
     Wrong(String),
 }
 
-/// Two ways to the server, so that a batch can be under way twice.
-struct Ways {
+/// A way to the server, or to one gateway of a cluster.
+struct Way {
     http: Http,
+    events: String,
     grpc: IngestClient<Channel>,
 }
 
 /// Sends batch after batch until the run is over.
 pub(crate) async fn run(scene: Arc<Scene>, lane: Lane, mut random: Random) {
-    let way = || {
-        let endpoint = Endpoint::from_shared(scene.addresses.gateway_grpc.clone()).expect("the address is well formed");
-        Ways { http: Http::new(), grpc: IngestClient::new(endpoint.tcp_nodelay(true).connect_lazy()) }
+    let addresses = scene.addresses.events.iter().zip(&scene.addresses.gateway_grpc);
+    let way = |(events, grpc): (&String, &String)| {
+        let endpoint = Endpoint::from_shared(grpc.clone()).expect("the address is well formed");
+        let grpc = IngestClient::new(endpoint.tcp_nodelay(true).connect_lazy());
+        Way { http: Http::new(), events: events.clone(), grpc }
     };
-    let ways = [way(), way()];
+    // Two at least, so that a batch can be under way twice.
+    let ways: Vec<Way> = addresses.cycle().take(scene.addresses.events.len().max(2)).map(way).collect();
     while !scene.is_over() {
         let open = scene.gate.read().await;
         let (batch, known) = {
@@ -72,7 +76,7 @@ pub(crate) async fn run(scene: Arc<Scene>, lane: Lane, mut random: Random) {
 }
 
 /// Sends a batch until it is acked, or given up. `known`: what was acked before it was first sent.
-async fn settle(scene: &Scene, ways: &[Ways; 2], lane: Lane, batch: u64, known: &Known, random: &mut Random) {
+async fn settle(scene: &Scene, ways: &[Way], lane: Lane, batch: u64, known: &Known, random: &mut Random) {
     loop {
         let sent = if random.chance(TWINS) {
             scene.count(|counts| &counts.twins);
@@ -84,11 +88,10 @@ async fn settle(scene: &Scene, ways: &[Ways; 2], lane: Lane, batch: u64, known: 
         match sent {
             Sent::Acked(token) => {
                 scene.settle(lane, batch + 1);
-                // A token covers its own batch and all that the gateway had acked for the table before.
-                let covers = known.later(&scene.oracle().certain().only(lane));
+                let covers = scene.covered(lane, batch, known);
                 return scene.show(lane.table(batch), lane, Shown { tokens: vec![token], covers });
             }
-            Sent::Unknown if lane == Lane::Lines && random.chance(GIVES_UP) => {
+            Sent::Unknown if scene.conduct.gives_up && lane == Lane::Lines && random.chance(GIVES_UP) => {
                 scene.count(|counts| &counts.given_up);
                 // If the server was started again meanwhile, it may be the new one that has the batch under way.
                 let life = scene.life.load(Relaxed);
@@ -101,14 +104,14 @@ async fn settle(scene: &Scene, ways: &[Ways; 2], lane: Lane, batch: u64, known: 
     }
 }
 
-async fn send(scene: &Scene, way: &Ways, lane: Lane, batch: u64) -> Sent {
+async fn send(scene: &Scene, way: &Way, lane: Lane, batch: u64) -> Sent {
     match lane {
         Lane::Unary => unary(scene, way, lane, batch).await,
         _ => lines(scene, way, lane, batch).await,
     }
 }
 
-async fn lines(scene: &Scene, way: &Ways, lane: Lane, batch: u64) -> Sent {
+async fn lines(scene: &Scene, way: &Way, lane: Lane, batch: u64) -> Sent {
     let table = lane.table(batch).name();
     let mut body = String::new();
     for number in lane.numbers(batch) {
@@ -126,7 +129,7 @@ async fn lines(scene: &Scene, way: &Ways, lane: Lane, batch: u64) -> Sent {
     let key = format!("{}-{batch}", scene.producer(lane));
     let headers = [("content-type", "application/x-ndjson"), ("idempotency-key", key.as_str())];
     let headers = if lane.has_ids() { &headers[..1] } else { &headers[..] };
-    let reply = way.http.exchange(Method::POST, &scene.addresses.events, headers, body.into()).await;
+    let reply = way.http.exchange(Method::POST, &way.events, headers, body.into()).await;
     let Some(reply) = reply else { return Sent::Unknown };
     match reply.status {
         StatusCode::OK => {
@@ -136,13 +139,15 @@ async fn lines(scene: &Scene, way: &Ways, lane: Lane, batch: u64) -> Sent {
                 _ => Sent::Wrong(reply.text()),
             }
         }
-        StatusCode::TOO_MANY_REQUESTS => Sent::Later,
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Sent::Unknown,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            scene.refuse_events(reply.text());
+            if reply.status == StatusCode::TOO_MANY_REQUESTS { Sent::Later } else { Sent::Unknown }
+        }
         _ => Sent::Wrong(reply.text()),
     }
 }
 
-async fn unary(scene: &Scene, way: &Ways, lane: Lane, batch: u64) -> Sent {
+async fn unary(scene: &Scene, way: &Way, lane: Lane, batch: u64) -> Sent {
     let table = lane.table(batch).name();
     let events = lane.numbers(batch).map(|number| row(&Event::new(lane, number, scene.origin), &table)).collect();
     let request = IngestBatchRequest { events, producer_id: scene.producer(lane), sequence: batch + 1 };

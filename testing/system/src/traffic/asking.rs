@@ -6,12 +6,15 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use super::{
-    event::{Lane, Table},
+    event::{Lane, NAMESPACE, Table},
     oracle::Known,
     question::Question,
     scene::Scene,
 };
-use crate::{http::Http, random::Random};
+use crate::{
+    http::{Http, Reply},
+    random::Random,
+};
 
 /// How long a question may wait for its tokens to be covered, ms.
 const TIMEOUT_MS: u64 = 20_000;
@@ -50,7 +53,7 @@ async fn ask(scene: &Scene, http: &Http, random: &mut Random) -> Result<(), Stri
         }
     }
     let partial = random.chance(10);
-    let answer = match exchange(scene, http, &question, &tokens, partial).await? {
+    let answer = match exchange(scene, http, &question, &tokens, partial, random).await? {
         Answer::Complete(answer) => answer,
         Answer::Partial if partial => {
             scene.count(|counts| &counts.partial);
@@ -60,8 +63,17 @@ async fn ask(scene: &Scene, http: &Http, random: &mut Random) -> Result<(), Stri
         Answer::NoTable if certain_of(table, &certain) => {
             return Err(format!("there is no table {}, or not its columns, and events of it were acked", table.name()));
         }
-        Answer::NoTable | Answer::Refused(_) => {
-            scene.count(|counts| &counts.refused);
+        // Who cannot ask whether there is such a table says so by its name.
+        Answer::Refused(why) if why.contains(&format!("table {NAMESPACE}.")) && !certain_of(table, &certain) => {
+            scene.count(|counts| &counts.early);
+            return Ok(());
+        }
+        Answer::NoTable => {
+            scene.count(|counts| &counts.early);
+            return Ok(());
+        }
+        Answer::Refused(why) => {
+            scene.refuse(why);
             return Ok(());
         }
     };
@@ -87,10 +99,11 @@ async fn exchange(
     question: &Question,
     tokens: &[String],
     partial: bool,
+    random: &mut Random,
 ) -> Result<Answer, String> {
     let mut body = question.json(tokens, partial);
     body["timeout_ms"] = json!(TIMEOUT_MS);
-    let Some(reply) = http.post(&scene.addresses.query, &body).await else {
+    let Some(reply) = first_reply(scene, http, &body, random).await else {
         return Ok(Answer::Refused("no answer".to_owned()));
     };
     match reply.status {
@@ -112,13 +125,33 @@ async fn exchange(
     }
 }
 
+/// Asks any query API, and then the others where it gives no answer at all, as a client does.
+async fn first_reply(scene: &Scene, http: &Http, body: &Value, random: &mut Random) -> Option<Reply> {
+    let all = &scene.addresses.query;
+    let first = random.within(0..all.len() as u64) as usize;
+    for tried in 0..all.len() {
+        if let Some(reply) = http.post(&all[(first + tried) % all.len()], body).await {
+            if tried > 0 {
+                scene.count(|counts| &counts.asked_again);
+            }
+            return Some(reply);
+        }
+    }
+    None
+}
+
 /// Asks a question of a server that is well and left alone, which has to answer.
 ///
 /// # Errors
 /// It does not, or not completely.
-pub(crate) async fn answer(scene: &Scene, http: &Http, question: &Question) -> Result<Value, String> {
+pub(crate) async fn answer(
+    scene: &Scene,
+    http: &Http,
+    question: &Question,
+    random: &mut Random,
+) -> Result<Value, String> {
     let tokens: Vec<String> = scene.shown(question.table).into_iter().flat_map(|shown| shown.tokens).collect();
-    match exchange(scene, http, question, &tokens, false).await? {
+    match exchange(scene, http, question, &tokens, false, random).await? {
         Answer::Complete(answer) => Ok(answer),
         Answer::Refused(why) => {
             Err(format!("a server left alone refuses: {why}\n  asked   {}", question.json(&tokens, false)))

@@ -1,6 +1,10 @@
 //! What is checked while the server is well and nobody sends: then every answer is known exactly.
 
-use std::{collections::BTreeSet, ops::Range, time::Duration};
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use hyper::StatusCode;
 use serde_json::Value;
@@ -19,6 +23,8 @@ const SINGLY_MAX: u64 = 20_000;
 const QUESTIONS: usize = 5;
 /// How long what is durable may take until it is applied.
 const SETTLES_WITHIN: Duration = Duration::from_secs(30);
+/// Between two looks at what is not yet as it has to be.
+const BETWEEN: Duration = Duration::from_millis(100);
 
 /// What ledgers say, all tables together.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,21 +44,22 @@ pub(crate) async fn all(
     every_table: bool,
     random: &mut Random,
 ) -> Result<Totals, String> {
-    resolve(scene, http).await?;
+    resolve(scene, http, random).await?;
     let mut totals = Totals::default();
     for table in tables(scene, every_table) {
         let sent = |lane: Lane| scene.oracle().sent(lane) * lane.batch_rows();
         let lanes = table.lanes();
         let before = lanes.iter().map(|(lane, numbers)| sent(*lane).min(numbers.end)).max().unwrap_or_default();
-        exactly(scene, http, &Question::whole(table, scene.origin, before)).await?;
+        exactly(scene, http, &Question::whole(table, scene.origin, before), random).await?;
         let news: Vec<Range<u64>> =
             lanes.iter().map(|(lane, _)| since[*lane as usize]..sent(*lane)).filter(|news| !news.is_empty()).collect();
         for news in news {
             let start = news.start.max(news.end.saturating_sub(SINGLY_MAX));
-            exactly(scene, http, &Question::singly(table, scene.origin, &(start..news.end))).await?;
+            exactly(scene, http, &Question::singly(table, scene.origin, &(start..news.end)), random).await?;
         }
         for _ in 0..QUESTIONS {
-            exactly(scene, http, &Question::random(table, scene.origin, before, random)).await?;
+            let question = Question::random(table, scene.origin, before, random);
+            exactly(scene, http, &question, random).await?;
         }
         let ledger = ledger(scene, http, table).await?;
         totals.live += ledger.live;
@@ -73,28 +80,33 @@ fn tables(scene: &Scene, every: bool) -> Vec<Table> {
     tables
 }
 
-/// An answer that must be exactly the oracle's.
-async fn exactly(scene: &Scene, http: &Http, question: &Question) -> Result<(), String> {
-    let found = answer(scene, http, question).await?;
-    let (certain, possible) = {
-        let oracle = scene.oracle();
-        (oracle.certain(), oracle.possible())
-    };
-    let judged = question.judge(&found, &certain, &possible);
-    judged.map_err(|wrong| {
-        format!("at rest: {wrong}\n  asked   {}\n  receipt {}", question.json(&[], false), found["receipt"])
-    })
+/// An answer that must be exactly the oracle's; where replicas answer, as soon as they have all of it.
+async fn exactly(scene: &Scene, http: &Http, question: &Question, random: &mut Random) -> Result<(), String> {
+    let began = Instant::now();
+    loop {
+        let found = answer(scene, http, question, random).await?;
+        let (certain, possible) = {
+            let oracle = scene.oracle();
+            (oracle.certain(), oracle.possible())
+        };
+        let Err(wrong) = question.judge(&found, &certain, &possible) else { return Ok(()) };
+        if began.elapsed() >= scene.conduct.agreed_within {
+            let asked = question.json(&[], false);
+            return Err(format!("at rest: {wrong}\n  asked   {asked}\n  receipt {}", found["receipt"]));
+        }
+        tokio::time::sleep(BETWEEN).await;
+    }
 }
 
 /// Looks up what became of batches that were given up before the server last started: that is final.
-async fn resolve(scene: &Scene, http: &Http) -> Result<(), String> {
+async fn resolve(scene: &Scene, http: &Http, random: &mut Random) -> Result<(), String> {
     // Relaxed: whoever starts the server calls this.
     let life = scene.life.load(std::sync::atomic::Ordering::Relaxed);
     let open = scene.oracle().open_before(life);
     for (lane, batch) in open {
         let numbers = lane.numbers(batch);
         let question = Question::numbered(lane.table(batch), scene.origin, &numbers);
-        let found = question.numbers_found(&answer(scene, http, &question).await?, lane)?;
+        let found = question.numbers_found(&answer(scene, http, &question, random).await?, lane)?;
         let found: BTreeSet<u64> = found.into_iter().collect();
         let absent: BTreeSet<u64> = numbers.filter(|number| !found.contains(number)).collect();
         scene.oracle().resolve(lane, batch, &absent);
@@ -105,7 +117,7 @@ async fn resolve(scene: &Scene, http: &Http) -> Result<(), String> {
 /// The ledger of a table: it balances, and says of the table what the oracle says.
 async fn ledger(scene: &Scene, http: &Http, table: Table) -> Result<Totals, String> {
     let url = format!("{}/{NAMESPACE}/{}", scene.addresses.ledger, table.name());
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let ledger = loop {
         let reply = http.get(&url).await.ok_or("the ledger is not answered")?;
         if reply.status != StatusCode::OK {
