@@ -21,7 +21,7 @@ use log_service::LogService;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 pub use partitions::Partitions;
 pub use progress::PartitionProgress;
-use progress::recovery;
+use progress::{Snapshot, recovery};
 use proto::{
     catalog::Catalog, hot_tier::NodeMemory, node_state::NodeStateService, progress::ApplyLag, v1::log_server::LogServer,
 };
@@ -41,8 +41,8 @@ pub struct Deps {
     pub catalog: Arc<dyn Catalog>,
     /// The log to read.
     pub log: Arc<dyn EventLog>,
-    /// The partitions that this node holds at its start.
-    pub partitions: Vec<PartitionId>,
+    /// The partitions that this node holds at its start; `None`: [`Partitions::begin`] will say, and until then it is starting.
+    pub partitions: Option<Vec<PartitionId>>,
     /// The memory of the node beside it, for gateways elsewhere.
     pub memory: Arc<dyn NodeMemory>,
 }
@@ -96,7 +96,9 @@ pub async fn start(
         })
         .await?;
     let partitions = Partitions::new(Arc::clone(&deps.log), health.clone(), config.batch_size);
-    partitions.begin(&deps.partitions).map_err(IngesterError::Thread)?;
+    if let Some(known) = deps.partitions {
+        partitions.begin(&known).map_err(IngesterError::Thread)?;
+    }
     let following = tokio::spawn(lag::follow(Arc::clone(&lag), Arc::clone(&deps.log), partitions.clone()));
     let ticking = tokio::spawn(ticks::keep(deps.log, partitions.clone(), lag::now));
     let reporting = tokio::spawn(report(health, partitions.clone()));
@@ -126,10 +128,20 @@ async fn report(health: Health, partitions: Partitions) {
             gauge!("truenow_ingester_partition_up", "partition" => partition).set(if p.stopped { 0.0 } else { 1.0 });
         }
         if !recovered {
-            recovered = now.iter().all(|p| p.recovered || p.stopped);
-            if recovered { health.set_serving() } else { health.set_progress(recovery(&now)) }
+            recovered = tell(&health, partitions.are_known().then_some(&now[..]));
         }
     }
+}
+
+/// Tells how far recovery is, and whether it is over. `None`: it is not known yet what there is to recover, which is not nothing.
+fn tell(health: &Health, partitions: Option<&[Snapshot]>) -> bool {
+    let recovered = partitions.is_some_and(|known| known.iter().all(|p| p.recovered || p.stopped));
+    if recovered {
+        health.set_serving();
+    } else {
+        health.set_progress(partitions.map_or(0.0, recovery));
+    }
+    recovered
 }
 
 fn describe() {
@@ -138,4 +150,19 @@ fn describe() {
     describe_counter!("truenow_ingester_ticks_total", "Records appended to move the time of idle partitions.");
     describe_gauge!("truenow_ingester_next_offset", "The offset that a partition applies next.");
     describe_gauge!("truenow_ingester_partition_up", "1 while a partition's thread runs, 0 after it stopped.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a node that waits to hear which partitions it has is starting; one that hears that it has none is not.
+    #[test]
+    fn unknown_is_not_nothing() {
+        let health = Health::starting("test", "0");
+        assert!(!tell(&health, None));
+        assert_eq!(health.status().name(), "starting");
+        assert!(tell(&health, Some(&[])));
+        assert_eq!(health.status().name(), "healthy");
+    }
 }

@@ -8,7 +8,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use event_log::EventLog;
 use proto::hot_tier::PartitionWriter;
 use service::{Health, Shutdown};
@@ -33,8 +33,8 @@ struct Inner {
     health: Health,
     batch_records: usize,
     driven: Mutex<BTreeMap<PartitionId, Driven>>,
-    /// How far each is, for those who only look.
-    progress: ArcSwap<Vec<Arc<PartitionProgress>>>,
+    /// How far each is, for those who only look; `None` until the first [`Partitions::begin`].
+    progress: ArcSwapOption<Vec<Arc<PartitionProgress>>>,
 }
 
 /// A partition with its thread.
@@ -47,7 +47,7 @@ struct Driven {
 
 impl Partitions {
     pub(crate) fn new(log: Arc<dyn EventLog>, health: Health, batch_records: usize) -> Self {
-        let (driven, progress) = (Mutex::default(), ArcSwap::default());
+        let (driven, progress) = (Mutex::default(), ArcSwapOption::empty());
         Self { inner: Arc::new(Inner { log, health, batch_records, driven, progress }) }
     }
 
@@ -97,9 +97,14 @@ impl Partitions {
         join(all.into_values()).await;
     }
 
-    /// How far each is.
+    /// How far each is; none where it was not said yet which there are.
     pub(crate) fn progress(&self) -> Arc<Vec<Arc<PartitionProgress>>> {
-        self.inner.progress.load_full()
+        self.inner.progress.load_full().unwrap_or_default()
+    }
+
+    /// Whether it was said which partitions there are, if any.
+    pub(crate) fn are_known(&self) -> bool {
+        self.inner.progress.load().is_some()
     }
 
     fn driven(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Driven>> {
@@ -108,7 +113,7 @@ impl Partitions {
 
     fn show(&self, driven: &BTreeMap<PartitionId, Driven>) {
         let progress = driven.values().map(|partition| Arc::clone(&partition.progress)).collect();
-        self.inner.progress.store(Arc::new(progress));
+        self.inner.progress.store(Some(Arc::new(progress)));
     }
 
     /// Starts the thread of a partition, which waits for its writer.

@@ -125,7 +125,7 @@ impl Composed {
         let catalog: Arc<dyn Catalog> = Arc::new(plane.clone());
 
         let partitions: Vec<_> = (0..log.partitions()).map(PartitionId).collect();
-        let beside = start_node(&host, config, &catalog, &log, partitions.clone()).await?;
+        let beside = start_node(&host, config, &catalog, &log, Some(partitions.clone())).await?;
         let opening = beside.open(storage(config, log.as_ref(), &partitions));
         let memory: Arc<dyn NodeMemory> = Arc::new(beside.node.clone());
         let node: Arc<dyn HotTier> = Arc::new(beside.node);
@@ -333,7 +333,7 @@ pub(super) async fn start_node(
     config: &Config,
     catalog: &Arc<dyn Catalog>,
     log: &Arc<dyn EventLog>,
-    partitions: Vec<PartitionId>,
+    partitions: Option<Vec<PartitionId>>,
 ) -> Result<Beside, ComposeError> {
     let limits = hot_tier::limits(config.hot_tier.memory_bytes, getrandom::u64()?);
     let addresses = config.addresses(ServiceName::HotTier);

@@ -161,7 +161,7 @@ async fn start_assigned(
     node: NodeId,
     placement: watch::Receiver<Arc<PlacementMap>>,
 ) -> Result<(Option<Opening>, Vec<Running>), ComposeError> {
-    let beside = start_node(shared.host, shared.config, &shared.catalog, &shared.log, Vec::new()).await?;
+    let beside = start_node(shared.host, shared.config, &shared.catalog, &shared.log, None).await?;
     let assigned = Assigned {
         node,
         config: shared.config.clone(),
