@@ -14,6 +14,7 @@ offset=0
 demo=false
 foreground=false
 cluster=false
+rolling=false
 status=false
 CLUSTER_NODES=3
 CLUSTER_GATEWAYS=2
@@ -32,6 +33,7 @@ while [ $# -gt 0 ]; do
       shift
       ;;
     --cluster) cluster=true ;;
+    --rolling-restart) rolling=true ;;
     --status) status=true ;;
     --demo) demo=true ;;
     --foreground) foreground=true ;;
@@ -39,6 +41,7 @@ while [ $# -gt 0 ]; do
       cat <<'HELP'
 usage: ./start-services.sh [--demo] [--foreground] [--home DIR] [--port-offset N]
        ./start-services.sh --cluster [--nodes N] [--gateways N] [--query-apis N] [--home DIR] [--port-offset N]
+       ./start-services.sh --rolling-restart [--home DIR]
        ./start-services.sh --status [--home DIR]
 
 Builds TrueNow if that was not done, starts it, and waits until each of its services is healthy.
@@ -53,6 +56,7 @@ Builds TrueNow if that was not done, starts it, and waits until each of its serv
   --nodes N         nodes of the hot tier, 1 to 9 [default: 3]; of each further process of a kind the ports are 100 higher
   --gateways N      1 to 9 [default: 2]
   --query-apis N    1 to 9 [default: 2]
+  --rolling-restart restart the processes of a running cluster one after the other, with the program that is there now
   --status          say how the processes of the cluster are
 
 Settings: ./truenow.toml and the environment, see docs/operations.md. ./stop-services.sh stops it.
@@ -76,6 +80,14 @@ if $status; then
   [ -s "$home/run/cluster" ] || die "no cluster was started under $home"
   cluster_status "$home"
   exit
+fi
+if $rolling; then
+  [ -s "$home/run/cluster" ] || die "no cluster was started under $home"
+  require curl curl ca-certificates
+  bin=${BIN:-$root/target/release/truenow}
+  [ -x "$bin" ] || "$root/build.sh"
+  cluster_restart "$home"
+  exit 0
 fi
 if $cluster; then
   require curl curl ca-certificates

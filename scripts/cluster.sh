@@ -138,28 +138,51 @@ cluster_status() {
   return "$ok"
 }
 
+# cluster_stop_one HOME NAME: stops a process, if it runs; fails if it does not end well.
+cluster_stop_one() {
+  local pid code
+  cluster_files "$1" "$2"
+  pid=$(server_pid) || return 0
+  kill -TERM "$pid"
+  for _ in $(seq 600); do
+    server_pid >/dev/null || break
+    sleep 0.1
+  done
+  if server_pid >/dev/null; then
+    die "$2 (process $pid) did not end within 60 s" "its log: $LOG_FILE" "to end it by force: kill -9 $pid (what was acked is kept)"
+  fi
+  for _ in $(seq 20); do
+    [ -s "$EXIT_FILE" ] && break
+    sleep 0.1
+  done
+  code=$(cat "$EXIT_FILE" 2>/dev/null || echo unknown)
+  rm -f "$PID_FILE"
+  [ "$code" = 0 ] || { say "error: $2 ended with exit code $code, its log: $LOG_FILE" && return 1; }
+}
+
+# cluster_restart HOME: restarts all processes one after the other, each when the one before is healthy. Who reads the log comes
+# before who writes it: a newer version may write what an older one cannot read.
+cluster_restart() {
+  local home=$1 kind name services more ports offset
+  read -r CLUSTER_NODES CLUSTER_GATEWAYS CLUSTER_QUERY_APIS offset <"$home/run/cluster"
+  cluster_engines "$home"
+  cluster_settings "$home" "$offset"
+  for kind in hot-tier watermark query-api rebalancer control-plane gateway; do
+    while read -r name services more ports; do
+      cluster_stop_one "$home" "$name"
+      cluster_start_one "$home" "$offset" "$name" "$services" "$more"
+      # shellcheck disable=SC2086 # one word per port
+      cluster_await "$home" "$offset" "$name" "$more" $ports
+    done < <(cluster_processes | grep "^$kind\(-[0-9]*\)\? ")
+  done
+}
+
 # cluster_stop HOME: stops all processes, the way in first, then the engines that were started with them.
 cluster_stop() {
-  local name services more ports pid code failed=0 offset
+  local name services more ports failed=0 offset
   read -r CLUSTER_NODES CLUSTER_GATEWAYS CLUSTER_QUERY_APIS offset <"$1/run/cluster"
   while read -r name services more ports; do
-    cluster_files "$1" "$name"
-    pid=$(server_pid) || continue
-    kill -TERM "$pid"
-    for _ in $(seq 600); do
-      server_pid >/dev/null || break
-      sleep 0.1
-    done
-    if server_pid >/dev/null; then
-      die "$name (process $pid) did not end within 60 s" "its log: $LOG_FILE" "to end it by force: kill -9 $pid (what was acked is kept)"
-    fi
-    for _ in $(seq 20); do
-      [ -s "$EXIT_FILE" ] && break
-      sleep 0.1
-    done
-    code=$(cat "$EXIT_FILE" 2>/dev/null || echo unknown)
-    [ "$code" = 0 ] || { say "error: $name ended with exit code $code, its log: $LOG_FILE" && failed=1; }
-    rm -f "$PID_FILE"
+    cluster_stop_one "$1" "$name" || failed=1
   done < <(cluster_processes | tac)
   if [ -d "$1/engines/redis" ]; then "$root/scripts/stop_redis.sh" --home "$1/engines/redis" >&2 || failed=1; fi
   if [ -d "$1/engines/postgres" ]; then "$root/scripts/stop_postgres.sh" --home "$1/engines/postgres" >&2 || failed=1; fi
