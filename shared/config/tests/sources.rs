@@ -209,6 +209,37 @@ fn every_setting_is_documented() {
     assert_eq!(documented, known);
 }
 
+/// Goal: what deploy/compose.yaml sets are settings, and each of its processes is accepted with them.
+#[test]
+fn composed_processes_are_configured() {
+    let compose = include_str!("../../../deploy/compose.yaml");
+    let value = |text: &str| match text.split_once("${") {
+        // A variable of whoever starts it: its default, or a secret.
+        Some((before, rest)) => {
+            let (variable, after) = rest.split_once('}').unwrap();
+            format!("{before}{}{after}", variable.split_once(":-").map_or(KEY, |(_, default)| default))
+        }
+        None => text.trim_matches('"').to_owned(),
+    };
+    let setting = |text: &str| {
+        let (name, text) = text.trim().split_once(": ").unwrap();
+        (name.to_owned(), value(text))
+    };
+    let (_, shared) = compose.split_once("x-environment: &environment\n").unwrap();
+    let shared: Vec<_> = shared.lines().take_while(|line| !line.is_empty()).map(setting).collect();
+    let mut nodes = 0;
+    for own in compose.lines().filter_map(|line| line.trim().strip_prefix("environment: { <<: *environment, ")) {
+        let own: Vec<_> = own.trim_end_matches(" }").split(", ").map(setting).collect();
+        let is_node = own.iter().any(|(name, _)| name == "TRUENOW_CLUSTER_NODE_ID");
+        nodes += u32::from(is_node);
+        let services = if is_node { "hot-tier,stream-ingester" } else { "gateway" };
+        let all: Vec<_> = shared.iter().chain(&own).map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let config = load("", &all, &[("services", services)]).unwrap();
+        assert!(config.kafka.is_some() && config.cluster.is_some(), "{own:?}");
+    }
+    assert_eq!(nodes, 3);
+}
+
 /// Goal: naming brokers puts the log on Kafka; a section within a section is set from every source, and what cannot hold together is
 /// refused by name.
 #[test]
