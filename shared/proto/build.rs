@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Apart from the others, so that reflection tells clients nothing of what is not for them.
     let internal = [
         "truenow/internal/v1/catalog.proto",
+        "truenow/internal/v1/checkpoints.proto",
         "truenow/internal/v1/dead_letters.proto",
         "truenow/internal/v1/error.proto",
         "truenow/internal/v1/hot_tier.proto",

@@ -6,9 +6,11 @@
 
 mod checkpoint;
 mod checksum;
+mod copies;
 mod each;
 mod events;
 mod explain;
+mod fetch;
 mod kept;
 mod node;
 mod partitions;
@@ -26,14 +28,20 @@ pub use checkpoint::{
     seam::Captured,
 };
 use config::{HotTierConfig, ServiceAddresses};
+use copies::Copies;
 use engine::{Limits, MemoryBudget, RestoreError};
+pub use fetch::fetch;
+pub use id_store::{Arriving, newest_offset, remove_all};
 use id_store::{CheckpointError, OpenError};
 use kept::KeptResults;
 use metrics::{describe_gauge, gauge};
 pub use node::Node;
 pub use partitions::Partitions;
 use pool::ScanPool;
-use proto::hot_tier::{HotTier as _, HotTierService, PartitionWriter};
+use proto::{
+    checkpoints::CheckpointsService,
+    hot_tier::{HotTier as _, HotTierService, PartitionWriter},
+};
 use service::{Health, Host, Parts, Routes, Running, StartError};
 use tokio::time::MissedTickBehavior;
 use types::{LogGap, Offset, PartitionId};
@@ -156,14 +164,16 @@ pub async fn start(
     let pool = ScanPool::start(config.scan_threads as usize).map_err(HotTierError::Thread)?;
     let kept = KeptResults::new(config.cache_bytes);
     let node = Node::new(partitions, Arc::clone(&budget), pool, kept, limits.hash_seed);
+    let copies = Copies::new(config.checkpoint_bytes_per_second);
     let running = host
         .start(Parts {
             health: health.clone(),
             http: addresses.http,
             grpc: addresses.grpc,
             router: service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION")),
-            grpc_routes: Routes::new(HotTierService::server(Arc::new(node.clone()))),
-            grpc_names: vec!["truenow.internal.v1.HotTier".into()],
+            grpc_routes: Routes::new(HotTierService::server(Arc::new(node.clone())))
+                .add_service(CheckpointsService::server(copies.clone())),
+            grpc_names: vec!["truenow.internal.v1.HotTier".into(), "truenow.internal.v1.Checkpoints".into()],
             // What is not for clients is told to none of them.
             descriptors: Vec::new(),
         })
@@ -171,7 +181,8 @@ pub async fn start(
     let start = |schedule| CheckpointThread::start(schedule, Arc::clone(&budget), health.clone());
     let checkpoints = Schedule::of(&config).map(start).transpose().map_err(HotTierError::Thread)?;
     let changes = checkpoints.as_ref().map(CheckpointThread::changes);
-    let partitions = Partitions::new(node.clone(), config, limits, (Arc::clone(&budget), changes), health.clone());
+    let on_disk = (changes, copies);
+    let partitions = Partitions::new(node.clone(), config, limits, (Arc::clone(&budget), on_disk), health.clone());
     let reading = partitions.reading();
     let reporting = tokio::spawn(report(node.clone(), budget, health));
     let running = running.on_stopped(async move {

@@ -22,6 +22,7 @@ use crate::{
         restore::{self, Opened, Progress},
         thread::{Changes, Checkpointed},
     },
+    copies::Copies,
     node::Partition,
     recovery,
 };
@@ -42,6 +43,8 @@ struct Inner {
     budget: Arc<MemoryBudget>,
     /// Where checkpoints are written.
     checkpoints: Option<Changes>,
+    /// What other nodes get of them.
+    copies: Copies,
     reading: Reading,
     health: Health,
     /// Held while partitions are opened or closed; what tells of those that recover.
@@ -85,11 +88,11 @@ impl Partitions {
         node: Node,
         config: HotTierConfig,
         limits: Limits,
-        (budget, checkpoints): (Arc<MemoryBudget>, Option<Changes>),
+        (budget, (checkpoints, copies)): (Arc<MemoryBudget>, (Option<Changes>, Copies)),
         health: Health,
     ) -> Self {
         let (reading, changing) = (Reading::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { node, config, limits, budget, checkpoints, reading, health, changing }) }
+        Self { inner: Arc::new(Inner { node, config, limits, budget, checkpoints, copies, reading, health, changing }) }
     }
 
     pub(crate) fn reading(&self) -> Reading {
@@ -103,6 +106,7 @@ impl Partitions {
     /// A checkpoint may not be gone on without, a directory cannot be used, or the service stops.
     pub async fn open(&self, storage: Storage) -> Result<Writers, HotTierError> {
         let mut telling = self.inner.changing.lock().await;
+        self.inner.copies.lie_in(storage.dir.clone(), storage.identity);
         let opened = self.read(storage).await?;
         let writers = self.begin(opened);
         self.tell(&mut telling);

@@ -23,6 +23,7 @@ mod merge;
 mod run;
 mod run_file;
 mod store;
+mod transfer;
 mod worker;
 
 pub use checkpoints::{
@@ -31,3 +32,6 @@ pub use checkpoints::{
 pub use files::{DiskFiles, NewRunFile, RunFile, RunFiles};
 pub use keeper::RunKeeper;
 pub use store::{IdStore, Kept, OpenError, Work};
+pub use transfer::{
+    Arriving, FileOf, NewestCheckpoint, Outgoing, checkpoints_dir, ids_dir, newest_offset, open_newest, remove_all,
+};

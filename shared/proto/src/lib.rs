@@ -4,6 +4,7 @@
 //! network client.
 
 pub mod catalog;
+pub mod checkpoints;
 pub mod dead_letters;
 pub mod hot_tier;
 pub mod members;

@@ -30,6 +30,9 @@ pub(crate) fn describe() {
         Unit::Seconds,
         "Time that a capture takes of the writer."
     );
+    describe_counter!("truenow_checkpoint_copies_total", "Checkpoints asked of other nodes, by what came of it.");
+    describe_counter!("truenow_checkpoint_received_bytes_total", "Bytes of checkpoints that came from other nodes.");
+    describe_counter!("truenow_checkpoint_sent_bytes_total", "Bytes of checkpoints that other nodes were sent.");
     describe_gauge!("truenow_checkpoint_next_offset", "The offset that the newest checkpoint goes on from.");
     describe_gauge!("truenow_checkpoint_age_seconds", "Age of the newest checkpoint where records came since, else 0.");
 }

@@ -229,4 +229,4 @@ fn retain(keeper: &RunKeeper, generation: &Generation) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

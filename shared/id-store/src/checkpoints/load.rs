@@ -10,7 +10,7 @@ use types::PartitionId;
 
 use super::{
     manifest::{Manifest, Part, PieceParts, part_checksum},
-    packer::pack_name,
+    names::pack_name,
     store::{CheckpointError, CheckpointFiles, io_error},
 };
 use crate::files::RunFile;

@@ -19,6 +19,7 @@ mod copy;
 mod lent;
 mod load;
 mod manifest;
+mod names;
 mod packer;
 mod plan;
 mod store;
@@ -27,4 +28,5 @@ mod tests;
 
 pub use lent::Lent;
 pub use load::{Loader, Reading};
+pub(crate) use names::is_checkpoint_file;
 pub use store::{CheckpointError, CheckpointFiles, CheckpointStore, Generation, Paused, Written};

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, io::ErrorKind};
 
 use super::{
     manifest::{Part, part_checksum},
+    names::pack_name,
     store::{CheckpointError, CheckpointStore, Paused, io_error},
 };
 use crate::files::NewRunFile;
@@ -12,10 +13,6 @@ use crate::files::NewRunFile;
 const PACK_BYTES: u64 = 32 << 20;
 /// Bytes given to the file at a time, and copied of a state at a time, or one part if that is longer.
 pub(super) const WRITE_BYTES: usize = 1 << 20;
-
-pub(super) fn pack_name(pack: u64) -> String {
-    format!("{pack:016}.pack")
-}
 
 /// Writes parts into packs.
 pub(super) struct Packer<'a, 'p> {

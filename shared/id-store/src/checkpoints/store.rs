@@ -15,6 +15,7 @@ use super::{
     lent::Lent,
     load::Loader,
     manifest::{Manifest, NoManifest, Part},
+    names::{manifest_name, number_of, pack_name},
     packer::Packer,
     plan::steps,
 };
@@ -178,14 +179,6 @@ struct Made {
     packs: BTreeMap<u64, u64>,
 }
 
-fn manifest_name(generation: u64) -> String {
-    format!("{generation:016}.checkpoint")
-}
-
-fn number_of(name: &str, suffix: &str) -> Option<u64> {
-    name.strip_suffix(suffix)?.parse().ok()
-}
-
 impl CheckpointStore {
     /// The checkpoints in a directory, of the partition of a log. One whose manifest is damaged is reported and passed over.
     ///
@@ -264,6 +257,15 @@ impl CheckpointStore {
             runs: manifest.runs.clone(),
         };
         self.retained.iter().map(generation).collect()
+    }
+
+    /// The newest checkpoint, and the names of its files, the manifest last.
+    #[must_use]
+    pub fn newest_files(&self) -> Option<(Generation, Vec<String>)> {
+        let (newest, manifest) = (self.generations().pop()?, self.retained.last()?);
+        let packs: BTreeSet<u64> = manifest.parts().map(|part| part.pack).collect();
+        let names = packs.into_iter().map(pack_name).chain([manifest_name(manifest.generation)]);
+        Some((newest, names.collect()))
     }
 
     /// The least offset that the log is still needed from: where the older of two generations goes on. With fewer than two

@@ -12,8 +12,8 @@ use types::{
 
 use super::*;
 
-const LOG: LogIdentity = LogIdentity(5);
-const KEY: TableKey = TableKey { tenant: TenantId(1), table: TableId(1), generation: Generation(1) };
+pub(crate) const LOG: LogIdentity = LogIdentity(5);
+pub(crate) const KEY: TableKey = TableKey { tenant: TenantId(1), table: TableId(1), generation: Generation(1) };
 
 fn limits() -> Limits {
     Limits { recent_ids_max: 100, ..Limits::default() }
@@ -39,12 +39,12 @@ fn open_beside(
     opened
 }
 
-fn open_both(dir: &Path) -> Vec<Opened> {
+pub(crate) fn open_both(dir: &Path) -> Vec<Opened> {
     open_over(dir, 0..1_000, limits()).expect("a good disk")
 }
 
 /// Applies the next record: 50 rows, of which the first was in the record before.
-fn apply(opened: &mut Opened) {
+pub(crate) fn apply(opened: &mut Opened) {
     apply_every(1, opened);
 }
 
@@ -64,7 +64,7 @@ fn apply_every(step_us: i64, opened: &mut Opened) {
     opened.writer.apply(offset, Timestamp(0), &header, &view).unwrap();
 }
 
-fn checkpoint(opened: &mut Opened) {
+pub(crate) fn checkpoint(opened: &mut Opened) {
     let state = Lent::new(opened.writer.capture());
     opened.keeper.retain(opened.store.next_generation(), state.runs().to_vec()).unwrap();
     opened.keeper.sync(state.runs()).unwrap();
