@@ -227,6 +227,7 @@ step "crashes with damaged checkpoints" scripts/test_crash.sh --rounds 20 --dama
   --set TRUENOW_EVENT_LOG_SEGMENT_BYTES=1048576
 if $full; then
   step "a hundred million ids" cargo test --locked -p id-store --test millions -- --ignored
+  step "a thousand moves" cargo test --locked -p truenow --bin truenow a_thousand_moves -- --ignored --nocapture
   step "crashes" scripts/test_crash.sh --rounds 200
   step "tokens" scripts/test_system.sh tokens --pairs 10000
   step "overload" scripts/test_system.sh overload

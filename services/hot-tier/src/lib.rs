@@ -17,6 +17,7 @@ mod partitions;
 mod pool;
 mod recovery;
 mod scan;
+mod work;
 mod writer;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

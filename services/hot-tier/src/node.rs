@@ -19,6 +19,7 @@ use crate::{
     kept::KeptResults,
     pool::ScanPool,
     scan::{Asked, Outcome, Prepare, Stop},
+    work::Work,
 };
 
 /// A partition as scans see it.
@@ -28,6 +29,7 @@ pub(crate) struct Partition {
     pub(crate) recovered: watch::Receiver<bool>,
     /// The offset to apply next, as a value to wait for.
     pub(crate) applied: watch::Receiver<Offset>,
+    pub(crate) work: Arc<Work>,
 }
 
 /// A node of the hot tier. Cloning shares it.
@@ -130,6 +132,21 @@ struct Begun {
     outcome: oneshot::Receiver<Outcome>,
     unavailable: Vec<(PartitionId, Unavailable)>,
     stop: StopOnDrop,
+    timed: Timed,
+}
+
+/// Counts the time until it is dropped as work of partitions that are scanned.
+struct Timed {
+    partitions: Vec<Arc<Partition>>,
+    began: Instant,
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        // Partitions of one table are alike, so each has an equal part of the time.
+        let each = self.began.elapsed() / u32::try_from(self.partitions.len().max(1)).unwrap_or(u32::MAX);
+        self.partitions.iter().for_each(|held| held.work.note_scan(each));
+    }
 }
 
 /// The outcome of work that panicked: nothing else drops the reply unsent, and the pool has logged it.
@@ -151,8 +168,9 @@ impl Node {
         let asked = Asked { plan: request.plan, readers, known: request.known, each };
         let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
         let Inner { pool, kept, version_seed, .. } = &*self.inner;
+        let timed = Timed { partitions: ready, began: Instant::now() };
         let outcome = Prepare::submit(pool.queue(), asked, *version_seed, Arc::clone(kept), Arc::clone(&stop.0));
-        Ok(Begun { outcome, unavailable, stop })
+        Ok(Begun { outcome, unavailable, stop, timed })
     }
 }
 
@@ -198,8 +216,10 @@ fn not_covered(partition: PartitionId, offset: Offset, field: &'static str) -> A
 #[async_trait]
 impl HotTier for Node {
     async fn scan(&self, request: ScanRequest) -> Result<NodeScan, ApiError> {
-        let Begun { outcome, unavailable, stop: _stop } = self.begin(request, None).await?;
-        Ok(NodeScan { scans: outcome.await.unwrap_or_else(lost)?, unavailable })
+        let Begun { outcome, unavailable, timed, stop: _stop } = self.begin(request, None).await?;
+        let scans = outcome.await.unwrap_or_else(lost)?;
+        drop(timed);
+        Ok(NodeScan { scans, unavailable })
     }
 
     async fn scan_each(
@@ -208,7 +228,7 @@ impl HotTier for Node {
         found: mpsc::Sender<PartitionScan>,
     ) -> Result<Vec<(PartitionId, Unavailable)>, ApiError> {
         let (each, mut done) = mpsc::unbounded_channel();
-        let Begun { mut outcome, unavailable, stop: _stop } = self.begin(request, Some(each)).await?;
+        let Begun { mut outcome, unavailable, timed, stop: _stop } = self.begin(request, Some(each)).await?;
         let rest = loop {
             tokio::select! {
                 // First those that are done: all of them are here before the outcome is.
@@ -217,6 +237,7 @@ impl HotTier for Node {
                 ended = &mut outcome => break ended.unwrap_or_else(lost)?,
             }
         };
+        drop(timed);
         let before = std::iter::from_fn(|| done.try_recv().ok());
         for scan in before.chain(rest).collect::<Vec<_>>() {
             found.send(scan).await.map_err(|_| nobody_takes())?;
@@ -269,7 +290,7 @@ impl HotTier for Node {
         if !self.is_open() {
             return Err(ApiError::unavailable("the node reads its checkpoints"));
         }
-        Ok(self.partitions().map(|(_, partition)| partition_status(&partition.reader)).collect())
+        Ok(self.partitions().map(|(_, partition)| partition_status(&partition)).collect())
     }
 
     async fn table_status(&self, key: TableKey) -> Result<Vec<TablePartitionStatus>, ApiError> {
@@ -277,14 +298,16 @@ impl HotTier for Node {
     }
 }
 
-fn partition_status(reader: &Reader) -> PartitionStatus {
-    let status = reader.status();
+fn partition_status(partition: &Partition) -> PartitionStatus {
+    let status = partition.reader.status();
     PartitionStatus {
         partition: status.partition,
         next_offset: status.next_offset,
         append_time: status.append_time,
         rows: status.rows,
         bytes: status.bytes,
+        events: partition.work.events(),
+        scan_us: partition.work.scan_us(),
     }
 }
 
@@ -346,7 +369,7 @@ mod tests {
                 proto::hot_tier::PartitionWriter::recovered(&mut writer);
             }
             let (recovered, applied) = (NodeWriter::recovered(&writer), writer.applied());
-            held.insert(partition, Partition { reader, recovered, applied });
+            held.insert(partition, Partition { reader, recovered, applied, work: Arc::default() });
         }
         node.open(held);
         let (ready, unavailable) = node.divide(&asked);

@@ -158,7 +158,8 @@ impl Partitions {
                 }
                 None => opened.into_parts(),
             };
-            let partition = Partition { recovered: writer.recovered(), applied: writer.applied(), reader };
+            let (recovered, applied, work) = (writer.recovered(), writer.applied(), writer.work());
+            let partition = Partition { recovered, applied, reader, work };
             held.insert(writer.partition(), partition);
             writers.push(Box::new(writer));
         }

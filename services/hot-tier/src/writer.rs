@@ -8,7 +8,7 @@ use proto::hot_tier::{NotApplied, PartitionWriter};
 use tokio::sync::watch;
 use types::{ApiError, GapReason, LogGap, Offset, PartitionId, Timestamp};
 
-use crate::checkpoint::seam::Seam;
+use crate::{checkpoint::seam::Seam, work::Work};
 
 /// The engine's writer with what scans wait for.
 pub struct NodeWriter {
@@ -17,6 +17,7 @@ pub struct NodeWriter {
     applied: watch::Sender<Offset>,
     /// Where captures go; `None`: no checkpoints.
     checkpoints: Option<Arc<Seam>>,
+    work: Arc<Work>,
 }
 
 impl NodeWriter {
@@ -24,7 +25,7 @@ impl NodeWriter {
     #[must_use]
     pub fn new(engine: Writer) -> Self {
         let applied = watch::Sender::new(engine.next_offset());
-        Self { engine, recovered: watch::Sender::new(false), applied, checkpoints: None }
+        Self { engine, recovered: watch::Sender::new(false), applied, checkpoints: None, work: Arc::default() }
     }
 
     /// Gives captures for checkpoints when it is asked to.
@@ -45,6 +46,11 @@ impl NodeWriter {
         self.applied.subscribe()
     }
 
+    /// What it has applied, and what scans add.
+    pub(crate) fn work(&self) -> Arc<Work> {
+        Arc::clone(&self.work)
+    }
+
     /// Applies a record; where it cannot be, it may not be consumed yet.
     fn apply_record(
         &mut self,
@@ -58,6 +64,7 @@ impl NodeWriter {
                 // The log verified the body's checksum, which the gateway made after a full check.
                 let body = BodyView::parse_trusted(body)?;
                 self.engine.apply(offset, append_time, header, &body)?;
+                self.work.note_events(header.rows.into());
             }
             BlockKind::Control => match ControlRecord::decode(body)? {
                 ControlRecord::TableConfigured(table) => self.engine.configure(offset, append_time, &table)?,

@@ -156,13 +156,18 @@ impl Answers {
         let mut kept = self.results.find(&question.key).await;
         fan_out.known = kept.as_ref().map(|kept| kept.versions.clone()).unwrap_or_default();
         let mut away = None;
-        for _ in 0..SCANS_MAX {
+        for scans_left in (0..SCANS_MAX).rev() {
             let placement = self.catalog.placement();
             // What one node has comes at once, and is merged faster at once.
             let early =
                 self.fleet.is_many().then(|| EarlyMerge::new(Arc::clone(&fan_out.plan), fan_out.deadline, place));
             let _leaves = early.clone().map(LeavesOnDrop);
             let gathered = fan_out.run(&self.fleet, &placement, early.clone()).await?;
+            // A partition that is not where the map of the beginning had it may have been moved since.
+            let is_older = || self.catalog.placement().version > placement.version;
+            if scans_left > 0 && !gathered.unavailable.is_empty() && is_older() {
+                continue;
+            }
             self.still_there(question.tenant, &question.tables).await?;
             let missing = missing(question, &gathered)?;
             let covered = gathered.covered();

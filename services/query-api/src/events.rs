@@ -123,7 +123,13 @@ impl Answers {
         let as_of = now();
         let tables = [Arc::clone(&asked.table)];
         let watermark = self.progress.watermark(&tables).await?.unwrap_or_default();
-        let page = gather(&asked, &self.fleet, &self.catalog.placement(), limit, deadline).await?;
+        let placement = self.catalog.placement();
+        let mut page = gather(&asked, &self.fleet, &placement, limit, deadline).await?;
+        // A partition that is not where the map of the beginning had it may have been moved since.
+        let newest = self.catalog.placement();
+        if !page.unavailable.is_empty() && newest.version > placement.version {
+            page = gather(&asked, &self.fleet, &newest, limit, deadline).await?;
+        }
         self.still_there(tenant, &tables).await?;
         let missing = missing(&asked, &page);
         if !asked.query.allow_partial {

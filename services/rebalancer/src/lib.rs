@@ -1,9 +1,12 @@
-//! Load per node and plans of small moves; in a cluster also who places partitions on nodes that live ([`Placer`]). On one node
-//! the plan is empty and says why.
+//! Load per node and plans of small moves; in a cluster also who places partitions on nodes that live and moves them ([`Placer`]).
+//! On one node the plan is empty and says why.
 
+mod commands;
 mod http;
+mod meter;
 mod placer;
 mod plan;
+mod watching;
 
 use std::{
     collections::VecDeque,
@@ -15,8 +18,10 @@ use proto::{catalog::Catalog, hot_tier::HotTier};
 use service::{Health, Host, Parts, Routes, Running, Shutdown, StartError};
 use types::Timestamp;
 
+pub use commands::Commands;
 pub use placer::{Placer, Spread};
 pub use plan::{MOVE_BYTES_MAX, MOVES_MAX};
+pub use watching::HotTiers;
 
 /// The service's name.
 pub const SERVICE: &str = "rebalancer";
@@ -62,6 +67,7 @@ pub async fn start(host: &Host, config: &Config, deps: Deps) -> Result<Running, 
         catalog: deps.catalog,
         hot_tier: deps.hot_tier,
         clock: deps.clock,
+        commands: deps.placer.as_ref().map(Placer::commands),
         runs: Arc::new(Mutex::new(VecDeque::new())),
     };
     let parts = Parts {

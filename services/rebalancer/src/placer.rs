@@ -3,22 +3,34 @@
 //! 1. Of all rebalancers one places: the holder of a lease. A map is stored in its name and over the version that it was made
 //!    from; one who lost the lease without knowing it, or read an old map, is refused by the store.
 //! 2. All of them look who lives, so that one who takes the lease over judges by what it has seen.
-//! 3. A node that falls silent is lost, and its partitions go to others at once. One that left in order comes back, as a rule: it
+//! 3. Moves in the map take their next steps ([`placement::Handover`]), by what is seen of them ([`crate::watching`]), and what
+//!    is left on nodes that are being emptied is planned to move.
+//! 4. A node that falls silent is lost, and its partitions go to others at once. One that left in order comes back, as a rule: it
 //!    keeps its partitions for a while, and that while begins anew where all left. Where no node lives, nothing is placed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use metadata::{Claim, Coordination, Lease, Liveness, MetadataError, NodeRecord};
+use metadata::{Claim, Lease, Liveness, MetadataError, MetadataStore, NodeRecord};
 use metrics::{counter, describe_counter, describe_gauge, gauge};
-use placement::{Node, PlacementMap, place, repair};
+use placement::{Ended, Node, Outcome, Pace, PlacementMap, place, repair};
 use proto::members::HOT_TIER;
 use service::{Health, Shutdown};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::Notify,
+    time::{MissedTickBehavior, interval},
+};
 use types::NodeId;
+
+use crate::{
+    Commands,
+    meter::Meter,
+    plan::off_draining,
+    watching::{HotTiers, Watching},
+};
 
 /// The lease of who places.
 const LEASE: &str = "placing";
@@ -26,10 +38,14 @@ const LEASE: &str = "placing";
 const LEASE_TTL: Duration = Duration::from_secs(3);
 /// How often to look who lives, and to keep the lease.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Rates of events and queries are of so long.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 /// After so long without a word a node is lost. Nodes say each second that they live.
 const LOST_AFTER: Duration = Duration::from_secs(3);
 /// For so long a node that left in order keeps its partitions.
 const KEEPS_FOR: Duration = Duration::from_secs(60);
+/// Checkpoints that are copied at a time: each takes part of a disk and of the network, and nodes go on answering.
+const PACE: Pace = Pace { copies_max: 8, copies_per_node_max: 4 };
 /// Under this name the health tells of metadata that is away.
 const METADATA: &str = "metadata";
 
@@ -49,7 +65,7 @@ pub struct Spread {
 
 /// One that places, or would if the one who does falls silent.
 pub struct Placer {
-    store: Arc<dyn Coordination>,
+    store: Arc<dyn MetadataStore>,
     spread: Spread,
     /// Its own name, of this life.
     holder: String,
@@ -57,24 +73,45 @@ pub struct Placer {
     liveness: Liveness,
     /// Since when nodes of the map are not registered any more.
     left: BTreeMap<NodeId, Instant>,
+    watching: Watching,
+    /// Told when there is something to do before the next look is due.
+    wake: Arc<Notify>,
+    meter: Meter,
 }
 
 impl Placer {
-    /// One of that name, which no other has or had.
+    /// One of that name, which no other has or had; `grace`: how long the source of a move holds on what it gave away.
     #[must_use]
-    pub fn new(store: Arc<dyn Coordination>, spread: Spread, holder: String) -> Self {
-        Self { store, spread, holder, lease: None, liveness: Liveness::new(LOST_AFTER), left: BTreeMap::new() }
+    pub fn new(
+        store: Arc<dyn MetadataStore>,
+        nodes: HotTiers,
+        spread: Spread,
+        grace: Duration,
+        holder: String,
+    ) -> Self {
+        let (wake, liveness) = (Arc::new(Notify::new()), Liveness::new(LOST_AFTER));
+        let meter = Meter::new(nodes.clone());
+        let watching = Watching::new(Arc::clone(&store), nodes, grace, Arc::clone(&wake));
+        Self { store, spread, holder, lease: None, liveness, left: BTreeMap::new(), watching, wake, meter }
+    }
+
+    /// What people ask of the map.
+    #[must_use]
+    pub fn commands(&self) -> Commands {
+        Commands::new(Arc::clone(&self.store), Arc::clone(&self.wake), self.meter.clone())
     }
 
     /// Runs until it is told to stop, and gives the lease up then.
     pub(crate) async fn run(mut self, health: Health, stop: Shutdown) {
         describe();
+        let metering = tokio::spawn(measure(self.meter.clone()));
         let mut ticks = interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.wait() => break,
                 _ = ticks.tick() => {}
+                () = self.wake.notified() => {}
             }
             match self.round(Instant::now()).await {
                 Ok(()) => health.recover(METADATA),
@@ -82,6 +119,7 @@ impl Placer {
             }
             gauge!("truenow_rebalancer_places").set(if self.lease.is_some() { 1.0 } else { 0.0 });
         }
+        metering.abort();
         if let Err(error) = self.give_up().await {
             tracing::warn!(%error, "the lease of who places is not given up; it runs out");
         }
@@ -99,15 +137,22 @@ impl Placer {
         self.liveness.look(&records, now);
         let map = self.store.placement().await?;
         self.note_left(&map, &records, now);
-        let Some(lease) = &self.lease else { return Ok(()) };
-        let next = self.next_map(&map, &records, now);
+        let Some(lease) = self.lease.clone() else {
+            self.watching.stop();
+            return Ok(());
+        };
+        let (next, ended) = self.next_map(&map, &records, now);
+        gauge!("truenow_rebalancer_moves").set(next.moves.len() as f64);
         if next.version == map.version {
             return Ok(());
         }
-        match self.store.store_placement(&next, map.version, Some(lease)).await {
+        match self.store.store_placement(&next, map.version, Some(&lease)).await {
             Ok(()) => {
                 counter!("truenow_rebalancer_maps_total").increment(1);
-                tracing::info!(version = next.version, nodes = ?self.living(&records), "placed partitions anew");
+                if next.replicas != map.replicas {
+                    tracing::info!(version = next.version, nodes = ?self.living(&records), "placed partitions anew");
+                }
+                ended.iter().for_each(tell);
                 Ok(())
             }
             // Another changed the map in between, or took over: what is now is seen by the next look.
@@ -171,20 +216,51 @@ impl Placer {
         lives.map(|record| Node { id: record.node.id, zone: record.node.zone.clone() }).collect()
     }
 
-    /// The map that is right now; that of before where nothing is wrong with it.
-    fn next_map(&self, map: &PlacementMap, records: &[NodeRecord], now: Instant) -> PlacementMap {
+    /// The map that is right now, that of before where nothing is wrong with it; and what became of moves.
+    fn next_map(&mut self, map: &PlacementMap, records: &[NodeRecord], now: Instant) -> (PlacementMap, Vec<Ended>) {
         let Spread { partitions, replicas, nodes_first } = self.spread;
-        let takers = self.takers(records);
+        let living = self.takers(records);
+        let takers: Vec<Node> = living.iter().filter(|node| !map.draining.contains(&node.id)).cloned().collect();
         if map.version == 0 {
-            return match takers.len() >= nodes_first.max(1) {
-                true => place(map, partitions, replicas, &takers),
-                false => map.clone(),
-            };
+            let is_time = takers.len() >= nodes_first.max(1);
+            return (if is_time { place(map, partitions, replicas, &takers) } else { map.clone() }, Vec::new());
         }
         let back_soon = self.left.iter().filter(|&(_, &since)| now.duration_since(since) < KEEPS_FOR);
         let mut keeping: Vec<Node> = back_soon.map(|(&id, _)| Node { id, zone: None }).collect();
-        keeping.extend(takers.iter().cloned());
-        repair(map, partitions, replicas, &keeping, &takers)
+        keeping.extend(living);
+        let seen = self.watching.look(map, now);
+        let kept: BTreeSet<NodeId> = keeping.iter().map(|node| node.id).collect();
+        // Where nobody lives the map stays, with its moves.
+        if takers.is_empty() {
+            return (map.clone(), Vec::new());
+        }
+        let (next, ended) = map.advanced(&kept, &seen, PACE);
+        let next = repair(&next, partitions, replicas, &keeping, &takers);
+        (off_draining(next, &takers), ended)
+    }
+}
+
+/// Looks at what nodes do, for as long as it is let.
+async fn measure(meter: Meter) {
+    let mut ticks = interval(MEASURE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        meter.look(Instant::now()).await;
+    }
+}
+
+/// Counts and logs what became of a move.
+fn tell(Ended { partition, step, outcome }: &Ended) {
+    counter!("truenow_rebalancer_moves_total", "outcome" => outcome.name()).increment(1);
+    let (partition, from, to, outcome_name) = (partition.0, step.from.0, step.to.0, outcome.name());
+    match outcome {
+        Outcome::Switched | Outcome::Done => {
+            tracing::info!(partition, from, to, outcome = outcome_name, "a move took a step");
+        }
+        Outcome::Failed | Outcome::TargetLost | Outcome::SourceLost => {
+            tracing::warn!(partition, from, to, outcome = outcome_name, "a move ended");
+        }
     }
 }
 
@@ -194,4 +270,6 @@ fn describe() {
         "Whether this rebalancer is the one that places partitions: 1 yes, 0 no."
     );
     describe_counter!("truenow_rebalancer_maps_total", "Placement maps that this rebalancer stored.");
+    describe_gauge!("truenow_rebalancer_moves", "Moves in the placement map, those that wait among them.");
+    describe_counter!("truenow_rebalancer_moves_total", "Steps of moves by what became of them.");
 }

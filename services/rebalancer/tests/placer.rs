@@ -29,7 +29,8 @@ impl World {
     }
 
     fn placer(&self, name: &str) -> Placer {
-        Placer::new(self.store.clone(), SPREAD, name.to_owned())
+        let nodes = tokio::sync::watch::channel(Arc::default()).1;
+        Placer::new(self.store.clone(), nodes, SPREAD, Duration::from_secs(5), name.to_owned())
     }
 
     async fn register(&self, node: u64, service: &str) -> u64 {

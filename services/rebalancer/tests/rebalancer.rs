@@ -65,6 +65,8 @@ impl HotTier for World {
             append_time: Timestamp(1),
             rows: 100,
             bytes: 1_000,
+            events: 0,
+            scan_us: 0,
         };
         Ok((0..5).map(status).collect())
     }
@@ -111,7 +113,7 @@ impl Catalog for World {
     fn placement(&self) -> Arc<PlacementMap> {
         let node = |partition| if partition == 4 { self.nodes } else { 1 };
         let replicas = (0..5).map(|partition| (PartitionId(partition), vec![NodeId(node(partition))])).collect();
-        Arc::new(PlacementMap { version: 7, replicas })
+        Arc::new(PlacementMap { version: 7, replicas, ..PlacementMap::default() })
     }
 }
 
@@ -146,14 +148,20 @@ async fn one_node_has_nothing_to_move() {
     let reason = "there is one node, so there is nowhere to move to";
     let plan = json!({
         "placement_version":7,
-        "nodes":[{"node":1,"partitions":5,"rows":500,"bytes":5_000}],
+        "nodes":[{"node":1,"partitions":5,"rows":500,"bytes":5_000,"events_per_second":0,"query_us_per_second":0}],
         "moves":[],"bytes":0,"reason":reason,
     });
     assert_eq!(ask(&running, "GET", "/v1/plan").await, (200, plan));
-    assert_eq!(ask(&running, "GET", "/v1/moves").await, (200, json!({"moves":[],"runs":[]})));
+    assert_eq!(
+        ask(&running, "GET", "/v1/moves").await,
+        (200, json!({"placement_version":7,"moves":[],"draining":[],"runs":[]}))
+    );
     let run = json!({"at_us":42,"placement_version":7,"moves":[],"reason":reason});
     assert_eq!(ask(&running, "POST", "/v1/rebalance").await, (200, run.clone()));
-    assert_eq!(ask(&running, "GET", "/v1/moves").await, (200, json!({"moves":[],"runs":[run]})));
+    assert_eq!(
+        ask(&running, "GET", "/v1/moves").await,
+        (200, json!({"placement_version":7,"moves":[],"draining":[],"runs":[run]}))
+    );
     world.is_away.store(true, SeqCst);
     assert_eq!(ask(&running, "GET", "/v1/plan").await.0, 503);
     assert_eq!(running.shutdown().await.connections_cut, 0);

@@ -13,6 +13,7 @@ mod log_size;
 mod member;
 mod nodes;
 mod reporter;
+mod sources;
 #[cfg(test)]
 mod tests;
 

@@ -143,6 +143,7 @@ section!(RawCluster "cluster" {
     advertise: String,
     replicas: u32,
     nodes_first: u32,
+    handover_grace_ms: u64,
 });
 section!(RawHttp "http" {
     connections_max: u64,

@@ -1,9 +1,12 @@
 //! The JSON that is stored of lists and settings. Fields that are absent take their defaults, so that rows written before a field
 //! existed stay readable; fields that are unknown are ignored, so that a step back of the program's version does no harm.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use placement::PlacementMap;
+use placement::{Handover, MoveReason, Phase, PlacementMap};
 use serde::{Deserialize, Serialize, de};
 use types::{ColumnKind, Interval, NodeId, PartitionId, Rollup, TableSettings, limits};
 
@@ -138,6 +141,44 @@ pub(crate) fn replicas_from_json(json: &str) -> Result<BTreeMap<PartitionId, Vec
         .into_iter()
         .map(|(partition, nodes)| (PartitionId(partition), nodes.into_iter().map(NodeId).collect()))
         .collect())
+}
+
+/// A move as it is stored, with the names of its phase and reason.
+#[derive(Serialize, Deserialize)]
+struct StoredMove {
+    from: u64,
+    to: u64,
+    phase: String,
+    bytes: u64,
+    reason: String,
+}
+
+pub(crate) fn moves_to_json(map: &PlacementMap) -> String {
+    let stored = |(partition, step): (&PartitionId, &Handover)| {
+        let (phase, reason) = (step.phase.name().to_owned(), step.reason.name().to_owned());
+        (partition.0, StoredMove { from: step.from.0, to: step.to.0, phase, bytes: step.bytes, reason })
+    };
+    to_json(&map.moves.iter().map(stored).collect::<BTreeMap<_, _>>())
+}
+
+pub(crate) fn moves_from_json(json: &str) -> Result<BTreeMap<PartitionId, Handover>, MetadataError> {
+    const WHAT: &str = "moves of partitions";
+    let plain: BTreeMap<u32, StoredMove> = from_json(json, WHAT)?;
+    let step = |(partition, stored): (u32, StoredMove)| {
+        let (from, to, bytes) = (NodeId(stored.from), NodeId(stored.to), stored.bytes);
+        let names = Phase::from_name(&stored.phase).zip(MoveReason::from_name(&stored.reason));
+        let (phase, reason) = names.ok_or(MetadataError::Damaged { what: WHAT })?;
+        Ok((PartitionId(partition), Handover { from, to, phase, bytes, reason }))
+    };
+    plain.into_iter().map(step).collect()
+}
+
+pub(crate) fn draining_to_json(map: &PlacementMap) -> String {
+    to_json(&map.draining.iter().map(|node| node.0).collect::<Vec<_>>())
+}
+
+pub(crate) fn draining_from_json(json: &str) -> Result<BTreeSet<NodeId>, MetadataError> {
+    Ok(from_json::<Vec<u64>>(json, "nodes that are emptied")?.into_iter().map(NodeId).collect())
 }
 
 pub(crate) fn addresses_to_json(addresses: &BTreeMap<String, String>) -> String {

@@ -34,7 +34,7 @@ pub fn place(previous: &PlacementMap, partitions: u32, replicas: usize, nodes: &
     }
     let replicas = placing.into_replicas();
     let changed = replicas != previous.replicas;
-    PlacementMap { version: previous.version + u64::from(changed), replicas }
+    PlacementMap { version: previous.version + u64::from(changed), replicas, ..previous.clone() }
 }
 
 /// What identifies a zone: its name, or the node where it has none.

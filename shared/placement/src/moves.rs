@@ -16,8 +16,10 @@ pub struct PartitionLoad {
     pub partition: PartitionId,
     /// Where the replica is.
     pub node: NodeId,
-    /// Accounted bytes; what a move copies, and what is evened out.
+    /// Accounted bytes: what a move copies.
     pub bytes: u64,
+    /// What is evened out: the share of the work that it makes; see [`weigh`](crate::weigh).
+    pub weight: u64,
 }
 
 /// How much one plan may move.
@@ -36,6 +38,29 @@ pub enum MoveReason {
     NodeGone,
     /// Its node carries more than its share.
     EvenOut,
+    /// Its node is being emptied.
+    Drain,
+    /// Somebody asked for this one.
+    Request,
+}
+
+impl MoveReason {
+    /// Its name in what is stored and sent.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NodeGone => "node_gone",
+            Self::EvenOut => "even_out",
+            Self::Drain => "drain",
+            Self::Request => "request",
+        }
+    }
+
+    /// The reason of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::NodeGone, Self::EvenOut, Self::Drain, Self::Request].into_iter().find(|reason| reason.name() == name)
+    }
 }
 
 impl fmt::Display for MoveReason {
@@ -43,6 +68,8 @@ impl fmt::Display for MoveReason {
         f.write_str(match self {
             Self::NodeGone => "its node has left",
             Self::EvenOut => "its node carries more than its share",
+            Self::Drain => "its node is being emptied",
+            Self::Request => "it was asked for",
         })
     }
 }
@@ -139,9 +166,16 @@ pub fn plan_moves(loads: &[PartitionLoad], nodes: &[Node], budget: Budget) -> Pl
 struct State<'a> {
     zones: BTreeMap<NodeId, Zone<'a>>,
     /// Replicas by where they are.
-    replicas: BTreeMap<(PartitionId, NodeId), u64>,
-    /// Bytes of each node that may hold partitions.
+    replicas: BTreeMap<(PartitionId, NodeId), Carried>,
+    /// The weight of each node that may hold partitions.
     totals: BTreeMap<NodeId, u64>,
+}
+
+/// What a replica costs its node, and a move of it.
+#[derive(Clone, Copy)]
+struct Carried {
+    bytes: u64,
+    weight: u64,
 }
 
 impl<'a> State<'a> {
@@ -149,11 +183,11 @@ impl<'a> State<'a> {
         let mut totals: BTreeMap<NodeId, u64> = nodes.iter().map(|node| (node.id, 0)).collect();
         let mut replicas = BTreeMap::new();
         for load in loads {
-            replicas.insert((load.partition, load.node), load.bytes);
+            replicas.insert((load.partition, load.node), Carried { bytes: load.bytes, weight: load.weight });
         }
-        for (&(_, node), &bytes) in &replicas {
+        for (&(_, node), carried) in &replicas {
             if let Some(total) = totals.get_mut(&node) {
-                *total = total.saturating_add(bytes);
+                *total = total.saturating_add(carried.weight);
             }
         }
         Self { zones: nodes.iter().map(|node| (node.id, Zone::of(node))).collect(), replicas, totals }
@@ -165,7 +199,7 @@ impl<'a> State<'a> {
 
     fn move_off_gone(&self) -> Option<Move> {
         self.replicas.iter().filter(|((_, node), _)| !self.totals.contains_key(node)).find_map(
-            |(&(partition, from), &bytes)| {
+            |(&(partition, from), &Carried { bytes, .. })| {
                 let to = self.idlest_for(partition, from)?;
                 Some(Move { partition, from, to, bytes, reason: MoveReason::NodeGone })
             },
@@ -174,18 +208,18 @@ impl<'a> State<'a> {
 
     /// The move that leaves the lower peak of the two nodes; of equals the smaller partition number.
     fn move_to_even_out(&self, made: &[Move]) -> Option<Move> {
-        let (&from, &peak) = self.totals.iter().max_by_key(|&(&node, &bytes)| (bytes, std::cmp::Reverse(node)))?;
+        let (&from, &peak) = self.totals.iter().max_by_key(|&(&node, &weight)| (weight, std::cmp::Reverse(node)))?;
         if !self.beyond_tolerance(peak) {
             return None;
         }
         self.replicas
             .iter()
-            .filter(|((partition, node), bytes)| {
-                *node == from && **bytes > 0 && made.iter().all(|step| step.partition != *partition)
+            .filter(|((partition, node), carried)| {
+                *node == from && carried.weight > 0 && made.iter().all(|step| step.partition != *partition)
             })
-            .filter_map(|(&(partition, _), &bytes)| {
+            .filter_map(|(&(partition, _), &Carried { bytes, weight })| {
                 let to = self.idlest_for(partition, from)?;
-                let peak_after = (peak - bytes).max(self.totals[&to].saturating_add(bytes));
+                let peak_after = (peak - weight).max(self.totals[&to].saturating_add(weight));
                 (peak_after < peak)
                     .then_some((peak_after, Move { partition, from, to, bytes, reason: MoveReason::EvenOut }))
             })
@@ -194,7 +228,7 @@ impl<'a> State<'a> {
     }
 
     fn beyond_tolerance(&self, peak: u64) -> bool {
-        let sum: u128 = self.totals.values().map(|&bytes| u128::from(bytes)).sum();
+        let sum: u128 = self.totals.values().map(|&weight| u128::from(weight)).sum();
         let mean_times_100 = sum * 100 / self.totals.len() as u128;
         u128::from(peak) * 100 > mean_times_100 + mean_times_100 * u128::from(BALANCE_TOLERANCE_PERCENT) / 100
     }
@@ -209,7 +243,7 @@ impl<'a> State<'a> {
         };
         free()
             .filter(|&(&node, _)| self.zone_use(partition, node, from) <= zone_use_max)
-            .min_by_key(|&(&node, &bytes)| (bytes, node))
+            .min_by_key(|&(&node, &weight)| (weight, node))
             .map(|(&node, _)| node)
     }
 
@@ -223,13 +257,13 @@ impl<'a> State<'a> {
     }
 
     fn apply(&mut self, step: &Move) {
-        self.replicas.remove(&(step.partition, step.from));
-        self.replicas.insert((step.partition, step.to), step.bytes);
+        let carried = self.replicas.remove(&(step.partition, step.from)).expect("a move is of a replica that is there");
+        self.replicas.insert((step.partition, step.to), carried);
         if let Some(total) = self.totals.get_mut(&step.from) {
-            *total = total.saturating_sub(step.bytes);
+            *total = total.saturating_sub(carried.weight);
         }
         if let Some(total) = self.totals.get_mut(&step.to) {
-            *total = total.saturating_add(step.bytes);
+            *total = total.saturating_add(carried.weight);
         }
     }
 }

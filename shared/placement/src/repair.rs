@@ -49,5 +49,5 @@ pub fn repair(
         }
     }
     let changed = held != previous.replicas;
-    PlacementMap { version: previous.version + u64::from(changed), replicas: held }
+    PlacementMap { version: previous.version + u64::from(changed), replicas: held, ..previous.clone() }
 }

@@ -132,7 +132,7 @@ proptest! {
         let cluster = nodes(1..=count);
         let ids: Vec<NodeId> = cluster.iter().map(|node| node.id).collect();
         let mut input: Vec<PartitionLoad> = bytes.iter().enumerate()
-            .map(|(n, &(node, bytes))| PartitionLoad { partition: PartitionId(n as u32), node: NodeId(node), bytes }).collect();
+            .map(|(n, &(node, bytes))| PartitionLoad { partition: PartitionId(n as u32), node: NodeId(node), bytes, weight: bytes }).collect();
         let plan = plan_moves(&input, &cluster, NO_LIMIT);
         let mut at: BTreeMap<PartitionId, (NodeId, u64)> =
             input.iter().map(|load| (load.partition, (load.node, load.bytes))).collect();
@@ -158,7 +158,7 @@ proptest! {
     #[test]
     fn plans_keep_their_budget(bytes in prop::collection::vec(0_u64..1_000, 1..30), moves_max in 0_usize..5, bytes_max in 0_u64..3_000) {
         let input: Vec<PartitionLoad> = bytes.iter().enumerate()
-            .map(|(n, &bytes)| PartitionLoad { partition: PartitionId(n as u32), node: NodeId(1), bytes }).collect();
+            .map(|(n, &bytes)| PartitionLoad { partition: PartitionId(n as u32), node: NodeId(1), bytes, weight: bytes }).collect();
         let cluster = nodes(1..=3);
         let whole = plan_moves(&input, &cluster, NO_LIMIT);
         let plan = plan_moves(&input, &cluster, Budget { moves_max, bytes_max });
@@ -171,7 +171,12 @@ proptest! {
 /// Goal: on one node the plan is empty and says why; without any it says that; an even cluster has nothing to move.
 #[test]
 fn empty_plans_say_why() {
-    let at = |partition, node, bytes| PartitionLoad { partition: PartitionId(partition), node: NodeId(node), bytes };
+    let at = |partition, node, bytes| PartitionLoad {
+        partition: PartitionId(partition),
+        node: NodeId(node),
+        bytes,
+        weight: bytes,
+    };
     let one = plan_moves(&[at(0, 1, 500), at(1, 1, 0)], &nodes([1]), NO_LIMIT);
     assert_eq!((one.moves.len(), one.reason), (0, PlanReason::SingleNode));
     assert_eq!(one.reason.to_string(), "there is one node, so there is nowhere to move to");
@@ -184,7 +189,12 @@ fn empty_plans_say_why() {
 #[test]
 fn plans_respect_zones() {
     let node = |id, zone: &str| Node { id: NodeId(id), zone: Some(zone.into()) };
-    let at = |partition, node, bytes| PartitionLoad { partition: PartitionId(partition), node: NodeId(node), bytes };
+    let at = |partition, node, bytes| PartitionLoad {
+        partition: PartitionId(partition),
+        node: NodeId(node),
+        bytes,
+        weight: bytes,
+    };
     let cluster = [node(1, "a"), node(2, "b"), node(3, "b"), node(4, "a")];
     let loads = [at(0, 1, 500), at(0, 2, 500), at(1, 1, 500), at(1, 2, 500), at(2, 4, 100)];
     let plan = plan_moves(&loads, &cluster, NO_LIMIT);

@@ -95,6 +95,10 @@ pub struct PartitionStatus {
     pub rows: u64,
     /// Accounted bytes, of all tables.
     pub bytes: u64,
+    /// Events applied since the node opened it, duplicates among them.
+    pub events: u64,
+    /// Time of scans of it since then, microseconds; one of several partitions counts for each of them in part.
+    pub scan_us: u64,
 }
 
 /// What one table has in one partition.

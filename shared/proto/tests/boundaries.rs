@@ -100,7 +100,8 @@ async fn gateways_hear_how_nodes_are() {
     let (_second, at_second, second_ends) = node(quick).await;
     let (known, seen) = watch::channel(members(STREAM_INGESTER, &[at_first]));
     let replicas = [(PartitionId(0), vec![NodeId(1), NodeId(2)])].into();
-    let (_placed, placement) = watch::channel(Arc::new(PlacementMap { version: 1, replicas }));
+    let (_placed, placement) =
+        watch::channel(Arc::new(PlacementMap { version: 1, replicas, ..PlacementMap::default() }));
     let states = NodeStates::follow(seen, placement, Connector::new(None));
     until("the first node is heard", || states.lag() == slow).await;
     *first.memory.lock().unwrap() = MemoryState::IdsFull;

@@ -300,13 +300,15 @@ fn explanation() -> impl Strategy<Value = NodeExplanation> {
 }
 
 fn statuses() -> impl Strategy<Value = Vec<PartitionStatus>> {
-    let status = (partition(), offset(), time(), any::<[u64; 2]>()).prop_map(
-        |(partition, next_offset, append_time, [rows, bytes])| PartitionStatus {
+    let status = (partition(), offset(), time(), any::<[u64; 4]>()).prop_map(
+        |(partition, next_offset, append_time, [rows, bytes, events, scan_us])| PartitionStatus {
             partition,
             next_offset,
             append_time,
             rows,
             bytes,
+            events,
+            scan_us,
         },
     );
     prop::collection::vec(status, 0..4)

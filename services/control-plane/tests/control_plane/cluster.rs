@@ -221,7 +221,11 @@ async fn a_new_map_reaches_every_process() {
         panic!("nobody else takes it");
     };
     for version in [1, 2] {
-        let map = PlacementMap { version, replicas: [(PartitionId(0), vec![NodeId(version)])].into() };
+        let map = PlacementMap {
+            version,
+            replicas: [(PartitionId(0), vec![NodeId(version)])].into(),
+            ..PlacementMap::default()
+        };
         bench.store.store_placement(&map, version - 1, Some(&lease)).await.unwrap();
         until("the map arrives", || *client.placement() == map).await;
     }

@@ -83,7 +83,8 @@ impl World {
             let (engine, reader) = engine::partition(id, Offset::ZERO, limits, Arc::clone(&budget));
             let mut writer = NodeWriter::new(engine);
             PartitionWriter::recovered(&mut writer);
-            let partition = Partition { recovered: writer.recovered(), applied: writer.applied(), reader };
+            let (recovered, applied, work) = (writer.recovered(), writer.applied(), writer.work());
+            let partition = Partition { recovered, applied, reader, work };
             writers.push(writer);
             (id, partition)
         });

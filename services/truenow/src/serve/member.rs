@@ -28,8 +28,9 @@ use super::{
     assigned::Assigned,
     compose::{ComposeError, Composed, Opening, Shared, host, open_plane, start_node},
     engines::Engines,
-    nodes::{self, AllNodes},
+    nodes::{self, AllNodes, NodeMap},
     reporter::Reporter,
+    sources::Sources,
 };
 
 /// Between these a process draws its number that is no node of the hot tier: above those that people give, and such that every
@@ -82,6 +83,7 @@ impl Composed {
         let plane = Plane::open(config, cluster, &engines, connector.clone()).await?;
         let members = plane.membership.members();
         let nodes = nodes::follow(members.clone(), connector.clone());
+        let hot_tiers = nodes.clone();
         let shared = Shared {
             host: &host,
             config,
@@ -99,7 +101,10 @@ impl Composed {
             before_log.push(shared.control_plane(here).await?);
         }
         let (opening, after_log) = match cluster.node {
-            Some(node) => start_assigned(&shared, node, plane.placement.clone()).await?,
+            Some(node) => {
+                let sources = Sources::new(members.clone(), connector.clone());
+                start_assigned(&shared, node, plane.placement.clone(), sources).await?
+            }
             None => (None, Vec::new()),
         };
         let runs = |service: ServiceName| config.services.contains(&service);
@@ -110,7 +115,7 @@ impl Composed {
             before_log.push(shared.query_api().await?);
         }
         if runs(ServiceName::Rebalancer) {
-            before_log.push(shared.rebalancer(Some(placer(cluster, &engines)?)).await?);
+            before_log.push(shared.rebalancer(Some(placer(cluster, &engines, hot_tiers)?)).await?);
         }
         if runs(ServiceName::Gateway) {
             let letters = gateway::open_dead_letters(config)?;
@@ -148,11 +153,16 @@ fn shared_limits(config: &Config, cluster: &ClusterConfig, engines: &Engines) ->
     Ok(SharedLimits { store, gateway })
 }
 
-fn placer(cluster: &ClusterConfig, engines: &Engines) -> Result<Placer, ComposeError> {
+fn placer(
+    cluster: &ClusterConfig,
+    engines: &Engines,
+    nodes: watch::Receiver<Arc<NodeMap>>,
+) -> Result<Placer, ComposeError> {
     let store = engines.store.clone().expect("opened where there is a rebalancer");
     let ClusterConfig { replicas, nodes_first, .. } = *cluster;
     let spread = Spread { partitions: engines.log.partitions(), replicas, nodes_first };
-    Ok(Placer::new(store, spread, format!("{}-{:016x}", cluster.advertise, getrandom::u64()?)))
+    let holder = format!("{}-{:016x}", cluster.advertise, getrandom::u64()?);
+    Ok(Placer::new(store, nodes, spread, cluster.handover_grace, holder))
 }
 
 /// Starts the hot tier and the stream ingester with the partitions that the map gives this node.
@@ -160,6 +170,7 @@ async fn start_assigned(
     shared: &Shared<'_>,
     node: NodeId,
     placement: watch::Receiver<Arc<PlacementMap>>,
+    sources: Sources,
 ) -> Result<(Option<Opening>, Vec<Running>), ComposeError> {
     let beside = start_node(shared.host, shared.config, &shared.catalog, &shared.log, None).await?;
     let assigned = Assigned {
@@ -168,6 +179,7 @@ async fn start_assigned(
         log: Arc::clone(&shared.log),
         hot_tier: beside.hot_tier,
         ingester: beside.ingester,
+        sources,
     };
     let stop = Shutdown::new();
     let task = tokio::spawn(assigned.follow(placement, stop.clone()));

@@ -1,6 +1,8 @@
 //! A cluster in one process: every member composed as `truenow serve` does it, with its own ports, and calls between them over
 //! the network. They share a log in memory and metadata in a directory.
 
+mod moves;
+
 use std::{sync::Arc, time::Duration};
 
 use config::{Config, Machine, Sources};
@@ -131,7 +133,12 @@ impl World {
 
     /// Asks for all events behind some tokens; the answer is complete.
     async fn count(&self, query_api: &Composed, after: &[&str]) -> u64 {
-        let query = json!({"namespace": "shop", "table": "events", "start_time": 0, "end_time": 1_000_000,
+        self.count_within(query_api, 1_000_000, after).await
+    }
+
+    /// As [`World::count`], of events up to a time.
+    async fn count_within(&self, query_api: &Composed, end_time: u64, after: &[&str]) -> u64 {
+        let query = json!({"namespace": "shop", "table": "events", "start_time": 0, "end_time": end_time,
             "aggregates": [{"fn": "count"}], "after": after, "timeout_ms": 20_000});
         let (status, answer) = self.ask(query_api, "query-api", Method::POST, "/v1/query", &query).await;
         assert_eq!((status, &answer["receipt"]["complete"]), (200, &json!(true)), "{answer}");

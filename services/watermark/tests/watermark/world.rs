@@ -161,6 +161,8 @@ impl HotTier for World {
             append_time: Timestamp::MIN,
             rows: 0,
             bytes: 0,
+            events: 0,
+            scan_us: 0,
         };
         Ok((0..2).map(status).collect())
     }
@@ -235,7 +237,7 @@ impl Catalog for World {
 
     fn placement(&self) -> Arc<PlacementMap> {
         let replicas = (0..2).map(|partition| (PartitionId(partition), vec![NodeId(1)])).collect();
-        Arc::new(PlacementMap { version: 1, replicas })
+        Arc::new(PlacementMap { version: 1, replicas, ..PlacementMap::default() })
     }
 }
 

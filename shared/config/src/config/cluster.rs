@@ -1,6 +1,6 @@
 //! The settings of a process of a cluster.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use types::NodeId;
 
@@ -10,6 +10,9 @@ use crate::{ConfigError, Secret, ServiceName, settings::RawConfig};
 /// Replicas of a partition where nothing is said, and at most.
 const REPLICAS_DEFAULT: u32 = 2;
 const REPLICAS_MAX: u32 = 16;
+/// How long the source of a move holds what it gave away: longer than the longest query, and than a map takes to be heard of.
+const HANDOVER_GRACE_MS_DEFAULT: u64 = 65_000;
+const HANDOVER_GRACE_MS_MAX: u64 = 3_600_000;
 /// Nodes of the hot tier, at most.
 const NODES_MAX: u32 = 100_000;
 
@@ -30,6 +33,8 @@ pub struct ClusterConfig {
     pub replicas: usize,
     /// How many nodes must be there before partitions are placed for the first time.
     pub nodes_first: usize,
+    /// How long the source of a move holds its partition after the target has taken over.
+    pub handover_grace: Duration,
 }
 
 /// The cluster, if this process belongs to one: it runs some of the services alone, or names a control plane.
@@ -75,6 +80,7 @@ pub(super) fn cluster(
         advertise: advertise(raw.advertise.clone(), bind)?,
         replicas: count("replicas", raw.replicas, REPLICAS_DEFAULT, REPLICAS_MAX)?,
         nodes_first: count("nodes_first", raw.nodes_first, 1, NODES_MAX)?,
+        handover_grace: handover_grace(raw.handover_grace_ms)?,
     }))
 }
 
@@ -89,6 +95,15 @@ fn advertise(given: Option<String>, bind: IpAddr) -> Result<String, ConfigError>
         _ if bind.is_ipv6() => Ok(format!("[{bind}]")),
         _ => Ok(bind.to_string()),
     }
+}
+
+fn handover_grace(given: Option<u64>) -> Result<Duration, ConfigError> {
+    let value = given.unwrap_or(HANDOVER_GRACE_MS_DEFAULT);
+    if value > HANDOVER_GRACE_MS_MAX {
+        let expected = format!("must be at most {HANDOVER_GRACE_MS_MAX}");
+        return Err(out_of_range("cluster", "handover_grace_ms", value, expected));
+    }
+    Ok(Duration::from_millis(value))
 }
 
 fn count(name: &'static str, given: Option<u32>, default: u32, max: u32) -> Result<usize, ConfigError> {

@@ -94,12 +94,16 @@ pub(super) async fn nodes(pool: &Pool) -> Result<Vec<NodeRecord>, MetadataError>
 }
 
 pub(super) async fn placement(pool: &Pool) -> Result<PlacementMap, MetadataError> {
-    let Some(row) = sqlx::query("SELECT version, replicas FROM placement").fetch_optional(pool).await? else {
+    let Some(row) =
+        sqlx::query("SELECT version, replicas, moves, draining FROM placement").fetch_optional(pool).await?
+    else {
         return Ok(PlacementMap::default());
     };
     Ok(PlacementMap {
         version: from_stored(row.try_get("version")?),
         replicas: stored::replicas_from_json(row.try_get("replicas")?)?,
+        moves: stored::moves_from_json(row.try_get("moves")?)?,
+        draining: stored::draining_from_json(row.try_get("draining")?)?,
     })
 }
 
@@ -119,11 +123,14 @@ pub(super) async fn store_placement(
         return Err(MetadataError::Conflict);
     }
     sqlx::query(
-        "INSERT INTO placement (one, version, replicas) VALUES (1, $1, $2) \
-         ON CONFLICT (one) DO UPDATE SET version = excluded.version, replicas = excluded.replicas",
+        "INSERT INTO placement (one, version, replicas, moves, draining) VALUES (1, $1, $2, $3, $4) \
+         ON CONFLICT (one) DO UPDATE SET version = excluded.version, replicas = excluded.replicas, \
+         moves = excluded.moves, draining = excluded.draining",
     )
     .bind(to_stored(map.version))
     .bind(stored::replicas_to_json(map))
+    .bind(stored::moves_to_json(map))
+    .bind(stored::draining_to_json(map))
     .execute(&mut *transaction)
     .await?;
     Ok(transaction.commit().await?)

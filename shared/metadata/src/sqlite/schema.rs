@@ -5,8 +5,12 @@ use sqlx::SqlitePool;
 use crate::MetadataError;
 
 /// Each is run once, in order, in a transaction of its own together with the note that it was run.
-const MIGRATIONS: &[&str] =
-    &[include_str!("0001_first.sql"), include_str!("0002_identity_seed.sql"), include_str!("0003_coordination.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("0001_first.sql"),
+    include_str!("0002_identity_seed.sql"),
+    include_str!("0003_coordination.sql"),
+    include_str!("0004_moves.sql"),
+];
 
 /// Brings the database to the newest format.
 pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), MetadataError> {

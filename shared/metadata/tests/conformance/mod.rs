@@ -3,10 +3,13 @@
 pub(crate) mod coordination;
 pub(crate) mod races;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use metadata::{Changes, MetadataError, MetadataStore, StoredTable, Tenant};
-use placement::PlacementMap;
+use placement::{Handover, MoveReason, Phase, PlacementMap};
 use types::{
     ColumnDef, ColumnKind, Generation, Interval, NodeId, PartitionId, Rollup, Schema, SchemaVersion, Table, TableKey,
     TableName, TableSettings, TenantId, Timestamp,
@@ -58,9 +61,15 @@ pub(crate) fn stored(table: &Table, announced: u32, ended: bool) -> StoredTable 
     StoredTable { table: table.clone(), announced: SchemaVersion(announced), ended }
 }
 
-/// A placement map.
+/// A placement map, with a move and a node that is being emptied.
 pub(crate) fn map(version: u64) -> PlacementMap {
-    PlacementMap { version, replicas: BTreeMap::from([(PartitionId(3), vec![NodeId(2), NodeId(u64::MAX)])]) }
+    let (from, to, phase, reason) = (NodeId(u64::MAX), NodeId(5), Phase::Copying, MoveReason::Drain);
+    PlacementMap {
+        version,
+        replicas: BTreeMap::from([(PartitionId(3), vec![NodeId(2), NodeId(u64::MAX)])]),
+        moves: BTreeMap::from([(PartitionId(3), Handover { from, to, phase, bytes: version, reason })]),
+        draining: BTreeSet::from([NodeId(u64::MAX)]),
+    }
 }
 
 pub(crate) fn grown(table: &Table, columns: &[ColumnDef]) -> Table {

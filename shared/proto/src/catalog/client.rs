@@ -400,7 +400,11 @@ mod tests {
         let mut watched = client.watch_placement();
         for (version, known) in [(3, 3), (2, 3), (3, 3), (4, 4)] {
             let before = client.placement().version;
-            let map = PlacementMap { version, replicas: [(PartitionId(0), vec![NodeId(version)])].into() };
+            let map = PlacementMap {
+                version,
+                replicas: [(PartitionId(0), vec![NodeId(version)])].into(),
+                ..PlacementMap::default()
+            };
             let part = CatalogPart { part: Some(Part::Placement((&map).into())) };
             client.inner.take(part, &mut None).unwrap();
             assert_eq!(client.placement().replicas[&PartitionId(0)], [NodeId(known)]);

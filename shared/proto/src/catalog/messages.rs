@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use placement::PlacementMap;
+use placement::{Handover, MoveReason, Phase, PlacementMap};
 use types::{
     ColumnDef, ColumnKind, Generation, Interval, NodeId, PartitionId, Rollup, Schema, SchemaVersion, Table, TableId,
     TableKey, TableName, TableSettings, TenantId,
@@ -240,7 +240,20 @@ impl From<&PlacementMap> for internal::Placement {
             partition: partition.0,
             nodes: nodes.iter().map(|node| node.0).collect(),
         });
-        Self { version: map.version, partitions: partitions.collect() }
+        let moves = map.moves.iter().map(|(partition, step)| internal::PartitionMove {
+            partition: partition.0,
+            from: step.from.0,
+            to: step.to.0,
+            phase: step.phase.name().to_owned(),
+            bytes: step.bytes,
+            reason: step.reason.name().to_owned(),
+        });
+        Self {
+            version: map.version,
+            partitions: partitions.collect(),
+            moves: moves.collect(),
+            draining: map.draining.iter().map(|node| node.0).collect(),
+        }
     }
 }
 
@@ -250,8 +263,26 @@ impl From<internal::Placement> for PlacementMap {
             .partitions
             .into_iter()
             .map(|partition| (PartitionId(partition.partition), partition.nodes.into_iter().map(NodeId).collect()));
-        Self { version: map.version, replicas: replicas.collect() }
+        Self {
+            version: map.version,
+            replicas: replicas.collect(),
+            moves: map.moves.iter().filter_map(handover).collect(),
+            draining: map.draining.into_iter().map(NodeId).collect(),
+        }
     }
+}
+
+/// A move; `None` where its phase is one that this version does not know: nobody holds anything for it here then.
+fn handover(step: &internal::PartitionMove) -> Option<(PartitionId, Handover)> {
+    let handover = Handover {
+        from: NodeId(step.from),
+        to: NodeId(step.to),
+        phase: Phase::from_name(&step.phase)?,
+        bytes: step.bytes,
+        // Only people read it.
+        reason: MoveReason::from_name(&step.reason).unwrap_or(MoveReason::Request),
+    };
+    Some((PartitionId(step.partition), handover))
 }
 
 #[cfg(test)]

@@ -324,6 +324,8 @@ impl From<PartitionStatus> for internal::PartitionStatus {
             append_time: status.append_time.0,
             rows: status.rows,
             bytes: status.bytes,
+            events: status.events,
+            scan_us: status.scan_us,
         }
     }
 }
@@ -336,6 +338,8 @@ impl From<internal::PartitionStatus> for PartitionStatus {
             append_time: Timestamp(status.append_time),
             rows: status.rows,
             bytes: status.bytes,
+            events: status.events,
+            scan_us: status.scan_us,
         }
     }
 }

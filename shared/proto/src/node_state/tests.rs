@@ -17,7 +17,7 @@ fn report(memory: MemoryState, lags: &[(u32, Lag)]) -> Report {
 fn map() -> PlacementMap {
     let replicas = [(0, [1, 2]), (1, [2, 3])];
     let replicas = replicas.map(|(partition, nodes)| (PartitionId(partition), nodes.map(NodeId).to_vec()));
-    PlacementMap { version: 1, replicas: replicas.into() }
+    PlacementMap { version: 1, replicas: replicas.into(), ..PlacementMap::default() }
 }
 
 /// Goal: a partition is as far behind as its best replica, and partitions add up.

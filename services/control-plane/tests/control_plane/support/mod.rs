@@ -164,6 +164,8 @@ impl HotTier for FakeHotTier {
             append_time: NOW,
             rows: 100,
             bytes: 1_000,
+            events: 0,
+            scan_us: 0,
         };
         Ok((0..LOG_PARTITIONS).map(status).collect())
     }

@@ -13,6 +13,16 @@ fn texts() -> impl Strategy<Value = Vec<String>> {
 }
 
 prop_compose! {
+    fn handover()(
+        nodes: (u64, u64), bytes: u64,
+        phase in prop::sample::select(vec![Phase::Waiting, Phase::Copying, Phase::Leaving]),
+        reason in prop::sample::select(vec![MoveReason::EvenOut, MoveReason::Drain, MoveReason::Request]),
+    ) -> Handover {
+        Handover { from: NodeId(nodes.0), to: NodeId(nodes.1), phase, bytes, reason }
+    }
+}
+
+prop_compose! {
     fn column()(name in text(), metric: bool) -> ColumnDef {
         ColumnDef { name, kind: if metric { ColumnKind::Metric } else { ColumnKind::Dimension } }
     }
@@ -94,11 +104,16 @@ proptest! {
         prop_assert_eq!(arrived.unwrap(), (tenant, table.name, patch));
     }
 
-    /// Goal: a placement map arrives as it was, with the order of each partition's nodes.
+    /// Goal: a placement map arrives as it was, with the order of each partition's nodes, its moves and the nodes that are emptied.
     #[test]
-    fn placement_travels_whole(version: u64, replicas in prop::collection::btree_map(any::<u32>(), vec(any::<u64>(), 0..4), 0..6)) {
+    fn placement_travels_whole(
+        version: u64,
+        replicas in prop::collection::btree_map(any::<u32>(), vec(any::<u64>(), 0..4), 0..6),
+        moves in prop::collection::btree_map(any::<u32>().prop_map(PartitionId), handover(), 0..4),
+        draining in prop::collection::btree_set(any::<u64>().prop_map(NodeId), 0..3),
+    ) {
         let replicas = replicas.into_iter().map(|(p, nodes)| (PartitionId(p), nodes.into_iter().map(NodeId).collect()));
-        let map = PlacementMap { version, replicas: replicas.collect() };
+        let map = PlacementMap { version, replicas: replicas.collect(), moves, draining };
         prop_assert_eq!(PlacementMap::from(sent(&internal::Placement::from(&map))), map);
     }
 
