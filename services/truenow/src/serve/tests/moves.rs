@@ -1,7 +1,7 @@
 //! Partitions that move from node to node while events come in and queries are answered.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
@@ -11,6 +11,7 @@ use std::{
 
 use hyper::Method;
 use serde_json::{Value, json};
+use tokio::sync::Mutex as AsyncMutex;
 
 use super::{BETWEEN, Composed, PARTITIONS, TRIES, World};
 
@@ -25,44 +26,57 @@ const QUIET: Duration = Duration::from_secs(3);
 const TIME_MAX: u64 = 100_000_000;
 /// Tokens that a query shows: so many requests have events in every partition.
 const TOKENS: usize = 8;
+/// How often the phases of a move are looked for.
+const SOON: Duration = Duration::from_millis(10);
 /// Events of one request.
 const BATCH: u32 = 20;
 
 struct Cluster {
     world: World,
     plane: Composed,
-    nodes: BTreeMap<u64, Composed>,
+    /// The one that makes the map first: it was there first.
+    rebalancers: AsyncMutex<VecDeque<Composed>>,
+    nodes: AsyncMutex<BTreeMap<u64, Composed>>,
     gateway: Composed,
     query_api: Composed,
 }
-
-const NODE: &str = "hot-tier,stream-ingester";
 
 impl Cluster {
     /// Three nodes, of which two hold each partition.
     async fn start() -> Self {
         let world = World::new().await;
-        let grace = ("cluster.handover_grace_ms", "300".to_owned());
-        let services = "control-plane,watermark,rebalancer";
-        let plane = world.start(&world.config(services, &[("cluster.nodes_first", "3".into()), grace])).await;
-        let (one, two, three) = tokio::join!(
-            Self::node(&world, &plane, "1"),
-            Self::node(&world, &plane, "2"),
-            Self::node(&world, &plane, "3")
-        );
+        let plane = world.start(&world.config("control-plane,watermark", &[])).await;
         let gateway = world.member(&plane, "gateway", &[]).await;
         let query_api = world.member(&plane, "query-api", &[]).await;
-        let nodes = BTreeMap::from([(1, one), (2, two), (3, three)]);
-        Self { world, plane, nodes, gateway, query_api }
+        let (rebalancers, nodes) = (AsyncMutex::default(), AsyncMutex::default());
+        let cluster = Self { world, plane, rebalancers, nodes, gateway, query_api };
+        cluster.start_rebalancer().await;
+        cluster.start_rebalancer().await;
+        tokio::join!(cluster.start_node(1), cluster.start_node(2), cluster.start_node(3));
+        cluster
     }
 
-    async fn node(world: &World, plane: &Composed, id: &str) -> Composed {
-        let often = ("hot_tier.checkpoint_interval_ms", "300");
-        world.member(plane, NODE, &[("cluster.node_id", id), often]).await
+    async fn start_rebalancer(&self) {
+        let settings = [("cluster.nodes_first", "3"), ("cluster.handover_grace_ms", "300")];
+        let rebalancer = self.world.member(&self.plane, "rebalancer", &settings).await;
+        self.rebalancers.lock().await.push_back(rebalancer);
     }
 
+    async fn start_node(&self, id: u64) {
+        let settings = [("cluster.node_id", &*id.to_string()), ("hot_tier.checkpoint_interval_ms", "300")];
+        let node = self.world.member(&self.plane, "hot-tier,stream-ingester", &settings).await;
+        self.nodes.lock().await.insert(id, node);
+    }
+
+    async fn take_node(&self, id: u64) -> Composed {
+        self.nodes.lock().await.remove(&id).expect("it was started")
+    }
+
+    /// Asks the rebalancer that came last, which need not be the one that makes the map.
     async fn rebalancer(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
-        self.world.ask(&self.plane, "rebalancer", method, path, body).await
+        let rebalancers = self.rebalancers.lock().await;
+        let newest = rebalancers.back().expect("there is one all the time");
+        self.world.ask(newest, "rebalancer", method, path, body).await
     }
 
     async fn moves(&self) -> Vec<Value> {
@@ -87,6 +101,87 @@ impl Cluster {
             tokio::time::sleep(BETWEEN).await;
         }
         panic!("{what} does not come: {:?} {:?}", self.placed().await, self.moves().await);
+    }
+
+    /// All partitions are placed, and all replicas answer.
+    async fn until_ready(&self) {
+        self.world.ingest(&self.gateway, 0..BATCH).await;
+        assert_eq!(self.world.count_complete(&self.query_api).await, u64::from(BATCH));
+        self.until("a map", |placed, _| placed.iter().all(|nodes| nodes.len() == 2)).await;
+        self.until_replicas_agree().await;
+    }
+
+    async fn until_replicas_agree(&self) {
+        for partition in 0..PARTITIONS {
+            let path = format!("/v1/replicas/shop/events/{partition}");
+            let mut agreed = Value::Null;
+            for _ in 0..TRIES {
+                agreed = self.world.ask(&self.query_api, "query-api", Method::GET, &path, &Value::Null).await.1;
+                if !agreed["agree"].is_null() {
+                    break;
+                }
+                tokio::time::sleep(BETWEEN).await;
+            }
+            assert_eq!(agreed["agree"], json!(true), "{agreed}");
+        }
+    }
+
+    /// After so many events and one more request each is counted once, two replicas of each partition agree, and the ledger
+    /// balances.
+    async fn assert_whole(&self, sent: u32) {
+        let token = self.world.ingest(&self.gateway, sent..sent + BATCH).await;
+        let all = u64::from(sent + BATCH);
+        assert_eq!(self.world.count_within(&self.query_api, TIME_MAX, &[&token]).await, all);
+        assert!(self.placed().await.iter().all(|nodes| nodes.len() == 2));
+        self.until_replicas_agree().await;
+        let path = "/v1/ledger/shop/events";
+        let (_, ledger) = self.world.ask(&self.plane, "watermark", Method::GET, path, &Value::Null).await;
+        assert_eq!((&ledger["live"], &ledger["balanced"]), (&json!(all), &json!(true)), "{ledger}");
+    }
+
+    /// Begins to move a partition from the first node that has it to one that lacks it; gives both.
+    async fn begin_move(&self, partition: u32) -> (u64, u64) {
+        for _ in 0..TRIES {
+            let held = &self.placed().await[partition as usize];
+            let to = (1..=3).find(|node| !held.contains(node)).expect("two of three hold it");
+            let step = json!({"partition": partition, "from": held[0], "to": to});
+            // The target may have been started a moment ago.
+            if self.rebalancer(Method::POST, "/v1/moves", &step).await.0 == 200 {
+                return (held[0], to);
+            }
+            tokio::time::sleep(BETWEEN).await;
+        }
+        panic!("partition {partition} cannot be moved");
+    }
+
+    /// Kills who makes the map, the source or the target of a move while it copies and while it leaves, one after the other, and
+    /// brings them back.
+    async fn lose_in_turn(&self) {
+        for (round, phase) in ["copying", "copying", "copying", "leaving", "leaving", "leaving"].into_iter().enumerate() {
+            let partition = round as u32;
+            let (from, to) = self.begin_move(partition).await;
+            while self.moves().await.iter().any(|step| step["phase"] != json!(phase) && step["phase"] != json!("leaving")) {
+                tokio::time::sleep(SOON).await;
+            }
+            let lost = [None, Some(from), Some(to)][round % 3];
+            match lost {
+                None => {
+                    let leader = self.rebalancers.lock().await.pop_front().expect("there are two");
+                    leader.vanish().await;
+                    self.start_rebalancer().await;
+                }
+                Some(node) => self.take_node(node).await.vanish().await,
+            }
+            let lives = |node: &u64| Some(*node) != lost;
+            self.until("the end of the move", |placed, moves| {
+                moves.is_empty() && placed.iter().all(|nodes| nodes.len() == 2 && nodes.iter().all(lives))
+            })
+            .await;
+            self.until_replicas_agree().await;
+            if let Some(node) = lost {
+                self.start_node(node).await;
+            }
+        }
     }
 
     /// Makes so many moves, some at a time, each of a partition from one of its nodes to the node that lacks it; every tenth is
@@ -122,12 +217,11 @@ impl Cluster {
     }
 
     async fn end(self) {
-        self.gateway.shutdown().await;
-        self.query_api.shutdown().await;
-        for (_, node) in self.nodes {
-            node.shutdown().await;
+        let nodes = self.nodes.into_inner().into_values();
+        let all = [self.gateway, self.query_api].into_iter().chain(nodes).chain(self.rebalancers.into_inner());
+        for member in all.chain([self.plane]) {
+            member.shutdown().await;
         }
-        self.plane.shutdown().await;
     }
 }
 
@@ -200,11 +294,8 @@ fn percentiles(times: &mut [Duration]) -> (f64, f64) {
 
 async fn moves_under_traffic(moves: usize) {
     let cluster = Cluster::start().await;
-    let Cluster { world, gateway, query_api, plane, .. } = &cluster;
-    world.ingest(gateway, 0..BATCH).await;
-    assert_eq!(world.count_complete(query_api).await, u64::from(BATCH));
-    // All replicas answer, and not only the first of each.
-    cluster.until("a map", |placed, _| placed.iter().all(|nodes| nodes.len() == 2)).await;
+    let Cluster { world, gateway, query_api, .. } = &cluster;
+    cluster.until_ready().await;
     let traffic = Traffic::new(BATCH);
     let pause = traffic.until(tokio::time::sleep(QUIET));
     let ((), mut quiet, ()) = tokio::join!(traffic.ingest(world, gateway), traffic.query(world, query_api), pause);
@@ -221,26 +312,7 @@ async fn moves_under_traffic(moves: usize) {
         traffic.sent.load(SeqCst)
     );
 
-    let sent = traffic.sent.load(SeqCst);
-    let token = world.ingest(gateway, sent..sent + BATCH).await;
-    let all = u64::from(sent + BATCH);
-    assert_eq!(world.count_within(query_api, TIME_MAX, &[&token]).await, all);
-    assert!(cluster.placed().await.iter().all(|nodes| nodes.len() == 2));
-    for partition in 0..PARTITIONS {
-        let path = format!("/v1/replicas/shop/events/{partition}");
-        let mut agreed = Value::Null;
-        for _ in 0..TRIES {
-            agreed = world.ask(query_api, "query-api", Method::GET, &path, &Value::Null).await.1;
-            if !agreed["agree"].is_null() {
-                break;
-            }
-            tokio::time::sleep(BETWEEN).await;
-        }
-        assert_eq!(agreed["agree"], json!(true), "{agreed}");
-    }
-    let path = "/v1/ledger/shop/events";
-    let (_, ledger) = world.ask(plane, "watermark", Method::GET, path, &Value::Null).await;
-    assert_eq!((&ledger["live"], &ledger["balanced"]), (&json!(all), &json!(true)), "{ledger}");
+    cluster.assert_whole(traffic.sent.load(SeqCst)).await;
     cluster.end().await;
 }
 
@@ -258,11 +330,26 @@ async fn a_thousand_moves_under_ingest_and_queries() {
     moves_under_traffic(MOVES_LONG).await;
 }
 
+/// Goal: whoever dies during a move, its leader, its source or its target, before or after the target took over: the move goes on or
+/// is given up, no answer is refused, incomplete or wrong meanwhile, and in the end two replicas hold all and agree.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn moves_outlive_whoever_dies() {
+    let cluster = Cluster::start().await;
+    let Cluster { world, gateway, query_api, .. } = &cluster;
+    cluster.until_ready().await;
+    let traffic = Traffic::new(BATCH);
+    let lost = traffic.until(cluster.lose_in_turn());
+    let ((), times, ()) = tokio::join!(traffic.ingest(world, gateway), traffic.query(world, query_api), lost);
+    assert!(times.len() > 20, "queries were asked all the time");
+    cluster.assert_whole(traffic.sent.load(SeqCst)).await;
+    cluster.end().await;
+}
+
 /// Goal: a node that is to be emptied gives all that it has to others and takes nothing, so that it can stop unnoticed; one that
 /// joins takes its part of what is rebalanced; what cannot be done is refused by name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_is_emptied_and_another_takes_its_part() {
-    let mut cluster = Cluster::start().await;
+    let cluster = Cluster::start().await;
     let token = cluster.world.ingest(&cluster.gateway, 0..2_000).await;
     assert_eq!(cluster.world.count_complete(&cluster.query_api).await, 2_000);
     let refused = async |step: Value| cluster.rebalancer(Method::POST, "/v1/moves", &step).await.0;
@@ -279,11 +366,10 @@ async fn a_node_is_emptied_and_another_takes_its_part() {
         .await;
     let (_, view) = cluster.rebalancer(Method::GET, "/v1/moves", &Value::Null).await;
     assert_eq!(view["draining"], json!([{"node": 1, "partitions": 0}]));
-    cluster.nodes.remove(&1).unwrap().shutdown().await;
+    cluster.take_node(1).await.shutdown().await;
     assert_eq!(cluster.world.count(&cluster.query_api, &[&token]).await, 2_000);
 
-    let four = Cluster::node(&cluster.world, &cluster.plane, "4").await;
-    cluster.nodes.insert(4, four);
+    cluster.start_node(4).await;
     let mut run = Value::Null;
     for _ in 0..TRIES {
         run = cluster.rebalancer(Method::POST, "/v1/rebalance", &Value::Null).await.1;
