@@ -19,6 +19,8 @@ use types::{Offset, PartitionId, TableKey};
 const READ_BYTES_MAX: usize = 64 << 20;
 /// Bytes that are read at once: events of one time often lie in records side by side.
 const READ_AHEAD_BYTES: usize = 64 << 10;
+/// How long a record may take to come that a node has applied: this process follows the log by itself, and may be a little behind.
+const COMING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The ids of the first events of a page.
 pub(crate) struct EventIds {
@@ -46,7 +48,8 @@ pub(crate) fn read(log: &dyn EventLog, key: TableKey, events: &[RawEvent], deadl
                 search.found.truncate(at);
                 break;
             }
-            search.read_at(&event.place);
+            let left = deadline.saturating_duration_since(Instant::now());
+            search.read_at(&event.place, left.min(COMING_TIMEOUT));
         }
     }
     search.finish(events)
@@ -78,11 +81,11 @@ impl<'a> Search<'a> {
         Self { log, key, wanted, found: vec![Found::NotYet; events.len()], read_bytes: 0 }
     }
 
-    /// Reads the record of a place, and whatever the page needs of those behind it that come along.
-    fn read_at(&mut self, place: &EventPlace) {
+    /// Reads the record of a place, for which it waits a while, and whatever the page needs of those behind it that come along.
+    fn read_at(&mut self, place: &EventPlace, wait: Duration) {
         let (partition, mut records) = (place.partition, Vec::new());
         let reader = self.log.reader(partition, place.offset);
-        let read = reader.and_then(|mut reader| reader.poll(READ_AHEAD_BYTES, Duration::ZERO, &mut records));
+        let read = reader.and_then(|mut reader| reader.poll(READ_AHEAD_BYTES, wait, &mut records));
         let error = match read {
             Ok(count) if count > 0 => None,
             Err(ReadError::Gap { .. }) => Some("released"),
@@ -135,4 +138,62 @@ fn id_of(ids: &Ids<'_>, row: usize) -> Option<String> {
     let id = ids.get(row)?;
     let hexadecimal = || id.iter().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}"));
     Some(std::str::from_utf8(id).map_or_else(|_| hexadecimal(), str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread};
+
+    use codec::{BodyBuilder, EventRef};
+    use event_log::{Append, EmbeddedConfig, EmbeddedLog};
+    use types::{Generation, SchemaVersion, TableId, TenantId, Timestamp};
+
+    use super::*;
+
+    const KEY: TableKey = TableKey { tenant: TenantId(1), table: TableId(1), generation: Generation(1) };
+
+    fn log(dir: &tempfile::TempDir) -> EmbeddedLog {
+        EmbeddedLog::open_on_disk(EmbeddedConfig::new(dir.path().to_owned(), 1)).unwrap()
+    }
+
+    fn event(offset: u64) -> RawEvent {
+        let place = EventPlace { time: Timestamp(0), partition: PartitionId(0), offset: Offset(offset), row: 0 };
+        RawEvent { place, dimensions: Vec::new(), metrics: Vec::new() }
+    }
+
+    fn block() -> Append {
+        let mut builder = BodyBuilder::default();
+        let event = EventRef {
+            namespace: "n",
+            table: "t",
+            event_time: Some(0),
+            event_id: Some(b"it"),
+            dimensions: &[],
+            metrics: &[],
+        };
+        builder.push(&event, Timestamp(0), 0).unwrap();
+        let body = builder.finish(false).unwrap();
+        Append { header: body.header(KEY, SchemaVersion(1), PartitionId(0), None), body: body.bytes }
+    }
+
+    /// Goal: the id of an event whose record this process has not come to yet is waited for, as one that follows the log by itself is
+    /// behind the nodes for moments; one that does not come in the time that there is has none.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_record_that_is_coming_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Arc::new(log(&dir));
+        let page = |time| read(log.as_ref(), KEY, &[event(0)], Instant::now() + time);
+        let none = page(Duration::from_millis(20));
+        assert_eq!((none.ids, none.missing[0].why), (vec![None], "unreadable"));
+        let appends = tokio::spawn({
+            let log = Arc::clone(&log);
+            async move {
+                thread::sleep(Duration::from_millis(50));
+                log.append(vec![block()]).await.unwrap();
+            }
+        });
+        let found = page(Duration::from_secs(60));
+        assert_eq!((found.ids, found.missing), (vec![Some("it".to_owned())], vec![]));
+        appends.await.unwrap();
+    }
 }
