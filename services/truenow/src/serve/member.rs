@@ -29,7 +29,7 @@ use super::{
     compose::{ComposeError, Composed, Opening, Shared, host, open_plane, start_node},
     engines::Engines,
     nodes::{self, AllNodes, NodeMap},
-    reporter::Reporter,
+    reporter::{Number, Reporter},
     sources::Sources,
 };
 
@@ -124,7 +124,8 @@ impl Composed {
             before_log.push(shared.gateway(Some(limits), letters, states.clone(), states).await?);
         }
         let member = member(cluster, after_log.iter().chain(&before_log))?;
-        let reporter = Some(Reporter::start(plane.membership, member));
+        let number = if cluster.node.is_some() { Number::Given } else { Number::Drawn };
+        let reporter = Some(Reporter::start(plane.membership, member, number));
         Ok(Self { log: engines.log, reporter, log_size: None, opening, before_log, after_log })
     }
 }
