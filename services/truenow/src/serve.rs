@@ -8,6 +8,7 @@
 
 mod assigned;
 mod compose;
+mod data_dir;
 mod engines;
 mod log_size;
 mod member;
@@ -24,6 +25,7 @@ use service::{LevelFilter, LogsError, Metrics, Shutdown, init_logs};
 
 use crate::{args::ServeArgs, outcome::note};
 use compose::{ComposeError, Composed};
+use data_dir::{DataDir, DataDirError};
 use engines::Engines;
 
 /// Why the process did not run.
@@ -35,6 +37,8 @@ enum ServeError {
     Logs(#[from] LogsError),
     #[error("start the runtime")]
     Runtime(#[source] std::io::Error),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     #[error(transparent)]
     Compose(#[from] ComposeError),
 }
@@ -53,23 +57,39 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
 fn try_run(args: ServeArgs) -> Result<(), ServeError> {
     let config = configuration(args)?;
     init_logs(log_format(&config), log_level(&config))?;
+    let _held = DataDir::hold(&config.data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("network").build();
     let runtime = runtime.map_err(ServeError::Runtime)?;
-    runtime.block_on(async {
+    let opened = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().map_err(ServeError::Runtime)?;
-        let engines = Engines::open(&config).await?;
-        let mut composed = tokio::select! {
-            composed = Composed::start(&config, Metrics::install(), engines) => composed?,
-            // A process of a cluster may wait for others at its start.
-            () = shutdown.wait() => return Ok(()),
+        let engines = tokio::select! {
+            engines = Engines::open(&config) => Some(engines?),
+            () = shutdown.wait() => None,
         };
-        let outcome = tokio::select! {
-            () = shutdown.wait() => Ok(()),
-            error = composed.failed() => Err(error.into()),
-        };
-        composed.shutdown().await;
-        outcome
-    })
+        Ok::<_, ServeError>((shutdown, engines))
+    });
+    let (shutdown, engines) = opened?;
+    let Some(engines) = engines else {
+        // An engine is waited for on a thread that nothing can end, and so is the runtime by whoever drops it. What an engine does
+        // while it opens outlives a crash.
+        runtime.shutdown_background();
+        return Ok(());
+    };
+    runtime.block_on(serve(&config, engines, &shutdown))
+}
+
+async fn serve(config: &Config, engines: Engines, shutdown: &Shutdown) -> Result<(), ServeError> {
+    let mut composed = tokio::select! {
+        composed = Composed::start(config, Metrics::install(), engines) => composed?,
+        // A process of a cluster may wait for others at its start.
+        () = shutdown.wait() => return Ok(()),
+    };
+    let outcome = tokio::select! {
+        () = shutdown.wait() => Ok(()),
+        error = composed.failed() => Err(error.into()),
+    };
+    composed.shutdown().await;
+    outcome
 }
 
 fn configuration(args: ServeArgs) -> Result<Config, ConfigError> {

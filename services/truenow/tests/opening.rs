@@ -5,6 +5,7 @@ mod server;
 
 use std::{
     fs::{self, File},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -119,4 +120,20 @@ fn a_server_that_cannot_open_its_partitions_ends() {
     server.restart();
     [HOT_TIER, INGESTER, QUERY_API].into_iter().for_each(|port| server.wait_for(port));
     assert_eq!(count(&server, &[&before]).1["rows"], json!([{"n": 50}]));
+}
+
+/// Goal: SIGTERM ends a server in order also while it waits for brokers that take connections and say nothing; until then it keeps
+/// others out of its data directory, whatever engines it has.
+#[test]
+fn a_server_that_waits_for_its_engines_can_be_stopped() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let brokers: &'static str = silent.local_addr().unwrap().to_string().leak();
+    let mut server = Server::spawned(&[("TRUENOW_EVENT_LOG_KAFKA_BROKERS", brokers)]);
+    // Once it asks, it opens its log.
+    let _asked = silent.accept().unwrap();
+    let (status, said) = server.second_on_its_data();
+    assert!(!status.success() && said.contains("in use by another process"), "{status}: {said}");
+    server.terminate();
+    assert!(server.ended(|| {}).success(), "{}", server.log());
+    assert!(server.log().contains("shutting down"), "{}", server.log());
 }

@@ -45,8 +45,6 @@ const NODE: NodeId = NodeId(1);
 /// Why the services do not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ComposeError {
-    #[error("make the data directory {0}")]
-    DataDir(String, #[source] std::io::Error),
     #[error("open the metadata")]
     Metadata(#[from] MetadataError),
     #[error(transparent)]

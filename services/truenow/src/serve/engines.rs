@@ -21,14 +21,12 @@ pub(crate) struct Engines {
 }
 
 impl Engines {
-    /// Opens what `config` names.
+    /// Opens what `config` names, in a data directory that is there.
     ///
     /// # Errors
     /// One does not open, or is on the disk of this process alone while it belongs to a cluster.
     pub(crate) async fn open(config: &Config) -> Result<Self, ComposeError> {
-        let dir = &config.data_dir;
         require_shared(config)?;
-        std::fs::create_dir_all(dir).map_err(|error| ComposeError::DataDir(dir.display().to_string(), error))?;
         let keeps = |service: &ServiceName| {
             [ServiceName::ControlPlane, ServiceName::Rebalancer, ServiceName::Gateway].contains(service)
         };

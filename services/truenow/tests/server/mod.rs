@@ -45,12 +45,24 @@ impl Server {
 
     /// As [`Server::start`], with settings of the environment.
     pub(crate) fn start_with(settings: &[(&'static str, &'static str)]) -> Self {
+        let server = Self::spawned(settings);
+        [8001, 8088, 8081].into_iter().for_each(|port| server.wait_for(port));
+        server
+    }
+
+    /// Starts it and waits for nothing.
+    pub(crate) fn spawned(settings: &[(&'static str, &'static str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (offset, settings) = (free_offset(), settings.to_vec());
         let child = spawn(&directory, offset, &settings);
-        let server = Self { child, offset, settings, directory };
-        [8001, 8088, 8081].into_iter().for_each(|port| server.wait_for(port));
-        server
+        Self { child, offset, settings, directory }
+    }
+
+    /// Starts another on the same data and other ports, and gives how it ended and what it wrote.
+    pub(crate) fn second_on_its_data(&self) -> (ExitStatus, String) {
+        let mut command = command(&self.directory, free_offset(), &self.settings);
+        let output = command.stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
+        (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// Starts it again, after its end.
@@ -144,10 +156,14 @@ impl Server {
 
 fn spawn(directory: &TempDir, offset: u16, settings: &[(&str, &str)]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(directory.path().join("log")).unwrap();
+    command(directory, offset, settings).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
+fn command(directory: &TempDir, offset: u16, settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_truenow"));
     command.current_dir(directory.path()).envs(settings.iter().copied());
     command.args(["serve", "--data-dir", "data", "--port-offset", &offset.to_string()]);
-    command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    command
 }
 
 /// An offset at which all ports are free, tried from one that other processes hardly choose; another for each server of this
