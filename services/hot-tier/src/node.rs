@@ -32,6 +32,13 @@ pub(crate) struct Partition {
     pub(crate) work: Arc<Work>,
 }
 
+impl Partition {
+    /// Whether its writer is gone, so that it stays as it is while the log goes on.
+    fn has_ended(&self) -> bool {
+        self.applied.has_changed().is_err()
+    }
+}
+
 /// A node of the hot tier. Cloning shares it.
 #[derive(Clone)]
 pub struct Node {
@@ -119,6 +126,7 @@ impl Node {
                     unavailable.push((partition, Unavailable::Recovering));
                 }
                 None => unavailable.push((partition, Unavailable::Unreachable)),
+                Some(held) if held.has_ended() => unavailable.push((partition, Unavailable::Unreachable)),
                 Some(held) if !*held.recovered.borrow() => unavailable.push((partition, Unavailable::Recovering)),
                 Some(held) => ready.push(Arc::clone(held)),
             }
@@ -345,7 +353,7 @@ mod tests {
     use crate::NodeWriter;
 
     /// Goal: before it is open a node says of its partitions that they recover, and nothing of how far they are; partitions
-    /// that it will never have are unreachable all the time, and one that was taken from it is so from then on.
+    /// that it will never have are unreachable all the time, and one whose writer ended, or that was taken from it, is so from then on.
     #[tokio::test]
     async fn a_node_that_is_not_open_says_so() {
         let budget = Arc::new(MemoryBudget::new(1 << 20));
@@ -361,7 +369,7 @@ mod tests {
         assert_eq!(node.status().await.unwrap_err().code, ErrorCode::Unavailable);
         assert_eq!(node.table_status(key).await.unwrap(), []);
 
-        let mut held = BTreeMap::new();
+        let (mut held, mut writers) = (BTreeMap::new(), Vec::new());
         for partition in [0, 1].map(PartitionId) {
             let (writer, reader) = engine::partition(partition, Offset::ZERO, Limits::default(), Arc::clone(&budget));
             let mut writer = NodeWriter::new(writer);
@@ -370,6 +378,7 @@ mod tests {
             }
             let (recovered, applied) = (NodeWriter::recovered(&writer), writer.applied());
             held.insert(partition, Partition { reader, recovered, applied, work: Arc::default() });
+            writers.push(writer);
         }
         node.open(held);
         let (ready, unavailable) = node.divide(&asked);
@@ -378,10 +387,17 @@ mod tests {
         assert_eq!(unavailable, expected);
         assert_eq!(node.status().await.unwrap().len(), 2);
 
+        let expected = [away(Unavailable::Recovering)(0), away(Unavailable::Unreachable)(1)];
+        // The writer of partition 1 ends, as after an error.
+        writers.pop();
+        let (ready, unavailable) = node.divide(&asked[..2]);
+        assert!(ready.is_empty());
+        assert_eq!(unavailable, expected);
+        assert_eq!(node.status().await.unwrap().len(), 2);
+
         node.close(PartitionId(1));
         let (ready, unavailable) = node.divide(&asked[..2]);
         assert!(ready.is_empty());
-        let expected = [away(Unavailable::Recovering)(0), away(Unavailable::Unreachable)(1)];
         assert_eq!(unavailable, expected);
         assert_eq!(node.status().await.unwrap().len(), 1);
     }

@@ -127,7 +127,7 @@ impl FanOut {
         let known: BTreeMap<_, _> = self.known.iter().map(|known| (known.partition, known.node)).collect();
         let prefer = if known.is_empty() { &self.prefer } else { &known };
         let wanted = Wanted { partitions: &self.partitions, after: &self.after, prefer, hedged: true };
-        let mut unavailable = fleet.ask(placement, wanted, |ask| self.scan(ask, arrivals)).await?.unavailable;
+        let mut unavailable = fleet.ask(placement, wanted, |ask| self.scan(fleet, ask, arrivals)).await?.unavailable;
         // A node that left had told of some of its partitions before.
         let expected = arrivals.expected();
         unavailable.retain(|(partition, _)| expected.contains(partition));
@@ -137,6 +137,7 @@ impl FanOut {
     /// The scan of one node, whose partitions arrive as they come.
     async fn scan(
         &self,
+        fleet: &Fleet,
         Ask { id, node, partitions }: Ask,
         arrivals: &Arc<Arrivals>,
     ) -> Result<((), Vec<(PartitionId, Unavailable)>), ApiError> {
@@ -152,16 +153,23 @@ impl FanOut {
             deadline: self.deadline,
             partitions,
         };
+        let take = |scan: PartitionScan| {
+            // Of an earlier state it says nothing about the newest.
+            if self.at.is_empty() {
+                fleet.answered_of(id, scan.partition, scan.next_offset);
+            }
+            arrivals.take(id, scan);
+        };
         if !(arrivals.merges_early() && self.plan.grouped()) {
             // A result without groups is a row.
             let NodeScan { scans, unavailable } = node.scan(request).await?;
-            scans.into_iter().for_each(|scan| arrivals.take(id, scan));
+            scans.into_iter().for_each(take);
             return Ok(((), unavailable));
         }
         let (found, mut each) = mpsc::channel(1);
         let taking = async {
             while let Some(scan) = each.recv().await {
-                arrivals.take(id, scan);
+                take(scan);
             }
         };
         let (unavailable, ()) = tokio::join!(node.scan_each(request, found), taking);

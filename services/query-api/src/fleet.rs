@@ -1,8 +1,8 @@
 //! The nodes of the hot tier together: which one is asked for which partition, and what is done where one fails or is slow.
 //!
-//! 1. Each partition is asked of one of its replicas: of one that is preferred, else of one that has applied what the answer
-//!    is to cover and did not fail a moment ago, the least loaded first, else the first of the placement map. The partitions
-//!    that go to one node are one request. Whom the choice falls on changes no answer: replicas say the same of one offset.
+//! 1. Each partition is asked of one of its replicas: of one that was not far behind the log a moment ago and did not fail, of
+//!    these of one that is preferred, else of one that has applied what the answer is to cover, the least loaded first, else the
+//!    first of the placement map. The partitions that go to one node are one request. Whom the choice falls on changes no answer: replicas say the same of one offset.
 //! 2. A node that fails, or a partition that it cannot scan, is replaced by the next replica, as long as there is one.
 //! 3. A node that takes longer than it mostly does is asked once more elsewhere, where other replicas have all that it was
 //!    asked for, within a budget. Whoever answers first wins, and the other request is dropped, which ends its work.
@@ -10,7 +10,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -21,6 +21,7 @@ use proto::hot_tier::{HotTier, Unavailable};
 use types::{ApiError, ErrorCode, NodeId, Offset, PartitionId};
 
 use crate::{
+    behind::{LogEnd, LogEnds},
     load::{Budget, Load},
     nodes::{Members, Nodes},
 };
@@ -29,6 +30,7 @@ use crate::{
 pub(crate) struct Fleet {
     nodes: Nodes,
     loads: Mutex<HashMap<NodeId, Arc<Load>>>,
+    ends: LogEnds,
     budget: Budget,
     counts: Counts,
 }
@@ -136,7 +138,8 @@ pub(crate) struct Holders {
 type Tried = BTreeMap<PartitionId, Vec<NodeId>>;
 
 impl Fleet {
-    pub(crate) fn new(nodes: Nodes) -> Self {
+    /// The fleet of these nodes, which are compared with where the log ends.
+    pub(crate) fn new(nodes: Nodes, end: LogEnd) -> Self {
         describe_counter!(
             "truenow_query_hedges_total",
             "Requests to a slow node that another was asked, too: the other one won or lost, or there was no budget for it."
@@ -149,7 +152,24 @@ impl Fleet {
             without_budget: hedges("no_budget"),
             failures: counter!("truenow_query_node_failures_total"),
         };
-        Self { nodes, loads: Mutex::default(), budget: Budget::new(), counts }
+        Self { nodes, loads: Mutex::default(), ends: LogEnds::new(end), budget: Budget::new(), counts }
+    }
+
+    /// A node answered of the newest state of its partition, which is that before an offset.
+    pub(crate) fn answered_of(&self, id: NodeId, partition: PartitionId, next: Offset) {
+        if !self.is_many() {
+            return;
+        }
+        let far_behind = self.ends.is_far_ahead_of(partition, next);
+        let load = self.loads().get(&id).map(Arc::clone);
+        if let Some(load) = load {
+            load.answered_of(partition, far_behind);
+        }
+    }
+
+    fn loads(&self) -> MutexGuard<'_, HashMap<NodeId, Arc<Load>>> {
+        // Held for so long alone as it takes to look nodes up.
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the nodes of some partitions; `request` makes one request.
@@ -256,8 +276,7 @@ impl Fleet {
 
     fn asking<'a>(&'a self, placement: &'a PlacementMap, wanted: Wanted<'a>) -> Asking<'a> {
         let members = self.nodes.now();
-        // Held for so long alone as it takes to look nodes up.
-        let mut known = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.loads();
         if known.len() > members.len() {
             known.retain(|id, _| members.contains_key(id));
         }
@@ -280,16 +299,16 @@ impl Asking<'_> {
         tried: &Tried,
     ) -> (BTreeMap<NodeId, Vec<PartitionId>>, Vec<PartitionId>) {
         let (mut by_node, mut none) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
-        let scores: BTreeMap<NodeId, (bool, u64)> =
-            self.loads.iter().map(|(&id, load)| (id, (load.failed_lately(), load.score()))).collect();
+        let standing = |load: &Load| (load.far_behind(), load.failed_lately(), load.score());
+        let standings: BTreeMap<_, _> = self.loads.iter().map(|(id, load)| (id, standing(load))).collect();
         for &partition in partitions {
             let tried = tried.get(&partition).map(Vec::as_slice).unwrap_or_default();
             let after = self.wanted.after.iter().find(|(of, _)| *of == partition).map(|(_, offset)| *offset);
             let preferred = self.wanted.prefer.get(&partition);
             let rank = |id: &NodeId| {
-                let (failed, score) = scores[id];
+                let (behind, failed, score) = &standings[id];
                 let lags = after.is_some_and(|offset| !self.loads[id].has_applied(partition, offset));
-                (failed, preferred != Some(id), lags, score)
+                (behind.contains(&partition), *failed, preferred != Some(id), lags, *score)
             };
             match self.replicas(partition).filter(|id| !tried.contains(id)).min_by_key(rank) {
                 Some(id) => by_node.entry(id).or_default().push(partition),

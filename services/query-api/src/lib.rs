@@ -6,6 +6,7 @@
 
 mod answer;
 mod arrivals;
+mod behind;
 mod compute;
 mod conclude;
 mod event_ids;
@@ -73,10 +74,11 @@ pub async fn start(
 ) -> Result<Running, StartError> {
     cache::describe();
     let health = Health::starting(SERVICE, env!("CARGO_PKG_VERSION"));
+    let log = Arc::clone(&deps.log);
     let answers = Arc::new(Answers {
         catalog: deps.catalog,
         progress: deps.progress,
-        fleet: Fleet::new(deps.nodes),
+        fleet: Fleet::new(deps.nodes, Box::new(move |partition| log.bounds(partition).end)),
         log: deps.log,
         token_key: deps.token_key,
         limits: limits(&config),

@@ -29,6 +29,8 @@ const HEDGE_AFTER_MIN: Duration = Duration::from_millis(2);
 const TIME_US_MAX: u64 = 60_000_000;
 /// How long a node that failed is asked only where there is no other.
 const PENALTY: Duration = Duration::from_secs(1);
+/// How long a partition that was far behind is asked only where there is no other. The answer after that tells whether it still is.
+const BEHIND_PENALTY: Duration = Duration::from_secs(10);
 
 /// What is known of one node. All of it is a hint: it decides who is asked, never what is answered.
 pub(crate) struct Load {
@@ -46,12 +48,21 @@ struct Seen {
     failed_at: Option<Instant>,
     /// What its partitions are known to have applied.
     applied: BTreeMap<PartitionId, Offset>,
+    /// When its partitions were last found far behind the log.
+    behind_at: BTreeMap<PartitionId, Instant>,
 }
 
 impl Default for Load {
     fn default() -> Self {
         let times = || Histogram::new_with_bounds(1, TIME_US_MAX, 2).expect("the bounds are a histogram's");
-        let seen = Seen { average_us: 0.0, now: times(), before: times(), failed_at: None, applied: BTreeMap::new() };
+        let seen = Seen {
+            average_us: 0.0,
+            now: times(),
+            before: times(),
+            failed_at: None,
+            applied: BTreeMap::new(),
+            behind_at: BTreeMap::new(),
+        };
         Self { outstanding: AtomicU64::new(0), seen: Mutex::new(seen) }
     }
 }
@@ -99,6 +110,23 @@ impl Load {
         *next = offset.max(*next);
     }
 
+    /// A partition answered of its newest state, and was far behind the log or was not.
+    pub(crate) fn answered_of(&self, partition: PartitionId, far_behind: bool) {
+        let mut seen = self.seen();
+        if far_behind {
+            seen.behind_at.insert(partition, Instant::now());
+        } else {
+            seen.behind_at.remove(&partition);
+        }
+    }
+
+    /// The partitions that were far behind the log a moment ago.
+    pub(crate) fn far_behind(&self) -> Vec<PartitionId> {
+        let seen = self.seen();
+        let lately = seen.behind_at.iter().filter(|(_, at)| at.elapsed() < BEHIND_PENALTY);
+        lately.map(|(partition, _)| *partition).collect()
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         // Its holders change numbers alone.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
@@ -140,6 +168,7 @@ impl UnderWay<'_> {
         seen.failed_at = Some(Instant::now());
         // It may be another process by now.
         seen.applied.clear();
+        seen.behind_at.clear();
     }
 }
 

@@ -101,7 +101,7 @@ async fn a_full_node_holds_back_later_events_of_others() {
     let mut expected: Vec<_> = fakes.iter().flat_map(|f| f.times.iter().map(|t| f.event(*t).place)).collect();
     expected.sort_unstable();
     let nodes = (1..).map(NodeId).zip(fakes.map(|fake| Arc::new(fake) as Arc<dyn HotTier>));
-    let fleet = Fleet::new(Nodes::fixed(nodes));
+    let fleet = Fleet::new(Nodes::fixed(nodes), Box::new(|_| Offset::ZERO));
     let replicas = [(PartitionId(0), vec![NodeId(1)]), (PartitionId(1), vec![NodeId(2)])].into();
     let placement = PlacementMap { replicas, ..PlacementMap::default() };
     let (mut asked, mut seen) = (asked(), Vec::new());

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -152,6 +152,8 @@ struct World {
     fakes: Vec<Arc<Fake>>,
     fleet: Fleet,
     placement: PlacementMap,
+    /// Where the log's partitions end.
+    log_end: Arc<AtomicU64>,
 }
 
 impl World {
@@ -159,10 +161,12 @@ impl World {
     fn new(nodes: u64, replicas: &[&[u64]]) -> Self {
         let fakes: Vec<_> = (0..nodes).map(|_| Arc::new(Fake::default())).collect();
         let members = (0..).map(NodeId).zip(fakes.iter().map(|fake| Arc::clone(fake) as Arc<dyn HotTier>));
-        let fleet = Fleet::new(Nodes::fixed(members));
+        let log_end = Arc::new(AtomicU64::new(0));
+        let end = Arc::clone(&log_end);
+        let fleet = Fleet::new(Nodes::fixed(members), Box::new(move |_| Offset(end.load(Relaxed))));
         let replicas = (0..).map(PartitionId).zip(replicas.iter().map(|of| of.iter().copied().map(NodeId).collect()));
         let placement = PlacementMap { replicas: replicas.collect(), ..PlacementMap::default() };
-        Self { fakes, fleet, placement }
+        Self { fakes, fleet, placement, log_end }
     }
 
     /// Two nodes, each of which has both partitions and is the first for one.
@@ -442,13 +446,45 @@ async fn results_come_one_by_one() {
     }
 }
 
+/// Goal: a replica that stands still while the log goes on is not asked where there is another, though it is preferred; it is tried
+/// now and then, and asked as before once it follows again.
+#[tokio::test(start_paused = true)]
+async fn replicas_far_behind_are_asked_last() {
+    let world = World::replicated();
+    let stand = |nodes: [u64; 2]| {
+        let manner = |applied| Manner { applied, ..Manner::default() };
+        world.fakes.iter().zip(nodes).for_each(|(fake, applied)| fake.set(manner(applied)));
+    };
+    let prefer = BTreeMap::from([(PartitionId(0), NodeId(0))]);
+    let ask = async || nodes(&world.run(FanOut { prefer: prefer.clone(), ..world.fan_out() }).await);
+    let later = async |secs| tokio::time::advance(Duration::from_secs(secs)).await;
+    world.log_end.store(10, Relaxed);
+    stand([7, 10]);
+    for _ in 0..2 {
+        assert_eq!(ask().await, [0, 1], "it may have come just now");
+        later(2).await;
+    }
+    for _ in 0..3 {
+        assert_eq!(ask().await, [1, 1]);
+        later(3).await;
+    }
+    later(2).await;
+    assert_eq!(ask().await, [0, 1], "it may be well again");
+    assert_eq!(ask().await, [1, 1]);
+    stand([10, 10]);
+    later(11).await;
+    for _ in 0..2 {
+        assert_eq!(ask().await, [0, 1]);
+    }
+}
+
 /// Goal: nodes that come and go are asked from then on, and not any more.
 #[tokio::test(start_paused = true)]
 async fn nodes_come_and_go() {
     let world = World::replicated();
     let member = |node: usize| (NodeId(node as u64), Arc::clone(&world.fakes[node]) as Arc<dyn HotTier>);
     let (members, view) = watch::channel(Arc::new([member(0)].into()));
-    let fleet = Fleet::new(Nodes::watched(view));
+    let fleet = Fleet::new(Nodes::watched(view), Box::new(|_| Offset::ZERO));
     let run = async || nodes(&world.fan_out().run(&fleet, &world.placement, None).await.unwrap());
     assert_eq!(run().await, [0, 0]);
     members.send_replace(Arc::new([member(0), member(1)].into()));
