@@ -3,6 +3,8 @@
 //! 1. A value carries its format, its whole key and a checksum of both: what is damaged, of another program or of another question
 //!    is nothing. So a key of Redis may be a hash; the tenant stands in it, so that tenants never meet in one.
 //! 2. Nobody waits for Redis longer than [`RedisSettings::timeout`], and nobody asks it while it is away ([`Breaker`]).
+//! 3. A Redis whose machine vanished without a word is noticed within seconds, so that the one that takes its name over is found.
+//!    Without that the connection to the old one stays for as long as the system sends its bytes again, a quarter of an hour.
 
 use std::{
     sync::{Mutex, MutexGuard},
@@ -14,8 +16,9 @@ use async_trait::async_trait;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use metrics::{Counter, Gauge, counter, gauge};
 use redis::{
-    Client, Cmd, FromRedisValue, RedisError,
+    Client, Cmd, FromRedisValue, IntoConnectionInfo as _, RedisError,
     aio::{ConnectionManager, ConnectionManagerConfig},
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -25,6 +28,10 @@ use crate::{CacheKey, ResultCache};
 const FORMAT: u8 = 1;
 /// How long making a connection may take; calls do not wait for it longer than for anything else.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// A connection on which nothing comes back for so long is given up, whether something waits for it or not.
+const SILENT_MAX: Duration = Duration::from_secs(3);
+/// After so long without a byte the other side is asked for one, and so often again.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// The format, the checksum and the length of the key.
 const HEAD_BYTES: usize = size_of::<u8>() + size_of::<u64>() + size_of::<u32>();
 
@@ -72,7 +79,8 @@ impl RedisResults {
     /// # Errors
     /// The URL is none.
     pub fn new(url: &str, settings: RedisSettings) -> Result<Self, AddressError> {
-        let client = Client::open(url).map_err(|_| AddressError)?;
+        let address = url.into_connection_info().map_err(|_| AddressError)?;
+        let client = Client::open(address.set_tcp_settings(tcp())).map_err(|_| AddressError)?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT_MAX))
             .set_response_timeout(Some(settings.timeout))
@@ -124,6 +132,15 @@ impl RedisResults {
     fn now(&self) -> Monotonic {
         Monotonic::from_elapsed(self.began.elapsed())
     }
+}
+
+/// How connections behave: small questions are sent at once, for an answer is waited for; see rule 3 of the module.
+fn tcp() -> TcpSettings {
+    let keepalive = TcpKeepalive::new().with_time(PROBE_INTERVAL).with_interval(PROBE_INTERVAL);
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(SILENT_MAX);
+    settings
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -228,6 +245,39 @@ mod tests {
     async fn an_address_is_not_shown() {
         let refused = RedisResults::new("http://:hunter2@here", RedisSettings::default()).unwrap_err();
         assert!(!format!("{refused:?} {refused}").contains("hunter2"));
+    }
+
+    /// How many seconds from now the system probes a connection to a port of this machine that nothing is sent on; `None`: never.
+    #[cfg(target_os = "linux")]
+    fn probed_in(port: u16) -> Option<f64> {
+        // A line is: number, local, remote, state, queues, kind and time of the timer in hexadecimal hundredths of a second, ...
+        let connections = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let remote = format!("0100007F:{port:04X}");
+        let of_connection = connections.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+        let mut timers = of_connection.filter(|fields| fields[2] == remote).map(|fields| fields[5].to_owned());
+        let timer = timers.next().expect("the connection is there");
+        // Kind 2 is keepalive.
+        timer.strip_prefix("02:").map(|time| f64::from(u32::from_str_radix(time, 16).unwrap()) / 100.0)
+    }
+
+    /// Goal: a connection that nothing is sent on is probed each second, so that one whose other side vanished is noticed.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_idle_connection_is_probed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let _cache = RedisResults::new(&format!("redis://127.0.0.1:{port}/0"), RedisSettings::default()).unwrap();
+        let _connection = listener.accept().await.unwrap();
+        let mut probed = None;
+        // What was sent first is on its way.
+        for _ in 0..1_000 {
+            probed = probed_in(port);
+            if probed.is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(probed.is_some_and(|within| within <= 1.0), "{probed:?}");
     }
 
     /// Goal: a Redis that is not there is a cache that has forgotten everything, and after five failures is not asked any more.
