@@ -18,7 +18,9 @@ use types::{Offset, PartitionId};
 
 use super::{
     client::{Quiet, Trouble},
+    config::KafkaOpenError,
     fetch::{Source, offset_of},
+    notes::Notes,
     record::{block_of, time_of},
     store::{Followed, Store},
 };
@@ -28,6 +30,8 @@ use crate::api::Record;
 const POLL_WAIT: Duration = Duration::from_millis(50);
 /// Records that are shown together at most: readers see the first of them that much later.
 const BATCH_RECORDS: usize = 64;
+/// How often a record that was passed over is asked for again, before it counts as lost: a batch may have been damaged on its way.
+const ASKED_AGAIN_MAX: u32 = 2;
 /// How long to wait for brokers that cannot say what a partition holds.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -38,6 +42,10 @@ pub(crate) struct Follower {
     pub(crate) consumer: BaseConsumer<Quiet>,
     /// The offsets of the next records; `None` of a partition that cannot be followed any more.
     pub(crate) next: Vec<Option<Offset>>,
+    /// How often each of them was asked for again.
+    pub(crate) asked_again: Vec<u32>,
+    /// Reads what all processes have stored.
+    pub(crate) notes: Box<dyn Fn() -> Result<Notes, KafkaOpenError> + Send>,
     /// Ends it. Relaxed: it orders nothing, and is seen within a poll.
     pub(crate) stop: Arc<AtomicBool>,
 }
@@ -78,17 +86,18 @@ impl Follower {
         self.show(read);
     }
 
-    /// Takes what came; waits a moment for the first. `false`: what was to be read next is not there.
+    /// Takes what came; waits a moment for the first. `false`: what was to be read next did not come.
     fn take(&mut self, read: &mut Vec<(PartitionId, Followed)>) -> bool {
-        let consumer = &self.consumer;
         let mut wait = POLL_WAIT;
         while read.len() < BATCH_RECORDS {
-            match consumer.poll(wait) {
+            match self.consumer.poll(wait) {
                 None => return true,
                 Some(Ok(message)) => {
                     let Ok(at) = usize::try_from(message.partition()) else { continue };
-                    if let Some(next) = self.next.get_mut(at).and_then(Option::as_mut) {
-                        follow(partition(at), next, &message, read);
+                    let (offset, what) = (offset_of(message.offset()), followed(&message, partition(at)));
+                    drop(message);
+                    if !self.take_in(at, offset, what, read) {
+                        return false;
                     }
                 }
                 Some(Err(error)) => match Trouble::of(&error) {
@@ -103,6 +112,31 @@ impl Follower {
             }
             wait = Duration::ZERO;
         }
+        true
+    }
+
+    /// Takes in what lies at an offset; `false`: something else was to come first.
+    fn take_in(&mut self, at: usize, offset: Offset, what: Followed, read: &mut Vec<(PartitionId, Followed)>) -> bool {
+        let Some(&Some(next)) = self.next.get(at) else { return true };
+        if offset < next {
+            return true;
+        }
+        if offset > next && self.asked_again[at] < ASKED_AGAIN_MAX {
+            self.asked_again[at] += 1;
+            return false;
+        }
+        self.asked_again[at] = 0;
+        if offset > next {
+            tracing::error!(partition = at, from = next.0, to = offset.0, "event log: records cannot be read");
+            let (instead, go_on) = self.in_place_of(partition(at), offset);
+            read.push((partition(at), instead));
+            if go_on > offset {
+                self.next[at] = Some(go_on);
+                return false;
+            }
+        }
+        read.push((partition(at), what));
+        self.next[at] = Some(offset.next());
         true
     }
 
@@ -128,9 +162,10 @@ impl Follower {
                     to = start.0,
                     "event log: records left before they were counted"
                 );
-                read.push((partition(at), Followed::Missing { next: start, header: None }));
+                let (instead, go_on) = self.in_place_of(partition(at), start);
+                read.push((partition(at), instead));
                 self.store.starts_at(partition(at), start);
-                self.next[at] = Some(start);
+                self.next[at] = Some(go_on);
             } else if end < next {
                 tracing::error!(
                     partition = at,
@@ -148,6 +183,27 @@ impl Follower {
         }
     }
 
+    /// What stands for records up to `end` that cannot be read, and where to go on: what a process counted that has read them, where
+    /// there was one; else they are missing from all counts, which are the same everywhere.
+    fn in_place_of(&self, partition: PartitionId, end: Offset) -> (Followed, Offset) {
+        match (self.notes)() {
+            Ok(mut notes) => {
+                let stand = notes.stand(partition);
+                if stand.next >= end {
+                    let next = stand.next;
+                    tracing::warn!(
+                        partition = partition.0,
+                        to = next.0,
+                        "event log: goes by what another process counted"
+                    );
+                    return (Followed::Counted(stand), next);
+                }
+            }
+            Err(error) => tracing::error!(%error, "event log: read what other processes counted"),
+        }
+        (Followed::Missing { next: end, header: None }, end)
+    }
+
     /// What the brokers hold of a partition; waits until they say so.
     fn bounds(&self, partition: PartitionId) -> Option<(Offset, Offset)> {
         while !self.stop.load(Relaxed) {
@@ -161,30 +217,16 @@ impl Follower {
     }
 }
 
-/// What a message is to a partition whose next record is `next`.
-fn follow(
-    partition: PartitionId,
-    next: &mut Offset,
-    message: &BorrowedMessage<'_>,
-    read: &mut Vec<(PartitionId, Followed)>,
-) {
+/// What a message is that is the next of its partition.
+fn followed(message: &BorrowedMessage<'_>, partition: PartitionId) -> Followed {
     let offset = offset_of(message.offset());
-    if offset < *next {
-        return;
-    }
-    if offset > *next {
-        tracing::error!(partition = partition.0, from = next.0, to = offset.0, "event log: records cannot be read");
-        read.push((partition, Followed::Missing { next: offset, header: None }));
-    }
-    *next = offset.next();
-    let followed = match block_of(message, partition) {
+    match block_of(message, partition) {
         Ok((header, body)) => Followed::Record(Record { offset, append_time: time_of(message), header, body }),
         Err(header) => {
             tracing::error!(partition = partition.0, offset = offset.0, "event log: a record is damaged");
-            Followed::Missing { next: *next, header }
+            Followed::Missing { next: offset.next(), header }
         }
-    };
-    read.push((partition, followed));
+    }
 }
 
 fn partition(at: usize) -> PartitionId {

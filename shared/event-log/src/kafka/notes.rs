@@ -49,7 +49,7 @@ impl Notes {
     ///
     /// # Errors
     /// What is not of this program.
-    fn of(stored: Vec<(String, Vec<u8>)>) -> Result<Self, String> {
+    pub(crate) fn of(stored: Vec<(String, Vec<u8>)>) -> Result<Self, String> {
         let mut notes = Self::default();
         for (key, value) in stored {
             if key == IDENTITY {

@@ -65,7 +65,13 @@ impl KafkaLog {
         let stop = threads.end_follower.clone();
         let next: Vec<_> = next.into_iter().map(Some).collect();
         let stored = next.iter().map(|next| next.unwrap_or_default()).collect();
-        let mut follower = Follower { store: store.clone(), source: source.clone(), consumer, next, stop };
+        let notes = {
+            let (config, source) = (config.clone(), source.clone());
+            Box::new(move || Notes::read(&config, &source))
+        };
+        let asked_again = vec![0; next.len()];
+        let mut follower =
+            Follower { store: store.clone(), source: source.clone(), consumer, next, asked_again, notes, stop };
         follower.catch_up();
         threads.follower = Some(start("log-follow", move || follower.run())?);
 

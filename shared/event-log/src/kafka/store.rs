@@ -56,6 +56,8 @@ pub(crate) enum Followed {
     Record(Record),
     /// Records up to an offset cannot be read; of a damaged one the header may be known.
     Missing { next: Offset, header: Option<Box<codec::BlockHeader>> },
+    /// Records cannot be read, and another process that could has counted as far as this.
+    Counted(Stand),
 }
 
 impl Store {
@@ -123,6 +125,11 @@ impl Store {
                 }
                 Followed::Missing { next, header } => {
                     of.stand.pass_over(next, header.as_deref());
+                    of.times.forget();
+                    tail.forget(partition);
+                }
+                Followed::Counted(stand) => {
+                    of.stand = stand;
                     of.times.forget();
                     tail.forget(partition);
                 }

@@ -23,6 +23,8 @@ impl World {
         broker.create_topic(TOPIC, 2, 1).unwrap();
         let config = KafkaConfig {
             delivery_timeout: Duration::from_secs(2),
+            // The mock counts the bytes that it gets.
+            compression: Compression::None,
             ..KafkaConfig::new(broker.bootstrap_servers(), TOPIC, 2)
         };
         let nothing = || (Stand::empty(), Offset::ZERO, Offset::ZERO);

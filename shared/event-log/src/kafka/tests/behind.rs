@@ -4,7 +4,7 @@ use super::{away::World, *};
 
 impl World {
     /// A log of this process that nobody follows the topic for, unless a test does.
-    fn log(&self) -> KafkaLog {
+    pub(super) fn log(&self) -> KafkaLog {
         let nothing = || (stand::Stand::empty(), Offset::ZERO, Offset::ZERO);
         let store = Arc::new(Store::new(vec![nothing(), nothing()], 1 << 20));
         let config = KafkaConfig::new(self.broker.bootstrap_servers(), away::TOPIC, 2);

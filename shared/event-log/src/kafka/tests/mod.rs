@@ -3,6 +3,7 @@
 
 mod away;
 mod behind;
+mod holes;
 mod ledger;
 mod trust;
 
