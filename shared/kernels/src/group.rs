@@ -188,12 +188,23 @@ pub struct SlotSums {
     pub sums: Vec<f64>,
     /// By slot, the rows that have no value; empty as long as there was no such row.
     absent: Vec<u32>,
+    /// Whether a slot's sum says that it has a value: it begins at [`UNMARKED`], which no sum of values is.
+    marks: bool,
 }
 
+/// -0.0: a value is added as `value + 0.0`, which is not -0.0, and neither is a sum with it.
+const UNMARKED: f64 = -0.0;
+
 impl SlotSums {
+    /// Such that say which slots have rows, so that these need not be counted.
+    #[must_use]
+    pub fn marking() -> Self {
+        Self { marks: true, ..Self::default() }
+    }
+
     /// Makes it one of `slots` slots.
     pub fn grow(&mut self, slots: usize) {
-        self.sums.resize(slots, 0.0);
+        self.sums.resize(slots, if self.marks { UNMARKED } else { 0.0 });
         if !self.absent.is_empty() {
             self.absent.resize(slots, 0);
         }
@@ -205,21 +216,43 @@ impl SlotSums {
         self.absent.get(slot).copied().unwrap_or(0)
     }
 
+    /// How many of a slot's `rows` rows have a value; where they are marked, whether any has.
+    #[must_use]
+    pub fn present(&self, slot: usize, rows: u64) -> u64 {
+        match self.marks {
+            true => self.is_marked(slot).into(),
+            false => rows - u64::from(self.absent(slot)),
+        }
+    }
+
+    /// Whether a slot has rows, with a value or without, where they are marked.
+    #[must_use]
+    pub fn has_rows(&self, slot: usize) -> bool {
+        self.is_marked(slot) || self.absent(slot) > 0
+    }
+
+    fn is_marked(&self, slot: usize) -> bool {
+        self.sums[slot].to_bits() != UNMARKED.to_bits()
+    }
+
     /// Adds the values of the rows taken, of slots below the number that it was grown to.
     pub fn add(&mut self, slots: &[u32], rows: Rows<'_>, values: &[f64]) {
         if let Rows::All(count) = rows
             && all_present(&values[..count])
         {
+            let sums = &mut *self.sums;
             for (&slot, &value) in slots.iter().zip(&values[..count]) {
-                self.sums[slot as usize] += value;
+                // Never -0.0, as which a sum is no mark.
+                sums[slot as usize] += value + 0.0;
             }
             return;
         }
         each(rows, values, |k, value| {
             let slot = slots[k] as usize;
-            self.sums[slot] += if value.is_nan() { 0.0 } else { value };
             if value.is_nan() {
                 self.count_absent(slot);
+            } else {
+                self.sums[slot] += value + 0.0;
             }
         });
     }

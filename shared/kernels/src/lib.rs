@@ -17,6 +17,7 @@ mod few;
 mod filter;
 mod group;
 mod large_table;
+mod leaders;
 mod offsets;
 mod pairs;
 mod prefetch;
@@ -32,10 +33,11 @@ pub use group::{
     count_slots_codes, count_slots_equal, count_slots_present, greatest_slots, least_slots, moments_slots,
 };
 pub use large_table::{LargeTable, Plain};
+pub use leaders::{BLOCK_COUNTS, Count, block_maxima, count_nonzero};
 pub use offsets::{add_base, and_between, keys_by_offset, subtract_base};
 pub use pairs::{
-    Slots, count_numbers, count_pairs, each_present, from_ordered_bits, list_marked, list_pairs, list_values,
+    Groups, count_numbers, count_pairs, each_present, from_ordered_bits, list_marked, list_pairs, list_values,
     mark_pairs, number_by_high_bits, number_values, ordered_bits,
 };
-pub use prefetch::prefetch;
+pub use prefetch::{prefetch, prefetch_all, prefetch_listed};
 pub use selection::{CHUNK_ROWS, Selection};

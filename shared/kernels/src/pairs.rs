@@ -1,39 +1,61 @@
 //! Numbers by group: a dictionary's codes, or the bins of a histogram. Counted or marked in a matrix with a line per group
 //! where that is small enough, else listed as pairs.
 //!
-//! 1. A row's group is its slot without the lane: `slots[k] >> lanes_log2` for the k-th row taken.
-//! 2. Number 0 is "absent". A matrix has it like any other, so that loops need not branch; lists leave it out.
+//! Number 0 is "absent". A matrix has it like any other, so that loops need not branch; lists leave it out.
 
 use crate::{CHUNK_ROWS, Code, Rows, dispatch::dispatch, group::each};
 
-/// The slots of the rows taken, and how many of their low bits are the lane.
+/// The group of each row taken, in the form in which it is at hand.
 #[derive(Debug, Clone, Copy)]
-pub struct Slots<'a> {
-    /// The slot of each row taken.
-    pub slots: &'a [u32],
-    /// Bits of a slot that are its lane.
-    pub lanes_log2: u32,
+pub enum Groups<'a> {
+    /// Of all of them group 0.
+    One,
+    /// Its key, `first` being the group of key 0; for all rows of a chunk.
+    Keys {
+        /// By row.
+        keys: &'a [u8],
+        /// The group of key 0.
+        first: u32,
+    },
+    /// Its slot without the lane.
+    Slots {
+        /// By row taken.
+        slots: &'a [u32],
+        /// Bits of a slot that are its lane.
+        lanes_log2: u32,
+    },
 }
 
-impl Slots<'_> {
-    #[inline(always)]
-    fn group(self, k: usize) -> u32 {
-        self.slots[k] >> self.lanes_log2
+/// Calls `take(group, item)` for each row taken, in order.
+#[inline(always)]
+fn each_of_group<T: Copy>(groups: Groups<'_>, rows: Rows<'_>, items: &[T], mut take: impl FnMut(u32, T)) {
+    match (groups, rows) {
+        (Groups::One, rows) => each(rows, items, |_, item| take(0, item)),
+        (Groups::Keys { keys, first }, Rows::All(count)) => {
+            keys[..count].iter().zip(&items[..count]).for_each(|(&key, &item)| take(first + u32::from(key), item));
+        }
+        (Groups::Keys { .. }, Rows::Listed(_)) => panic!("keys are those of all rows of a chunk"),
+        (Groups::Slots { slots, lanes_log2 }, Rows::All(count)) => {
+            slots[..count].iter().zip(&items[..count]).for_each(|(&slot, &item)| take(slot >> lanes_log2, item));
+        }
+        (Groups::Slots { slots, lanes_log2 }, Rows::Listed(rows)) => {
+            let of_rows = slots[..rows.len()].iter().zip(rows);
+            of_rows.for_each(|(&slot, &row)| take(slot >> lanes_log2, items[usize::from(row)]));
+        }
     }
 }
 
 /// Adds 1 at each row's group and code of a matrix of `width` codes per group.
-pub fn count_pairs<C: Code>(slots: Slots<'_>, rows: Rows<'_>, codes: &[C], width: usize, counts: &mut [u32]) {
-    each(rows, codes, |k, code| counts[slots.group(k) as usize * width + code.index()] += 1);
+pub fn count_pairs<C: Code>(groups: Groups<'_>, rows: Rows<'_>, codes: &[C], width: usize, counts: &mut [u32]) {
+    each_of_group(groups, rows, codes, |group, code| counts[group as usize * width + code.index()] += 1);
 }
 
 /// Adds 1 at each row's group and number of a matrix of `width` columns per group, of which column `c` is number `base + c`;
-/// number 0 has the first.
-pub fn count_numbers(slots: Slots<'_>, numbers: &[u32], base: u32, width: usize, counts: &mut [u32]) {
-    for (&slot, &number) in slots.slots.iter().zip(numbers) {
-        let group = (slot >> slots.lanes_log2) as usize;
-        counts[group * width + number.saturating_sub(base) as usize] += 1;
-    }
+/// number 0 has the first. There is a number for each row taken.
+pub fn count_numbers(groups: Groups<'_>, numbers: &[u32], base: u32, width: usize, counts: &mut [u32]) {
+    each_of_group(groups, Rows::All(numbers.len()), numbers, |group, number| {
+        counts[group as usize * width + number.saturating_sub(base) as usize] += 1;
+    });
 }
 
 /// Lists the rows that may count: those whose number is marked in their line. A line has `width` columns, of which column `c`
@@ -57,29 +79,29 @@ pub fn list_marked<'a>(
 }
 
 /// Marks each row's group and code in a matrix of `words` words of 64 codes per group.
-pub fn mark_pairs<C: Code>(slots: Slots<'_>, rows: Rows<'_>, codes: &[C], words: usize, marks: &mut [u64]) {
-    each(rows, codes, |k, code| {
+pub fn mark_pairs<C: Code>(groups: Groups<'_>, rows: Rows<'_>, codes: &[C], words: usize, marks: &mut [u64]) {
+    each_of_group(groups, rows, codes, |group, code| {
         let code = code.index();
-        marks[slots.group(k) as usize * words + code / 64] |= 1 << (code % 64);
+        marks[group as usize * words + code / 64] |= 1 << (code % 64);
     });
 }
 
 /// Lists each row's group (the high half) and code (the low half), without absent ones.
-pub fn list_pairs<C: Code>(slots: Slots<'_>, rows: Rows<'_>, codes: &[C], pairs: &mut Vec<u64>) {
+pub fn list_pairs<C: Code>(groups: Groups<'_>, rows: Rows<'_>, codes: &[C], pairs: &mut Vec<u64>) {
     pairs.reserve(rows.len());
-    each(rows, codes, |k, code| {
+    each_of_group(groups, rows, codes, |group, code| {
         if code.index() != 0 {
-            pairs.push(u64::from(slots.group(k)) << 32 | code.index() as u64);
+            pairs.push(u64::from(group) << 32 | code.index() as u64);
         }
     });
 }
 
 /// Lists each row's group and present value.
-pub fn list_values(slots: Slots<'_>, rows: Rows<'_>, values: &[f64], into: &mut Vec<(u32, f64)>) {
+pub fn list_values(groups: Groups<'_>, rows: Rows<'_>, values: &[f64], into: &mut Vec<(u32, f64)>) {
     into.reserve(rows.len());
-    each(rows, values, |k, value| {
+    each_of_group(groups, rows, values, |group, value| {
         if !value.is_nan() {
-            into.push((slots.group(k), value));
+            into.push((group, value));
         }
     });
 }

@@ -59,14 +59,28 @@ impl Selection {
 
     /// Writes the numbers of the rows that are in to the front of `out`, ascending; returns them.
     pub fn list<'a>(&self, out: &'a mut [u16; CHUNK_ROWS]) -> &'a [u16] {
+        const AT_ONCE: usize = 4;
         let mut len = 0;
         for (at, &word) in self.words().iter().enumerate() {
+            let first = (at * WORD_ROWS) as u16;
+            let end = len + word.count_ones() as usize;
             let mut rest = word;
-            while rest != 0 {
-                out[len] = (at * WORD_ROWS) as u16 + rest.trailing_zeros() as u16;
-                len += 1;
-                rest &= rest - 1;
+            // Several at once, be they there or not: how many bits a word has is nothing that a processor could guess.
+            while len < end
+                && let Some(out) = out[len..].first_chunk_mut::<AT_ONCE>()
+            {
+                for out in out {
+                    *out = first + rest.trailing_zeros() as u16;
+                    rest &= rest.wrapping_sub(1);
+                }
+                len += AT_ONCE;
             }
+            while len < end {
+                out[len] = first + rest.trailing_zeros() as u16;
+                rest &= rest.wrapping_sub(1);
+                len += 1;
+            }
+            len = end;
         }
         &out[..len]
     }

@@ -1,9 +1,9 @@
 //! Every path of a kernel against a plain loop, over values that bring out what differs: absent ones, both zeros, extremes.
 
 use kernels::{
-    CHUNK_ROWS, LANES, MomentsLanes, Rows, Selection, SlotSums, SumLanes, add_lanes, and_any_of, and_listed,
-    and_none_of, and_range, and_times, append_bucket, append_codes, count_few, count_present, count_rows, greatest,
-    key_range, keys_by_time, least, sum_few,
+    CHUNK_ROWS, Groups, LANES, MomentsLanes, Rows, Selection, SlotSums, SumLanes, add_lanes, and_any_of, and_listed,
+    and_none_of, and_range, and_times, append_bucket, append_codes, count_few, count_numbers, count_pairs,
+    count_present, count_rows, greatest, key_range, keys_by_time, least, list_pairs, list_values, mark_pairs, sum_few,
 };
 use proptest::prelude::*;
 
@@ -142,6 +142,91 @@ proptest! {
             }
             prop_assert_eq!(bits(&got.sums), bits(&sums));
             prop_assert_eq!((0..end).map(|slot| got.absent(slot)).collect::<Vec<_>>(), absent);
+        }
+    }
+
+    /// Goal: sums that mark are the others, and say of every slot whether it has rows, and whether one of them has a value: zeros of
+    /// either sign, values that cancel out, and absent ones alone.
+    #[test]
+    fn marking_sums_say_where_rows_are((values, kept) in chunk(), groups in 1..40_u32, absent in any::<bool>()) {
+        let rows: Vec<u16> = (0..kept.len()).filter(|&row| kept[row]).map(|row| row as u16).collect();
+        let values: Vec<f64> = values.iter().enumerate().map(|(row, &value)| match row % 5 {
+            0 => -0.0,
+            1 if row > 0 => -values[row - 1],
+            _ if !absent && value.is_nan() => 3.0,
+            _ => value,
+        }).map(|value| if absent || !value.is_nan() { value } else { 0.0 }).collect();
+        for rows in [Rows::All(values.len()), Rows::Listed(&rows)] {
+            let taken: Vec<usize> = match rows {
+                Rows::All(count) => (0..count).collect(),
+                Rows::Listed(rows) => rows.iter().map(|&row| usize::from(row)).collect(),
+            };
+            // Neighbours often have one slot, so that they cancel out; the last slot has no row.
+            let slots: Vec<u32> = (0..taken.len() as u32).map(|k| k / 2 % groups).collect();
+            let (mut marking, mut plain) = (SlotSums::marking(), SlotSums::default());
+            for sums in [&mut marking, &mut plain] {
+                sums.grow(groups as usize + 1);
+                sums.add(&slots, rows, &values);
+            }
+            for slot in 0..=groups as usize {
+                let of_slot: Vec<f64> =
+                    taken.iter().zip(&slots).filter(|(_, of)| **of as usize == slot).map(|(&row, _)| values[row]).collect();
+                let present = of_slot.iter().filter(|value| !value.is_nan()).count() as u64;
+                prop_assert_eq!((marking.sums[slot] + 0.0).to_bits(), plain.sums[slot].to_bits());
+                prop_assert_eq!(marking.has_rows(slot), !of_slot.is_empty());
+                prop_assert_eq!(marking.present(slot, 1), u64::from(present > 0));
+                prop_assert_eq!(plain.present(slot, of_slot.len() as u64), present);
+            }
+        }
+    }
+
+    /// Goal: codes, numbers and values go to the groups of their rows, in whichever form these are at hand, and for listed rows as
+    /// for all.
+    #[test]
+    fn groups_are_one_in_all_forms((values, kept) in chunk(), first in 0..3_u32, lanes_log2 in 0..4_u32) {
+        const WIDTH: usize = 70;
+        const GROUPS: usize = 12;
+        let listed: Vec<u16> = (0..kept.len()).filter(|&row| kept[row]).map(|row| row as u16).collect();
+        let codes: Vec<u16> = (0..values.len()).map(|row| (row * 31 % WIDTH) as u16).collect();
+        let keys: Vec<u8> = (0..values.len()).map(|row| (row * 7 % 9) as u8).collect();
+        let group_of = |row: usize| first + u32::from(keys[row]);
+        let slots = |rows: &[usize]| -> Vec<u32> {
+            rows.iter().map(|&row| group_of(row) << lanes_log2 | row as u32 & ((1 << lanes_log2) - 1)).collect()
+        };
+        let all: Vec<usize> = (0..values.len()).collect();
+        let some: Vec<usize> = listed.iter().map(|&row| usize::from(row)).collect();
+        let (of_all, of_some) = (slots(&all), slots(&some));
+        let forms = [
+            (Groups::One, Rows::All(all.len())),
+            (Groups::One, Rows::Listed(&listed)),
+            (Groups::Keys { keys: &keys, first }, Rows::All(all.len())),
+            (Groups::Slots { slots: &of_all, lanes_log2 }, Rows::All(all.len())),
+            (Groups::Slots { slots: &of_some, lanes_log2 }, Rows::Listed(&listed)),
+        ];
+        for (groups, rows) in forms {
+            let taken = if let Rows::All(_) = rows { &all } else { &some };
+            let group = |row: usize| if let Groups::One = groups { 0 } else { group_of(row) };
+            let (mut counts, mut marks) = (vec![0; GROUPS * WIDTH], vec![0; GROUPS * 2]);
+            let (mut want_counts, mut want_marks) = (counts.clone(), marks.clone());
+            count_pairs(groups, rows, &codes, WIDTH, &mut counts);
+            mark_pairs(groups, rows, &codes, 2, &mut marks);
+            let (mut pairs, mut listed_values) = (Vec::new(), Vec::new());
+            list_pairs(groups, rows, &codes, &mut pairs);
+            list_values(groups, rows, &values, &mut listed_values);
+            let (mut want_pairs, mut want_values) = (Vec::new(), Vec::new());
+            for &row in taken {
+                let (group, code) = (group(row), usize::from(codes[row]));
+                want_counts[group as usize * WIDTH + code] += 1;
+                want_marks[group as usize * 2 + code / 64] |= 1_u64 << (code % 64);
+                want_pairs.extend((code > 0).then_some(u64::from(group) << 32 | code as u64));
+                want_values.extend((!values[row].is_nan()).then_some((group, values[row].to_bits())));
+            }
+            prop_assert_eq!((&counts, marks, pairs), (&want_counts, want_marks, want_pairs));
+            prop_assert_eq!(listed_values.iter().map(|(group, value)| (*group, value.to_bits())).collect::<Vec<_>>(), want_values);
+            let numbers: Vec<u32> = taken.iter().map(|&row| u32::from(codes[row])).collect();
+            let mut counts = vec![0; GROUPS * WIDTH];
+            count_numbers(groups, &numbers, 0, WIDTH, &mut counts);
+            prop_assert_eq!(counts, want_counts);
         }
     }
 

@@ -1,12 +1,12 @@
 //! What a task accumulates: one state per cell, or one per cell and slot.
 
 use engine::Codes;
-use kernels::{CHUNK_ROWS, GroupMoments, MomentsLanes, Rows, Selection, SlotSums, Slots, SumLanes};
+use kernels::{CHUNK_ROWS, GroupMoments, Groups, MomentsLanes, Rows, Selection, SlotSums, SumLanes};
 
 use crate::{
     cells::Cell,
     codes::by_width,
-    grouper::Few,
+    grouper::{Few, Found},
     keyed::{Keyed, Sizes},
     state::{Moments, State, greater, lesser},
 };
@@ -66,8 +66,7 @@ impl Single {
                     all if all == rows.len() => Rows::All(all),
                     _ => Rows::Listed(selection.list(list)),
                 };
-                // All rows are of group 0.
-                keyed.add(column, rows, taken, Slots { slots: &[0; CHUNK_ROWS][..taken.len()], lanes_log2: 0 });
+                keyed.add(column, rows, taken, Groups::One);
             }
             (Self::Count(count), CellColumn::Equal(codes, code)) => {
                 *count += by_width!(codes, rows, |codes| kernels::count_equal(codes, code, selection));
@@ -141,6 +140,19 @@ impl Slotted {
         }
     }
 
+    /// The same, with sums that say which slots have rows.
+    pub(crate) fn marking(cell: &Cell, sizes: Sizes) -> Self {
+        match cell {
+            Cell::Sum(_) => Self::Sum(SlotSums::marking()),
+            other => Self::new(other, sizes),
+        }
+    }
+
+    /// Whether a slot has rows; for a sum that marks.
+    pub(crate) fn has_rows(&self, slot: usize) -> bool {
+        matches!(self, Self::Sum(sums) if sums.has_rows(slot))
+    }
+
     pub(crate) fn grow(&mut self, slots: usize) {
         match self {
             Self::Count(counts) => counts.resize(slots, 0),
@@ -152,21 +164,26 @@ impl Slotted {
         }
     }
 
-    /// Takes all rows of a chunk; `false`: it took none, and wants their slots.
-    pub(crate) fn add_few(&mut self, column: CellColumn<'_>, few: Few<'_>) -> bool {
+    /// Takes all rows of a chunk, which is `range` of its segment; `false`: it took none, and wants their slots.
+    pub(crate) fn add_few(&mut self, column: CellColumn<'_>, range: std::ops::Range<usize>, few: Few<'_>) -> bool {
         match (self, column) {
             (Self::Sum(sums), CellColumn::Values(values)) => few.sum(values, &mut sums.sums),
+            (Self::Keyed(keyed), column) => {
+                let rows = Rows::All(range.len());
+                keyed.add(column, range, rows, few.groups());
+                true
+            }
             _ => false,
         }
     }
 
-    /// Takes rows of a chunk, which is `range` of its segment; `slots` are those of the rows taken.
-    pub(crate) fn add(&mut self, column: CellColumn<'_>, range: std::ops::Range<usize>, rows: Rows<'_>, of: Slots<'_>) {
+    /// Takes rows of a chunk, which is `range` of its segment; `of` has their slots.
+    pub(crate) fn add(&mut self, column: CellColumn<'_>, range: std::ops::Range<usize>, rows: Rows<'_>, of: Found<'_>) {
         let slots = of.slots;
         match (self, column) {
             (Self::Sum(sums), CellColumn::Absent) => sums.add_absent(slots),
             (_, CellColumn::Absent) => {}
-            (Self::Keyed(keyed), column) => keyed.add(column, range, rows, of),
+            (Self::Keyed(keyed), column) => keyed.add(column, range, rows, of.groups()),
             (Self::Count(counts), CellColumn::Equal(codes, code)) => {
                 by_width!(codes, range, |codes| kernels::count_slots_equal(slots, rows, codes, code, counts));
             }
@@ -206,8 +223,9 @@ impl Slotted {
         match self {
             Self::Count(counts) => State::Count(counts),
             Self::Sum(sums) => {
-                let counts = rows.iter().enumerate().map(|(slot, rows)| rows - u64::from(sums.absent(slot))).collect();
-                State::Sum { sums: sums.sums, counts }
+                let counts = rows.iter().enumerate().map(|(slot, &rows)| sums.present(slot, rows)).collect();
+                // A slot without values may be -0.0.
+                State::Sum { sums: sums.sums.into_iter().map(|sum| sum + 0.0).collect(), counts }
             }
             Self::Min(values) => State::Min(values),
             Self::Max(values) => State::Max(values),
@@ -226,9 +244,13 @@ impl Slotted {
             Self::Count(counts) => State::Count(kept.iter().map(|&group| counts[slots(group)].iter().sum()).collect()),
             Self::Sum(sums) => {
                 let absent = |group| slots(group).map(|slot| u64::from(sums.absent(slot))).sum::<u64>();
+                let present = |group, rows| match lanes {
+                    1 => sums.present(group as usize, rows),
+                    _ => rows - absent(group),
+                };
                 State::Sum {
                     sums: kept.iter().map(|&group| sums.sums[slots(group)].iter().fold(0.0, |a, b| a + b)).collect(),
-                    counts: kept.iter().zip(rows).map(|(&group, rows)| rows - absent(group)).collect(),
+                    counts: kept.iter().zip(rows).map(|(&group, &rows)| present(group, rows)).collect(),
                 }
             }
             Self::Min(values) => {

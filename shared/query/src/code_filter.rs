@@ -7,6 +7,8 @@ use crate::predicate::{DimensionCondition, DimensionTest};
 
 /// Codes that are compared with one by one, at most; more are looked up in a list.
 const COMPARED_MAX: usize = 4;
+/// Codes that are looked for in the filters of chunks, at most: with more of them most chunks may have one.
+const LOOKED_FOR_MAX: usize = 32;
 
 /// The codes that pass.
 #[derive(Debug, PartialEq)]
@@ -15,8 +17,8 @@ pub(crate) enum CodeFilter {
     None,
     AnyOf(Vec<u32>),
     NoneOf(Vec<u32>),
-    /// By code: 1 passes, 0 does not.
-    Listed(Vec<u8>),
+    /// By code: 1 passes, 0 does not; and the codes that pass, where they are few.
+    Listed(Vec<u8>, Vec<u32>),
 }
 
 impl CodeFilter {
@@ -40,7 +42,15 @@ impl CodeFilter {
         match listed.iter().filter(|&&passes| passes == 1).count() {
             0 => Self::None,
             all if all == listed.len() => Self::All,
-            _ => Self::Listed(listed),
+            _ => Self::Listed(listed, Vec::new()),
+        }
+    }
+
+    /// The only codes that pass, where they are few.
+    pub(crate) fn few(&self) -> &[u32] {
+        match self {
+            Self::AnyOf(codes) | Self::Listed(_, codes) => codes,
+            Self::All | Self::None | Self::NoneOf(_) => &[],
         }
     }
 
@@ -48,7 +58,10 @@ impl CodeFilter {
         match codes.len() {
             0 => Self::None,
             1..=COMPARED_MAX => Self::AnyOf(codes),
-            _ => Self::Listed(listed(&codes, dictionary, 1)),
+            more => {
+                let listed = listed(&codes, dictionary, 1);
+                Self::Listed(listed, if more <= LOOKED_FOR_MAX { codes } else { Vec::new() })
+            }
         }
     }
 
@@ -56,7 +69,7 @@ impl CodeFilter {
         match codes.len() {
             0 => Self::All,
             1..=COMPARED_MAX => Self::NoneOf(codes),
-            _ => Self::Listed(listed(&codes, dictionary, 0)),
+            _ => Self::Listed(listed(&codes, dictionary, 0), Vec::new()),
         }
     }
 
@@ -75,7 +88,7 @@ impl CodeFilter {
             Self::None => selection.clear(),
             Self::AnyOf(wanted) => kernels::and_any_of(selection, codes, wanted),
             Self::NoneOf(unwanted) => kernels::and_none_of(selection, codes, unwanted),
-            Self::Listed(listed) => kernels::and_listed(selection, codes, listed),
+            Self::Listed(listed, _) => kernels::and_listed(selection, codes, listed),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use kernels::{Rows, Slots};
+use kernels::{Groups, Rows};
 use sketch::TDigest;
 
 use crate::wire::{Reader, WireError, Writer, read_listed, read_sketches, write_listed, write_sketches};
@@ -24,8 +24,8 @@ pub(crate) struct Digests {
 
 impl Digests {
     /// Takes the present values of rows of a chunk.
-    pub(crate) fn add(&mut self, slots: Slots<'_>, rows: Rows<'_>, values: &[f64]) {
-        kernels::list_values(slots, rows, values, &mut self.values);
+    pub(crate) fn add(&mut self, of: Groups<'_>, rows: Rows<'_>, values: &[f64]) {
+        kernels::list_values(of, rows, values, &mut self.values);
     }
 
     /// Adds what each group `g` of `other` has to group `map[g]` here; a group that maps to `u32::MAX` has nothing.

@@ -12,7 +12,7 @@ use sketch::{Bound, Hll, hash_str};
 
 use crate::{
     pair_counts::pair,
-    pair_sets::PairSets,
+    pair_sets::{CodeSet, PairSets},
     values::{Interner, Values},
     wire::{
         Reader, WireError, Writer, read_pairs, read_sketches, read_values, write_pairs, write_sketches, write_values,
@@ -53,7 +53,10 @@ impl Distinct {
             }
             let coupons: &Vec<_> = coupons.get_or_insert_with(|| dictionary.coupons());
             let mut sketch = Hll::default();
-            codes.for_each(|code| sketch.insert_coupon(coupons[code as usize]));
+            match codes {
+                CodeSet::Marks(words) => sketch.insert_marked(words, coupons),
+                CodeSet::Pairs(_) => codes.for_each(|code| sketch.insert_coupon(coupons[code as usize])),
+            }
             distinct.sketches.insert(group, sketch);
         });
         let codes = distinct.pairs.iter().map(|&pair| pair as u32);

@@ -124,6 +124,9 @@ impl First {
             if zone.min > self.last_time || !range.meets_closed(zone.min, zone.max) {
                 continue;
             }
+            if filters.iter().any(|filter| filter.spares(chunk)) {
+                continue;
+            }
             let rows = segment.rows_of(chunk);
             let mut selection = Selection::all(rows.len());
             let end = range.end().min(self.last_time.saturating_add(1));

@@ -289,8 +289,10 @@ fn cost(plan: &Plan, source: &PlannedSource, at: usize) -> ScanCost {
     let (groups, state) = sizes(plan, source, at);
     let scattered = if groups > AT_HAND_MAX { SCATTERED_NS } else { 0.0 };
     let (mut bytes, mut nanoseconds) = (0, 0.0);
+    let mut filters = Vec::with_capacity(plan.filters.len());
     for at in 0..plan.filters.len() {
-        if let Passing::Some(_) = passing(plan, source, segment, at) {
+        if let Passing::Some(filter) = passing(plan, source, segment, at) {
+            filters.push(filter);
             bytes += source.filter(at).map_or(0, |column| width(segment, column));
             nanoseconds += FILTER_NS;
         }
@@ -320,7 +322,7 @@ fn cost(plan: &Plan, source: &PlannedSource, at: usize) -> ScanCost {
     for range in source.cover().rows.iter().filter(|range| has_rows_in(segment, **range)) {
         for chunk in 0..segment.chunks() {
             let zone = segment.chunk_zone(chunk);
-            if !range.meets_closed(zone.min, zone.max) {
+            if !range.meets_closed(zone.min, zone.max) || filters.iter().any(|filter| filter.spares(chunk)) {
                 continue;
             }
             let rows = CHUNK_ROWS.min(segment.rows() - chunk * CHUNK_ROWS) as u64;

@@ -7,7 +7,7 @@
 
 use engine::{Codes, Times, Zone};
 use hashbrown::HashTable;
-use kernels::{CHUNK_ROWS, Key, LANES, Rows};
+use kernels::{CHUNK_ROWS, Groups, Key, LANES, Rows};
 use types::{ApiError, Interval, Timestamp};
 
 use crate::{
@@ -72,10 +72,34 @@ pub(crate) struct Few<'k> {
     first_slot: usize,
 }
 
-impl Few<'_> {
+/// The slots of the rows taken of a chunk.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found<'k> {
+    pub(crate) slots: &'k [u32],
+    lanes_log2: u32,
+}
+
+impl<'k> Found<'k> {
+    /// Their groups.
+    pub(crate) fn groups(self) -> Groups<'k> {
+        Groups::Slots { slots: self.slots, lanes_log2: self.lanes_log2 }
+    }
+}
+
+impl<'k> Few<'k> {
+    /// The groups of the rows.
+    pub(crate) fn groups(&self) -> Groups<'k> {
+        Groups::Keys { keys: self.keys, first: (self.first_slot / LANES) as u32 }
+    }
+
     /// Counts the rows in slots of their groups.
     pub(crate) fn count(&self, counts: &mut [u32]) {
         kernels::count_few(self.keys, self.least, self.greatest, &mut counts[self.first_slot..]);
+    }
+
+    /// Whether all keys that there can be have rows already.
+    pub(crate) fn have_rows(&self, counts: &[u32]) -> bool {
+        (self.least..=self.greatest).all(|key| counts[self.first_slot + usize::from(key) * LANES] > 0)
     }
 
     /// Adds values by slot; `false`: nothing was added, and it has to be done otherwise.
@@ -182,8 +206,8 @@ impl Grouper {
     }
 
     /// The slots that [`Grouper::find`] found for the same rows.
-    pub(crate) fn found(&self, rows: Rows<'_>) -> &[u32] {
-        &self.narrow_keys[..rows.len()]
+    pub(crate) fn found(&self, rows: Rows<'_>) -> Found<'_> {
+        Found { slots: &self.narrow_keys[..rows.len()], lanes_log2: self.lanes_log2 }
     }
 
     /// How many groups there are, where that is known before the rows are.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kernels::{Rows, Slots};
+use kernels::{Groups, Rows};
 
 use crate::{
     accumulator::CellColumn,
@@ -51,14 +51,14 @@ impl Keyed {
         }
     }
 
-    /// Takes rows of a chunk, which is `range` of its segment; `slots` are those of the rows taken.
-    pub(crate) fn add(&mut self, column: CellColumn<'_>, range: Range<usize>, rows: Rows<'_>, slots: Slots<'_>) {
+    /// Takes rows of a chunk, which is `range` of its segment; `of` are their groups.
+    pub(crate) fn add(&mut self, column: CellColumn<'_>, range: Range<usize>, rows: Rows<'_>, of: Groups<'_>) {
         match (self, column) {
             (_, CellColumn::Absent) => {}
-            (Self::Sets(sets), CellColumn::Codes(codes)) => sets.add_codes(slots, rows, codes, range),
-            (Self::Counts(counts), CellColumn::Codes(codes)) => counts.add_codes(slots, rows, codes, range),
-            (Self::Quantiles(scan), CellColumn::Values(values)) => scan.add(slots, rows, values),
-            (Self::Digests(digests), CellColumn::Values(values)) => digests.add(slots, rows, values),
+            (Self::Sets(sets), CellColumn::Codes(codes)) => sets.add_codes(of, rows, codes, range),
+            (Self::Counts(counts), CellColumn::Codes(codes)) => counts.add_codes(of, rows, codes, range),
+            (Self::Quantiles(scan), CellColumn::Values(values)) => scan.add(of, rows, values),
+            (Self::Digests(digests), CellColumn::Values(values)) => digests.add(of, rows, values),
             _ => unreachable!("a cell's column is of its kind"),
         }
     }

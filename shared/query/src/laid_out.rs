@@ -53,6 +53,22 @@ impl LaidOut {
         }
     }
 
+    /// Merges listed groups whose keys have the same meaning; `false`: one has no place here, and nothing was done.
+    pub(crate) fn absorb_listed(&mut self, other: &Groups) -> bool {
+        let mut places = vec![0_u32; other.len()];
+        for &(column, radix) in &self.columns {
+            for (place, &number) in places.iter_mut().zip(&other.keys[column]) {
+                if number >= radix {
+                    return false;
+                }
+                *place = *place * radix + number;
+            }
+        }
+        places.iter().zip(&other.rows).for_each(|(&place, rows)| self.rows[place as usize] += rows);
+        self.states.iter_mut().zip(&other.states).for_each(|(into, from)| into.absorb(from, &places));
+        true
+    }
+
     /// The same groups where the columns can have other numbers: more, as dictionaries grow, or fewer, where a query that was
     /// planned later, and knows more of them, was there first. Rows have only numbers that both can have. `None` where too few
     /// places would be groups.
@@ -195,6 +211,26 @@ mod tests {
             assert_eq!(spread.columns(), [(0, a), (1, b)]);
         }
         assert!(groups.spread(&plan, vec![(0, 4), (1, 3)]).is_none());
+    }
+
+    /// Goal: listed groups are merged into those that are laid out as these would be, be they the same or others; where one of them
+    /// has no place, nothing happens.
+    #[test]
+    fn listed_groups_find_their_places() {
+        let plan = plan();
+        let (groups, mut twice) = (laid_out(&plan), laid_out(&plan));
+        twice.absorb(&groups);
+        let mut merged = laid_out(&plan);
+        assert!(merged.absorb_listed(&groups.groups(&plan)));
+        assert_eq!(by_key(&plan, &merged), by_key(&plan, &twice));
+        // A key that had no rows.
+        let other = Groups { keys: vec![vec![0], vec![1]], ..groups.groups(&plan).pick(&[2]) };
+        assert!(merged.absorb_listed(&other));
+        let known = by_key(&plan, &merged);
+        assert_eq!((known.len(), known[&(0, 1)].0), (6, 7));
+        let beyond = Groups { keys: vec![vec![0], vec![3]], ..groups.groups(&plan).pick(&[2]) };
+        assert!(!merged.absorb_listed(&beyond));
+        assert_eq!(by_key(&plan, &merged), known);
     }
 
     /// Goal: groups that were laid out for larger dictionaries than those of whoever takes them are the same: numbers that these

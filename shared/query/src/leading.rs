@@ -80,7 +80,10 @@ impl Leading {
     /// without rows is no group.
     pub(crate) fn choose(self, rows: &[u64], states: &[State]) -> (Vec<u32>, Option<u64>) {
         let counts = self.counts(rows, states);
-        let mut chosen: Vec<u32> = (0..).zip(rows).filter(|(_, rows)| **rows > 0).map(|(group, _)| group).collect();
+        // One more than stays, so that its count is known.
+        let least = least_of(counts, self.kept.saturating_add(1));
+        let groups = (0..).zip(rows).zip(counts).filter(|((_, rows), count)| **rows > 0 && **count >= least);
+        let mut chosen: Vec<u32> = groups.map(|((group, _), _)| group).collect();
         if chosen.len() <= self.kept {
             return (chosen, None);
         }
@@ -107,6 +110,16 @@ impl Leading {
             |(&count, by): (&u64, &NamedBy)| by.cuts == named.cuts || count + (named.floors - by.floors) < last;
         named.floors < last && counts.iter().zip(&named.groups).all(settled)
     }
+}
+
+/// A count that at least `ranks` of them reach, as high as a look at the greatest of each block tells; 0 where it tells nothing.
+fn least_of(counts: &[u64], ranks: usize) -> u64 {
+    let mut maxima = vec![0; counts.len().div_ceil(kernels::BLOCK_COUNTS)];
+    if maxima.len() < ranks {
+        return 0;
+    }
+    kernels::block_maxima(counts, &mut maxima);
+    *maxima.select_nth_unstable_by_key(ranks - 1, |&count| Reverse(count)).1
 }
 
 /// How much of the groups is known.

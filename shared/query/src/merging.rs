@@ -9,12 +9,14 @@ use std::sync::Arc;
 use types::{ApiError, PartitionId};
 
 use crate::{
+    ast::TOP_MAX,
     cancel::Cancel,
+    cells::Cell,
     groups::{Groups, Merger},
     laid_out::LaidOut,
     leading::Leading,
-    partial::{Found, Partial, ScanStats, StringMerger, TaskGroups, TaskPartial},
-    plan::{GroupColumn, Plan},
+    partial::{Found, Partial, ScanStats, StringMerger, TaskGroups, TaskPartial, name_keys},
+    plan::{Plan, Value},
     state::{Level, State},
     top::Cut,
     values::Values,
@@ -64,10 +66,13 @@ impl Merged {
         match (&mut *self, groups) {
             (Self::LaidOut(into), TaskGroups::LaidOut(from)) => into.absorb(from),
             (Self::LaidOut(into), TaskGroups::Listed(from)) => {
-                let mut merger = Merger::new(plan, numbers);
-                merger.absorb(&into.groups(plan), &[])?;
-                merger.absorb(from, &[])?;
-                *self = Self::Listed(merger);
+                // A task of few rows has few of the keys: one such is no reason to list all.
+                if !into.absorb_listed(from) {
+                    let mut merger = Merger::new(plan, numbers);
+                    merger.absorb(&into.groups(plan), &[])?;
+                    merger.absorb(from, &[])?;
+                    *self = Self::Listed(merger);
+                }
             }
             (Self::Listed(into), TaskGroups::LaidOut(from)) => into.absorb(&from.groups(plan), &[])?,
             (Self::Listed(into), TaskGroups::Listed(from)) => into.absorb(from, &[])?,
@@ -149,7 +154,8 @@ impl PartitionMerge {
 
     /// Merges groups that come with strings.
     fn absorb_strings(&mut self, plan: &Plan, groups: &Groups, values: &[Values]) -> Result<(), ApiError> {
-        self.flush(plan, false)?;
+        let alike = self.alike.take();
+        self.flush(plan, alike)?;
         let numbers: Vec<usize> = values.iter().map(Values::numbers).collect();
         let strings = self.strings.get_or_insert_with(|| StringMerger::new(plan));
         strings.absorb(groups, &numbers, |column, number| {
@@ -172,7 +178,8 @@ impl PartitionMerge {
         {
             return alike.merged.absorb(plan, &alike.numbers, &groups);
         }
-        self.flush(plan, false)?;
+        let alike = self.alike.take();
+        self.flush(plan, alike)?;
         // Dictionaries were looked at after the snapshot was taken, so no later result has further codes.
         let numbers: Vec<usize> = (0..plan.groups.len()).map(|column| task.numbers(plan, column)).collect();
         let merged = Merged::new(plan, &numbers, Arc::unwrap_or_clone(groups))?;
@@ -192,48 +199,74 @@ impl PartitionMerge {
     /// # Errors
     /// `RESOURCE_EXHAUSTED` where there are more groups than the plan allows.
     pub fn finish(mut self, plan: &Plan) -> Result<Partial, ApiError> {
-        let whole = self.strings.is_none();
-        let mut floor = self.flush(plan, whole)?;
-        let strings = self.strings.unwrap_or_else(|| StringMerger::new(plan));
-        let (values, mut groups) = strings.into_parts();
-        let count = groups.len();
-        for (state, cell) in groups.states.iter_mut().zip(&plan.cells) {
-            match state {
-                State::Quantiles(quantiles) => quantiles.of_partition(self.rows),
-                State::Top(top) if !whole => {
-                    top.cut(Cut::new(count, cell.disjoint()));
-                }
-                _ => {}
+        let alike = self.alike.take();
+        let (values, mut groups, floor) = match (alike, self.strings.take()) {
+            // All of the partition, and each key once: nothing is to be looked for.
+            (Some(alike), None) => {
+                let (first, numbers, mut groups, floor) = alike.into_groups(plan, true)?;
+                let values = name_keys(&mut groups, &numbers, |column, number| first.key_string(plan, column, number));
+                (values, groups, floor)
             }
-        }
-        if !whole {
-            (groups, floor) = cut(groups, plan.leading);
+            (alike, strings) => {
+                self.strings = strings;
+                self.flush(plan, alike)?;
+                let (values, groups) = self.strings.unwrap_or_else(|| StringMerger::new(plan)).into_parts();
+                let (groups, floor) = cut(cut_counts(plan, groups), plan.leading);
+                (values, groups, floor)
+            }
+        };
+        for state in &mut groups.states {
+            if let State::Quantiles(quantiles) = state {
+                quantiles.of_partition(self.rows);
+            }
         }
         Ok(Partial { partition: self.partition, values, groups, floor, stats: self.stats })
     }
 
-    /// Makes strings of what was merged by code; `whole`: that is all of the partition. Returns the greatest count of the
-    /// groups that were left out, if any were.
-    fn flush(&mut self, plan: &Plan, whole: bool) -> Result<Option<u64>, ApiError> {
-        let Some(Alike { first, numbers, merged, .. }) = self.alike.take() else { return Ok(None) };
+    /// Makes strings of what was merged by code, which is not all of the partition.
+    fn flush(&mut self, plan: &Plan, alike: Option<Alike>) -> Result<(), ApiError> {
+        let Some(alike) = alike else { return Ok(()) };
+        let (first, numbers, groups, _) = alike.into_groups(plan, false)?;
+        let strings = self.strings.get_or_insert_with(|| StringMerger::new(plan));
+        strings.absorb(&groups, &numbers, |column, number| first.key_string(plan, column, number))
+    }
+}
+
+impl Alike {
+    /// The groups, with the numbers that each column of their keys can have, and a result that has the strings of these;
+    /// `whole`: that is all of the partition. And the greatest count of the groups that were left out, if any were.
+    fn into_groups(self, plan: &Plan, whole: bool) -> Result<(TaskPartial, Vec<usize>, Groups, Option<u64>), ApiError> {
+        let Self { first, numbers, merged, .. } = self;
         let (mut groups, floor) = merged.into_groups(plan, whole)?;
         let count = groups.len();
         let cells = groups.states.into_iter().zip(&plan.cells).enumerate();
         let states = cells.map(|(at, (state, cell))| {
-            let cut = whole.then(|| Cut::new(count, cell.disjoint()));
+            let cut = whole.then(|| cut_of(plan, at, cell, count));
             state.with_strings(first.cell_dictionary(at), cut)
         });
         groups.states = states.collect();
-        let strings = self.strings.get_or_insert_with(|| StringMerger::new(plan));
-        strings.absorb(&groups, &numbers, |column, number| match &plan.groups[column] {
-            GroupColumn::Table => first.source.table_name(),
-            GroupColumn::Dimension(_) => first
-                .dictionary(column)
-                .and_then(|view| view.get(number))
-                .expect("the dictionary of a column has every code that its rows have"),
-        })?;
-        Ok(floor)
+        Ok((first, numbers, groups, floor))
     }
+}
+
+/// Cuts the counts of strings that were merged by string.
+fn cut_counts(plan: &Plan, mut groups: Groups) -> Groups {
+    let count = groups.len();
+    for (at, (state, cell)) in groups.states.iter_mut().zip(&plan.cells).enumerate() {
+        if let State::Top(top) = state {
+            top.cut(cut_of(plan, at, cell, count));
+        }
+    }
+    groups
+}
+
+/// How the counts of a cell are cut in a partition that has so many groups.
+fn cut_of(plan: &Plan, at: usize, cell: &Cell, groups: usize) -> Cut {
+    let asked = plan.outputs.iter().filter_map(|output| match output.value {
+        Value::Top { cell, k } if cell == at => Some(k),
+        _ => None,
+    });
+    Cut::new(groups, asked.max().unwrap_or(TOP_MAX as usize), plan.partitions().len(), cell.disjoint())
 }
 
 /// Merges the results of all tasks of one partition, given in any order. No task at all is a partition without rows.

@@ -111,13 +111,13 @@ impl<'a> Narrow<'a> {
     fn find_places(&mut self, rows: Rows<'_>) {
         let lanes_log2 = self.grouper.lanes_log2();
         self.places.resize(self.grouper.slots() >> lanes_log2, UNSEEN);
-        let slots = self.grouper.found(rows);
+        let slots = self.grouper.found(rows).slots;
         for (taken, &slot) in self.taken.iter_mut().zip(slots) {
             *taken = self.places[(slot >> lanes_log2) as usize];
         }
         for k in 0..rows.len() {
             if self.taken[k] == UNSEEN {
-                let group = self.grouper.group_of(self.grouper.found(rows)[k]);
+                let group = self.grouper.group_of(self.grouper.found(rows).slots[k]);
                 if self.places[group as usize] == UNSEEN {
                     self.places[group as usize] = self.place_of(group);
                 }

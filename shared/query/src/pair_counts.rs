@@ -5,18 +5,20 @@
 //! 2. Number 0 is "absent" and is not counted. Column `c` of a matrix, from 1 on, is number `base + c`.
 
 use engine::Codes;
-use kernels::{Rows, Slots};
+use kernels::{Groups, Rows};
 use sketch::ROWS_MAX;
 
 use crate::{
     codes::by_width,
+    counted::Counted,
     wire::{Reader, WireError, Writer, read_pairs, write_pairs},
 };
 
 /// Counts in a matrix, at most: 16 MiB.
 const MATRIX_MAX: usize = 1 << 22;
-/// And at most this many per row of the task that fills it, since they are cleared before and read after.
-const MATRIX_PER_ROW: usize = 4;
+/// And at most this many per row of the task that fills it, since they are cleared before and read after: as much work as to put
+/// a row in order.
+const MATRIX_PER_ROW: usize = 16;
 /// Pairs that wait to be put in order, at least.
 const PENDING_MIN: usize = 1 << 14;
 
@@ -68,7 +70,7 @@ impl PairCounts {
     /// Counts the codes of rows.
     pub(crate) fn add_codes(
         &mut self,
-        slots: Slots<'_>,
+        of: Groups<'_>,
         rows: Rows<'_>,
         codes: Codes<'_>,
         range: std::ops::Range<usize>,
@@ -76,10 +78,10 @@ impl PairCounts {
         match self {
             Self::Matrix(Matrix { width, counts, total, .. }) => {
                 *total += rows.len() as u64;
-                by_width!(codes, range, |codes| kernels::count_pairs(slots, rows, codes, *width, counts));
+                by_width!(codes, range, |codes| kernels::count_pairs(of, rows, codes, *width, counts));
             }
             Self::List(list) => {
-                by_width!(codes, range, |codes| kernels::list_pairs(slots, rows, codes, &mut list.keys));
+                by_width!(codes, range, |codes| kernels::list_pairs(of, rows, codes, &mut list.keys));
                 list.settle_when_long();
             }
         }
@@ -89,7 +91,7 @@ impl PairCounts {
     /// that is known, in a task of `rows` rows.
     pub(crate) fn add_numbers(
         &mut self,
-        slots: Slots<'_>,
+        of: Groups<'_>,
         numbers: &[u32],
         (least, greatest): (u32, u32),
         groups: Option<usize>,
@@ -102,10 +104,10 @@ impl PairCounts {
         match self {
             Self::Matrix(matrix) => {
                 matrix.total += numbers.len() as u64;
-                kernels::count_numbers(slots, numbers, matrix.base, matrix.width, &mut matrix.counts);
+                kernels::count_numbers(of, numbers, matrix.base, matrix.width, &mut matrix.counts);
             }
             Self::List(list) => {
-                kernels::list_pairs(slots, Rows::All(numbers.len()), numbers, &mut list.keys);
+                kernels::list_pairs(of, Rows::All(numbers.len()), numbers, &mut list.keys);
                 list.settle_when_long();
             }
         }
@@ -215,6 +217,21 @@ impl PairCounts {
                     take((run[0].0 >> 32) as u32, &of_group);
                 }
             }
+        }
+    }
+
+    /// The same for who looks for the greatest counts alone.
+    pub(crate) fn counted_by_group(&mut self, mut take: impl FnMut(u32, Counted<'_>)) {
+        match self {
+            Self::Matrix(matrix) => {
+                for (group, line) in matrix.lines().enumerate() {
+                    let counted = Counted::of_line(matrix.base + 1, &line[1..]);
+                    if !counted.is_empty() {
+                        take(group as u32, counted);
+                    }
+                }
+            }
+            Self::List(_) => self.by_group(|group, counted| take(group, Counted::List(counted))),
         }
     }
 

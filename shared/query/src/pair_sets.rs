@@ -2,7 +2,7 @@
 //! Which of the two it is changes no set. Code 0 is "absent" and in no set.
 
 use engine::Codes;
-use kernels::{Rows, Slots};
+use kernels::{Groups, Rows};
 
 use crate::{codes::by_width, pair_counts::pair};
 
@@ -42,17 +42,17 @@ impl PairSets {
     /// Takes the codes of rows.
     pub(crate) fn add_codes(
         &mut self,
-        slots: Slots<'_>,
+        of: Groups<'_>,
         rows: Rows<'_>,
         codes: Codes<'_>,
         range: std::ops::Range<usize>,
     ) {
         match self {
             Self::Matrix { words, marks } => {
-                by_width!(codes, range, |codes| kernels::mark_pairs(slots, rows, codes, *words, marks));
+                by_width!(codes, range, |codes| kernels::mark_pairs(of, rows, codes, *words, marks));
             }
             Self::List { pairs, settled } => {
-                by_width!(codes, range, |codes| kernels::list_pairs(slots, rows, codes, pairs));
+                by_width!(codes, range, |codes| kernels::list_pairs(of, rows, codes, pairs));
                 settle_when_long(pairs, settled);
             }
         }

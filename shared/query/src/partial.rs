@@ -144,6 +144,17 @@ impl TaskPartial {
         self.source.cell_dictionary(cell, self.cell_dictionaries[cell]?)
     }
 
+    /// What a number in a column of a key means, which is not 0.
+    pub(crate) fn key_string(&self, plan: &Plan, column: usize, number: u32) -> &str {
+        match &plan.groups[column] {
+            GroupColumn::Table => self.source.table_name(),
+            GroupColumn::Dimension(_) => self
+                .dictionary(column)
+                .and_then(|view| view.get(number))
+                .expect("the dictionary of a column has every code that its rows have"),
+        }
+    }
+
     /// Codes that a column may have, "absent" included.
     pub(crate) fn numbers(&self, plan: &Plan, column: usize) -> usize {
         if plan.groups[column] == GroupColumn::Table {
@@ -183,6 +194,23 @@ impl Partial {
     pub fn stats(&self) -> ScanStats {
         self.stats
     }
+}
+
+/// Gives the keys of groups numbers of lists of strings instead of codes, of which each column has `numbers[column]` at most
+/// and `string` says what they mean. Returns the lists.
+pub(crate) fn name_keys<'a>(
+    groups: &mut Groups,
+    numbers: &[usize],
+    string: impl Fn(usize, u32) -> &'a str,
+) -> Vec<Values> {
+    let columns = groups.keys.iter_mut().zip(numbers).enumerate();
+    let named = columns.map(|(column, (keys, &numbers))| {
+        let mut interner = Interner::default();
+        let map = interner.absorb(numbers, keys.iter().copied(), |number| string(column, number));
+        keys.iter_mut().for_each(|number| *number = map[*number as usize]);
+        interner.into_values()
+    });
+    named.collect()
 }
 
 /// Merges groups whose numbers have different meanings, by their strings.

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Version of the canonical form: a change of what a plan means must change its fingerprint.
-const CANONICAL_VERSION: u8 = 3;
+const CANONICAL_VERSION: u8 = 4;
 
 /// What to compute over which tables. Equal plans over equal data have equal answers, to the byte.
 #[derive(Debug, Clone, PartialEq)]
@@ -194,6 +194,25 @@ impl Plan {
         self.interval.is_some() || !self.groups.is_empty()
     }
 
+    /// Whether a scan has to count the rows of groups: for an output, to know which groups lead, or to know how many values are
+    /// present.
+    pub(crate) fn counts_rows(&self) -> bool {
+        self.asks_for_rows() || self.cells.iter().any(|cell| matches!(cell, Cell::Sum(_)))
+    }
+
+    /// The cell of a metric's sum that can tell which groups have rows, where nobody asks how many.
+    pub(crate) fn rows_marked_by(&self) -> Option<usize> {
+        let sum = || self.cells.iter().position(|cell| matches!(cell, Cell::Sum(_)));
+        if self.asks_for_rows() { None } else { sum() }
+    }
+
+    fn asks_for_rows(&self) -> bool {
+        let asks = |output: &Output| {
+            matches!(output.value, Value::Rows | Value::Present(_) | Value::Avg(_) | Value::Top { .. })
+        };
+        self.leading.is_some() || self.outputs.iter().any(asks)
+    }
+
     /// What the results of its tasks depend on, whatever the range, the table and the end of the query; `None` for a plan whose
     /// tasks are worth no second use: a further round of a selection.
     #[must_use]
@@ -226,6 +245,7 @@ impl Plan {
             out.text(column);
             out.text(value);
         });
+        out.tag(self.asks_for_rows().into());
     }
 
     /// The plan as bytes that no other plan has: every string and list goes with its length.

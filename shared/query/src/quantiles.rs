@@ -7,7 +7,7 @@
 //! 3. Sketches of rollups have the same bins. Where one had to join some (its values lie more than 264 powers of two apart),
 //!    each counts in the bin of its middle, and the bound says how far off that can be.
 
-use kernels::{CHUNK_ROWS, Rows, Slots};
+use kernels::{CHUNK_ROWS, Groups, Rows};
 use sketch::{Bound, QuantileSketch, nearest_rank};
 
 use crate::{
@@ -163,9 +163,9 @@ impl QuantileScan {
     }
 
     /// Takes the present values of rows of a chunk.
-    pub(crate) fn add(&mut self, slots: Slots<'_>, rows: Rows<'_>, values: &[f64]) {
+    pub(crate) fn add(&mut self, of: Groups<'_>, rows: Rows<'_>, values: &[f64]) {
         if self.keeps {
-            return kernels::list_values(slots, rows, values, &mut self.quantiles.values);
+            return kernels::list_values(of, rows, values, &mut self.quantiles.values);
         }
         let numbers = &mut self.numbers[..rows.len()];
         let normal = match rows {
@@ -173,7 +173,7 @@ impl QuantileScan {
             Rows::Listed(_) => None,
         };
         let ends = normal.unwrap_or_else(|| kernels::number_values(rows, values, numbers, bins::number_of));
-        self.quantiles.bins.add_numbers(slots, numbers, ends, self.groups, self.rows);
+        self.quantiles.bins.add_numbers(of, numbers, ends, self.groups, self.rows);
     }
 
     pub(crate) fn quantiles(&self) -> &Quantiles {

@@ -1,8 +1,8 @@
 //! Running one task: chunk by chunk, filter, then aggregate.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-use engine::{CHUNK_ROWS, Codes, ColumnIndex, Metric, SegmentView, Times};
+use engine::{CHUNK_ROWS, SegmentView};
 use kernels::{Rows, Selection};
 use types::ApiError;
 
@@ -18,8 +18,8 @@ use crate::{
     narrow::Narrow,
     partial::{Found, ScanStats, TaskGroups, TaskPartial},
     plan::{GroupColumn, Plan},
+    segment_columns::SegmentColumns,
     segment_filter::{SegmentFilter, segment_filters},
-    source::PlannedSource,
     state::Level,
     task::Task,
 };
@@ -69,7 +69,7 @@ pub(crate) struct Chunk<'a> {
     /// By cell. Only the rows that are in have their values.
     pub(crate) cells: &'a [CellColumn<'a>],
     /// Its rows in the segment.
-    pub(crate) rows: std::ops::Range<usize>,
+    pub(crate) rows: Range<usize>,
     /// Their event times, or wider.
     pub(crate) zone: engine::Zone,
     /// Which of them are in; `None`: all.
@@ -84,71 +84,6 @@ pub(crate) trait Sink {
 
     /// Memory that it takes so far.
     fn bytes(&self) -> usize;
-}
-
-/// The columns of a segment that the plan needs.
-pub(crate) struct SegmentColumns<'a> {
-    pub(crate) times: Times<'a>,
-    pub(crate) codes: Vec<Option<Codes<'a>>>,
-    cells: Vec<CellSource<'a>>,
-    /// Each once, however many cells want it.
-    metrics: Vec<(ColumnIndex, Metric<'a>)>,
-}
-
-/// Where a cell's column in a chunk comes from.
-enum CellSource<'a> {
-    /// From the segment.
-    Segment(CellColumn<'a>),
-    /// From the metric of that index, which is read chunk by chunk.
-    Metric(usize),
-}
-
-impl<'a> SegmentColumns<'a> {
-    fn new(plan: &Plan, source: &PlannedSource, segment: &'a SegmentView) -> Self {
-        let mut metrics: Vec<(ColumnIndex, Metric<'a>)> = Vec::new();
-        let cells = plan.cells.iter().enumerate().map(|(at, cell)| {
-            let column = source.cell(at);
-            let found = match cell {
-                Cell::PresentDimension(_) | Cell::Distinct(_) | Cell::Top { .. } => {
-                    column.and_then(|column| segment.codes(column)).map(CellColumn::Codes)
-                }
-                Cell::Frequency { value, .. } => column.and_then(|column| {
-                    let code = segment.dictionary(column)?.find(value)?;
-                    Some(CellColumn::Equal(segment.codes(column)?, code))
-                }),
-                _ => {
-                    let found = column.and_then(|column| Some((column, segment.metric(column)?)));
-                    let Some((column, metric)) = found else { return CellSource::Segment(CellColumn::Absent) };
-                    let known = metrics.iter().position(|&(known, _)| known == column);
-                    return CellSource::Metric(known.unwrap_or_else(|| {
-                        metrics.push((column, metric));
-                        metrics.len() - 1
-                    }));
-                }
-            };
-            CellSource::Segment(found.unwrap_or(CellColumn::Absent))
-        });
-        let cells = cells.collect();
-        let codes = (0..plan.groups.len()).map(|at| source.group(at).and_then(|column| segment.codes(column)));
-        Self { times: segment.times(), codes: codes.collect(), cells, metrics }
-    }
-
-    /// The cells' columns in a chunk. `scratch` has room for each metric.
-    fn cells<'c>(
-        &'c self,
-        rows: &std::ops::Range<usize>,
-        selection: Option<&Selection>,
-        scratch: &'c mut [Box<[f64; CHUNK_ROWS]>],
-    ) -> Vec<CellColumn<'c>> {
-        let read = self.metrics.iter().zip(scratch);
-        let read = read.map(|((_, metric), scratch)| metric.read(rows.clone(), selection, scratch));
-        let values: Vec<&[f64]> = read.collect();
-        let cells = self.cells.iter().map(|cell| match cell {
-            CellSource::Segment(column) => *column,
-            CellSource::Metric(at) => CellColumn::Values(values[*at]),
-        });
-        cells.collect()
-    }
 }
 
 /// A scan under way.
@@ -200,19 +135,23 @@ impl<'a> Scan<'a> {
         sink: &mut impl Sink,
     ) -> Result<(), ApiError> {
         let columns = SegmentColumns::new(self.plan, &task.source, segment);
-        while self.values.len() < columns.metrics.len() {
+        while self.values.len() < columns.metrics() {
             self.values.push(Box::new([0.0; CHUNK_ROWS]));
         }
         let range = task.range;
         for chunk in 0..segment.chunks() {
             self.pause(sink)?;
             let zone = segment.chunk_zone(chunk);
-            if !range.meets_closed(zone.min, zone.max) {
+            if !range.meets_closed(zone.min, zone.max) || filters.iter().any(|filter| filter.spares(chunk)) {
                 continue;
             }
             let covered = range.covers_closed(zone.min, zone.max);
             let rows = segment.rows_of(chunk);
             self.stats.rows_scanned += rows.len() as u64;
+            if chunk + 1 < segment.chunks() {
+                let next = filters.iter().filter(|filter| !filter.spares(chunk + 1));
+                next.for_each(|filter| filter.prefetch(segment.rows_of(chunk + 1)));
+            }
             if covered && filters.is_empty() {
                 self.hand_over(&columns, rows, zone, None, sink)?;
                 continue;
@@ -237,7 +176,7 @@ impl<'a> Scan<'a> {
     fn hand_over(
         &mut self,
         segment: &SegmentColumns<'_>,
-        rows: std::ops::Range<usize>,
+        rows: Range<usize>,
         zone: engine::Zone,
         selection: Option<&Selection>,
         sink: &mut impl Sink,
@@ -311,6 +250,10 @@ struct Slots<'a> {
     grouper: Grouper,
     /// By slot. A task has fewer than 2^32 rows.
     rows: Vec<u32>,
+    /// The cell whose sums say which slots have rows, where nobody asks how many: then they are not counted.
+    marked_by: Option<usize>,
+    /// Whether it matters how many rows a group has, beside whether there are any.
+    counts: bool,
     cells: Vec<Slotted>,
     /// Scratch for keys of one byte.
     keys: Vec<u8>,
@@ -320,8 +263,14 @@ impl<'a> Slots<'a> {
     fn new(plan: &'a Plan, task: &Task) -> Self {
         let grouper = Grouper::new(plan, task);
         let groups = grouper.groups();
-        let cells = plan.cells.iter().enumerate().map(|(at, cell)| Slotted::new(cell, sizes(task, at, groups)));
-        Self { plan, rows: Vec::new(), cells: cells.collect(), grouper, keys: vec![0; CHUNK_ROWS] }
+        // With lanes there are few slots, which are counted at next to no cost.
+        let marked_by = plan.rows_marked_by().filter(|_| grouper.lanes() == 1);
+        let cells = plan.cells.iter().enumerate().map(|(at, cell)| match marked_by {
+            Some(_) => Slotted::marking(cell, sizes(task, at, groups)),
+            None => Slotted::new(cell, sizes(task, at, groups)),
+        });
+        let counts = plan.counts_rows();
+        Self { plan, rows: Vec::new(), marked_by, counts, cells: cells.collect(), grouper, keys: vec![0; CHUNK_ROWS] }
     }
 
     /// Makes room for the slots found so far.
@@ -333,7 +282,11 @@ impl<'a> Slots<'a> {
         }
     }
 
-    fn finish(self) -> Result<TaskGroups, ApiError> {
+    fn finish(mut self) -> Result<TaskGroups, ApiError> {
+        if let Some(cell) = self.marked_by {
+            let marks = &self.cells[cell];
+            self.rows.iter_mut().enumerate().for_each(|(slot, rows)| *rows = marks.has_rows(slot).into());
+        }
         let layout = self.grouper.layout();
         match layout.filter(|_| self.plan.cells.iter().all(Cell::is_plain)) {
             Some(layout) => self.lay_out(layout),
@@ -395,28 +348,39 @@ impl Sink for Slots<'_> {
         };
         let rows = match chunk.selection {
             None => Rows::All(chunk.rows.len()),
-            Some(selection) => Rows::Listed(selection.list(chunk.list)),
+            Some(selection) => {
+                let listed = selection.list(chunk.list);
+                chunk.segment.prefetch_listed(&chunk.rows, listed);
+                Rows::Listed(listed)
+            }
         };
         let mut found = false;
         if let Some(few) = few {
             self.grow();
-            few.count(&mut self.rows);
+            if self.counts || !few.have_rows(&self.rows) {
+                few.count(&mut self.rows);
+            }
         } else {
+            if chunk.selection.is_none() {
+                // Additions in no order wait for the second cache, not for memory, which is free meanwhile.
+                chunk.segment.prefetch_behind(&chunk.rows);
+            }
             self.grouper.find(&columns, rows)?;
             self.grow();
-            kernels::count_rows(self.grouper.found(rows), &mut self.rows);
+            if self.marked_by.is_none() {
+                kernels::count_rows(self.grouper.found(rows).slots, &mut self.rows);
+            }
             found = true;
         }
         for (cell, &column) in self.cells.iter_mut().zip(chunk.cells) {
-            if few.is_some_and(|few| cell.add_few(column, few)) {
+            if few.is_some_and(|few| cell.add_few(column, chunk.rows.clone(), few)) {
                 continue;
             }
             if !found {
                 self.grouper.find(&columns, rows)?;
                 found = true;
             }
-            let of = kernels::Slots { slots: self.grouper.found(rows), lanes_log2: self.grouper.lanes_log2() };
-            cell.add(column, chunk.rows.clone(), rows, of);
+            cell.add(column, chunk.rows.clone(), rows, self.grouper.found(rows));
         }
         self.keys = keys;
         Ok(())

@@ -15,7 +15,12 @@ use crate::{
 
 /// A filter that some rows of a segment may pass and some not.
 pub(crate) enum SegmentFilter<'a> {
-    Codes(Codes<'a>, &'a CodeFilter),
+    Codes {
+        codes: Codes<'a>,
+        filter: &'a CodeFilter,
+        /// By chunk, for the first of them: whether a row may pass.
+        chunks: Vec<bool>,
+    },
     Metric(Metric<'a>, &'a MetricTest),
     /// Decimals whose integers lie in a closed range, or are 0 where absent values pass.
     Digits {
@@ -34,10 +39,27 @@ pub(crate) enum Passing<'a> {
 }
 
 impl SegmentFilter<'_> {
+    /// Whether no row of a chunk passes, without a look at them.
+    pub(crate) fn spares(&self, chunk: usize) -> bool {
+        matches!(self, Self::Codes { chunks, .. } if chunks.get(chunk) == Some(&false))
+    }
+
+    /// Starts to load what it looks at of a chunk. A chunk's codes are a page or two, where the processor's own guesses end.
+    pub(crate) fn prefetch(&self, rows: Range<usize>) {
+        match self {
+            Self::Codes { codes, .. }
+            | Self::Digits { digits: codes, .. }
+            | Self::Metric(Metric::Decimals { digits: codes, .. }, _) => {
+                by_width!(*codes, rows, |codes| kernels::prefetch_all(codes));
+            }
+            Self::Metric(Metric::Doubles(values), _) => kernels::prefetch_all(&values[rows]),
+        }
+    }
+
     /// Takes the rows out of `selection`, which is of the rows `rows` of the segment, that do not pass. `scratch` is for values.
     pub(crate) fn narrow(&self, selection: &mut Selection, rows: Range<usize>, scratch: &mut [f64; CHUNK_ROWS]) {
         match self {
-            Self::Codes(codes, filter) => filter.narrow(selection, *codes, rows),
+            Self::Codes { codes, filter, .. } => filter.narrow(selection, *codes, rows),
             Self::Metric(metric, test) => {
                 let values = metric.read(rows, Some(selection), scratch);
                 if test.is_range() {
@@ -110,7 +132,15 @@ pub(crate) fn passing<'a>(
                 None if test.accepts(None) => Passing::All,
                 None | Some((_, CodeFilter::None)) => Passing::None,
                 Some((_, CodeFilter::All)) => Passing::All,
-                Some((codes, filter)) => Passing::Some(SegmentFilter::Codes(codes, filter)),
+                Some((codes, filter)) => {
+                    let may_hold = column.filter(|_| !filter.few().is_empty());
+                    let chunks: Vec<bool> =
+                        may_hold.into_iter().flat_map(|column| segment.may_hold(column, filter.few())).collect();
+                    if chunks.len() == segment.chunks() && !chunks.contains(&true) {
+                        return Passing::None;
+                    }
+                    Passing::Some(SegmentFilter::Codes { codes, filter, chunks })
+                }
             }
         }
         Test::Metric(test) => match column.and_then(|column| segment.metric(column)) {

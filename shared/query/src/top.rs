@@ -4,6 +4,7 @@
 //!    ascending: [`Cut`] says how many, and the count of the next one, its *floor*. A string that it does not name stood there
 //!    at most that often (as in the threshold algorithm of Fagin, Lotem and Naor 2001; merged as the counters of Agarwal et
 //!    al. 2012, "Mergeable summaries").
+//!    Where counts fall steeply few are enough: a string that counts next to nothing beside the last one asked for stays behind.
 //! 2. So the sum of a string's counts is too small by at most the floors of the partitions that did not name it, and a group
 //!    is exact where no other string can stand above any that is named: the answer proves itself, and mostly it can.
 //! 3. Where a string stands in one partition only (the table is partitioned by its column) no floor is needed.
@@ -17,6 +18,7 @@ use types::ApiError;
 
 use crate::{
     ast::TOP_MAX,
+    counted::Counted,
     pair_counts::{PairCounts, pair},
     values::Interner,
     wire::{Reader, WireError, Writer, read_pairs, read_values, write_pairs, write_values},
@@ -28,6 +30,8 @@ const KEPT_ALL: usize = 1 << 18;
 const KEPT_MAX: usize = 1 << 16;
 const KEPT_MIN: usize = 1 << 12;
 const _: () = assert!(TOP_MAX as usize <= KEPT_MIN);
+/// Where counts fall steeply, fewer will do: floors that come to this part of the last count asked for, all partitions together.
+const FLOOR_SHARE: u64 = 32;
 /// Entries that wait to be put in order, at least.
 const PENDING_MIN: usize = 1 << 14;
 
@@ -61,11 +65,13 @@ impl Top {
         let string = |code| dictionary.get(code).expect("a dictionary has every code of its rows");
         let mut top = Self::default();
         let mut chosen = Vec::new();
-        counts.by_group(|group, counted| {
+        counts.counted_by_group(|group, counted| {
             chosen.clear();
-            chosen.extend_from_slice(counted);
+            let kept = cut.map_or(usize::MAX, |cut| cut.kept(&counted));
+            // One more than stays, so that its count is known.
+            counted.leaders(kept.saturating_add(1), |code, count| chosen.push((code, count)));
             // Cut by code, so that strings which do not stay need not be copied.
-            let floor = cut.map_or(0, |cut| leave_most_frequent(&mut chosen, cut.kept, string));
+            let floor = leave_most_frequent(&mut chosen, kept, string);
             top.raise_floor(group, cut.map_or(0, |cut| cut.floor(floor)));
             let credit = top.floor(group);
             top.entries.extend(chosen.iter().map(|&(code, count)| Entry { key: pair(group, code), count, credit }));
@@ -131,7 +137,8 @@ impl Top {
             let group = (run[0].key >> 32) as u32;
             chosen.clear();
             chosen.extend(run.iter().map(|entry| (entry.key as u32, entry.count)));
-            let floor = leave_most_frequent(&mut chosen, cut.kept, string);
+            let kept = cut.kept(&Counted::List(&chosen));
+            let floor = leave_most_frequent(&mut chosen, kept, string);
             let floor = cut.floor(floor);
             self.raise_floor(group, floor);
             self.entries.extend(chosen.iter().map(|&(number, count)| {
@@ -266,16 +273,31 @@ impl Top {
 /// How a partition's counts are cut before they travel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cut {
-    /// Strings that stay of a group.
-    kept: usize,
+    /// Strings that stay of a group, at most.
+    most: usize,
+    /// And at least, if it has more.
+    least: usize,
+    /// How many are asked for.
+    k: usize,
+    /// A string that counts less than the one of rank `k` by this factor need not stay.
+    share: u64,
     disjoint: bool,
 }
 
 impl Cut {
-    /// For a partition of so many groups. `disjoint`: no other partition has any of the strings.
-    pub(crate) fn new(groups: usize, disjoint: bool) -> Self {
-        let kept = if disjoint { TOP_MAX as usize } else { (KEPT_ALL / groups.max(1)).clamp(KEPT_MIN, KEPT_MAX) };
-        Self { kept, disjoint }
+    /// For one of so many partitions, which has so many groups, of each of which `k` strings are asked for. `disjoint`: no
+    /// other partition has any of the strings.
+    pub(crate) fn new(groups: usize, k: usize, partitions: usize, disjoint: bool) -> Self {
+        let most = if disjoint { TOP_MAX as usize } else { (KEPT_ALL / groups.max(1)).clamp(KEPT_MIN, KEPT_MAX) };
+        Self { most, least: most.min(KEPT_MIN), k, share: FLOOR_SHARE * partitions.max(1) as u64, disjoint }
+    }
+
+    /// How many strings stay of a group with these counts. It depends on the counts alone.
+    fn kept(self, counted: &Counted<'_>) -> usize {
+        if counted.len() <= self.most || self.least == self.most {
+            return self.most;
+        }
+        counted.above(counted.of_rank(self.k) / self.share).clamp(self.least, self.most)
     }
 
     /// What a string that was left out can add elsewhere.
@@ -324,6 +346,38 @@ mod tests {
 
     use super::*;
 
+    impl Cut {
+        /// That leaves so many.
+        fn of(kept: usize) -> Self {
+            Self { most: kept, least: kept, k: 1, share: 1, disjoint: false }
+        }
+    }
+
+    proptest! {
+        /// Goal: strings are left out only where there are more than may travel; then as many stay as have to, and those that are
+        /// left out count next to nothing beside the last one asked for, all partitions together.
+        #[test]
+        fn what_is_left_out_counts_next_to_nothing(
+            few in prop::collection::vec(0..1_000_000_u32, 0..2_000),
+            tail in prop_oneof![Just(0), 0..3_000_u32],
+            k in 1..2_000_usize,
+            (groups, partitions) in (1..200_usize, 0..5_usize),
+        ) {
+            let mut counts = few;
+            counts.extend((0..2 * KEPT_MAX as u32).map(|at| tail.min(at % 5_000)));
+            let cut = Cut::new(groups, k, partitions, false);
+            let kept = cut.kept(&Counted::of_line(1, &counts));
+            counts.sort_unstable_by_key(|&count| Reverse(count));
+            prop_assert!((KEPT_MIN..=cut.most).contains(&kept));
+            let (asked, next) = (u64::from(counts[k - 1]), u64::from(counts[kept]));
+            prop_assert!(kept == cut.most || next * partitions as u64 <= asked / FLOOR_SHARE);
+            // Nor do more stay than that takes.
+            prop_assert!(kept == KEPT_MIN || u64::from(counts[kept - 1]) > asked / cut.share || next == 0);
+            let all = &counts[..cut.most];
+            prop_assert_eq!(cut.kept(&Counted::of_line(1, all)), cut.most);
+        }
+    }
+
     /// A partition's counts of one group, of which `kept` strings travel.
     fn partition(counts: &BTreeMap<u8, u64>, kept: usize) -> Top {
         let names: Vec<String> = counts.keys().map(|value| format!("v{value:03}")).collect();
@@ -333,7 +387,7 @@ mod tests {
         for (number, &count) in numbers.iter().zip(counts.values()) {
             top.entries.push(Entry { key: pair(0, map[*number as usize]), count, credit: 0 });
         }
-        top.cut(Cut { kept, disjoint: false });
+        top.cut(Cut::of(kept));
         top
     }
 
@@ -389,7 +443,7 @@ mod tests {
                 assert!(!summary.is_exact());
                 of_partition.add_summary(0, &summary);
             }
-            of_partition.cut(Cut { kept: 1_000, disjoint: false });
+            of_partition.cut(Cut::of(1_000));
             all.absorb(&of_partition, &[0]);
         }
         let mut counted = Top::default();

@@ -179,6 +179,20 @@ proptest! {
     }
 }
 
+/// Goal: a rank that no question asks for is refused.
+#[test]
+fn ranks_that_nobody_asks_for_are_refused() {
+    let world = random_world(7, 100, 10);
+    let asked = r#"{"namespace":"shop","table":"events","start_time":0,"end_time":99,"group_by":["region"],"limit":1,"aggregates":[{"fn":"top","dimension":"user","k":7}]}"#;
+    let bytes = world.plan(asked).unwrap().to_bytes();
+    let at = bytes.windows(3).position(|window| window == b"\x0a\x00\x07").expect("the output is there") + 2;
+    for k in [&b"\x00"[..], b"\xe9\x07"] {
+        let refused = Plan::from_bytes(&[&bytes[..at], k, &bytes[at + 1..]].concat());
+        assert_eq!(refused, Err(WireError::Invalid("an output does not come from its cell")));
+    }
+    assert!(Plan::from_bytes(&[&bytes[..at], b"\xe8\x07", &bytes[at + 1..]].concat()).is_ok());
+}
+
 /// Goal: what a later version says is refused by what is not known, and bytes of no version as what they are.
 #[test]
 fn later_versions_are_refused_by_name() {

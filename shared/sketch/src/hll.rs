@@ -95,6 +95,22 @@ impl Hll {
         }
     }
 
+    /// Takes the items that are marked, by their coupons: bit `b` of word `w` marks the coupon at `64 * w + b`.
+    ///
+    /// # Panics
+    /// A bit has no coupon.
+    pub fn insert_marked(&mut self, marks: &[u64], coupons: &[Coupon]) {
+        for (&word, of_word) in marks.iter().zip(coupons.chunks(64)) {
+            // Asked once a word: nearly all of many items find registers.
+            match &mut self.0 {
+                State::Dense(registers) => {
+                    each_bit(word, |at| raise_to(registers, coupons::register(of_word[at].0)));
+                }
+                State::Coupons(_) => each_bit(word, |at| self.insert_coupon(of_word[at])),
+            }
+        }
+    }
+
     /// Takes all that `other` took.
     pub fn merge(&mut self, other: &Self) {
         match &other.0 {
@@ -189,6 +205,14 @@ impl Hll {
 
 fn empty() -> Registers {
     Box::new([0; REGISTERS])
+}
+
+#[inline]
+fn each_bit(mut word: u64, mut take: impl FnMut(usize)) {
+    while word != 0 {
+        take(word.trailing_zeros() as usize);
+        word &= word - 1;
+    }
 }
 
 #[inline]

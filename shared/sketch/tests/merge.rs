@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use draws::Draws;
 use proptest::prelude::*;
-use sketch::{CountMin, HeavyHitters, Hll, QuantileSketch, TDigest};
+use sketch::{CountMin, Coupon, HeavyHitters, Hll, QuantileSketch, TDigest, hash_str};
 
 /// Values around everything that is special about doubles.
 fn values() -> impl Strategy<Value = Vec<f64>> {
@@ -51,6 +51,28 @@ proptest! {
         prop_assert_eq!(merged.to_bytes(), whole.to_bytes());
         prop_assert_eq!(QuantileSketch::from_bytes(&whole.to_bytes()), Ok(whole.clone()));
         prop_assert_eq!(whole.count(), values.iter().filter(|value| value.is_finite()).count() as u64);
+    }
+
+    /// Goal: items that are marked are taken as each by its coupon, by a sketch of no items, few and many.
+    #[test]
+    fn marked_items_are_those_taken_in_turn(
+        marks in prop::collection::vec(prop_oneof![Just(0), Just(u64::MAX), any::<u64>()], 0..150),
+        before in prop_oneof![Just(0), 0..4_000_u64],
+        last in 1..=64_usize,
+    ) {
+        let items = (marks.len() * 64).saturating_sub(64 - last);
+        let coupons: Vec<Coupon> = (0..items as u64).map(|item| Coupon::of(hash_str(&item.to_string()))).collect();
+        let marked = |at: usize| marks[at / 64] >> (at % 64) & 1 == 1;
+        let mut in_turn = Hll::default();
+        (0..before).for_each(|item| in_turn.insert(hash_str(&format!("before {item}"))));
+        let mut together = in_turn.clone();
+        (0..items).filter(|&at| marked(at)).for_each(|at| in_turn.insert_coupon(coupons[at]));
+        let marks: Vec<u64> = marks.iter().enumerate().map(|(at, &word)| match items - (at * 64).min(items) {
+            left if left < 64 => word & ((1 << left) - 1),
+            _ => word,
+        }).collect();
+        together.insert_marked(&marks, &coupons);
+        prop_assert_eq!(together, in_turn);
     }
 
     /// Goal: many values taken together are the same as each taken in turn, of both signs, of one, and with values between

@@ -9,7 +9,7 @@ use super::{
     plan_parts::{read_filter, read_round, write_filter, write_round},
 };
 use crate::{
-    ast::{AGGREGATES_MAX, FILTERS_MAX, GROUP_COLUMNS_MAX, ORDER_COLUMNS_MAX, TABLES_MAX, ValueLimits},
+    ast::{AGGREGATES_MAX, FILTERS_MAX, GROUP_COLUMNS_MAX, ORDER_COLUMNS_MAX, TABLES_MAX, TOP_MAX, ValueLimits},
     cells::{Cell, QuantileMethod},
     leading::{LeadBy, Leading},
     plan::{GroupColumn, OrderKey, Output, Plan, PlannedTable, RowColumn, Value},
@@ -233,8 +233,8 @@ fn read_value(from: &mut Reader<'_>, cells: &[Cell]) -> Result<Value, WireError>
         | (Value::Min(_), Cell::Min(_))
         | (Value::Max(_), Cell::Max(_))
         | (Value::Variance(_) | Value::Stddev(_), Cell::Moments(_))
-        | (Value::Distinct(_), Cell::Distinct(_))
-        | (Value::Top { .. }, Cell::Top { .. }) => true,
+        | (Value::Distinct(_), Cell::Distinct(_)) => true,
+        (Value::Top { k, .. }, Cell::Top { .. }) => (1..=TOP_MAX as usize).contains(&k),
         _ => false,
     };
     if fits { Ok(value) } else { Err(WireError::Invalid("an output does not come from its cell")) }

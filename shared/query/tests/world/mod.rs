@@ -138,7 +138,7 @@ impl World {
     }
 
     /// Applies those of `rows` that are of `table`.
-    fn apply(&mut self, partition: usize, table: usize, rows: &[Row]) {
+    pub(crate) fn apply(&mut self, partition: usize, table: usize, rows: &[Row]) {
         let mut builder = BodyBuilder::default();
         for (index, row) in rows.iter().filter(|row| row.table == table).enumerate() {
             let dimensions: Vec<_> = row.dimensions.iter().map(|(&name, value)| (name, value.as_str())).collect();

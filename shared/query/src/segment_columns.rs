@@ -1,0 +1,122 @@
+//! A plan's columns in one segment, and what of them a chunk needs.
+
+use std::ops::Range;
+
+use engine::{CHUNK_ROWS, Codes, ColumnIndex, Metric, SegmentView, Times};
+use kernels::Selection;
+
+use crate::{accumulator::CellColumn, cells::Cell, codes::by_width, plan::Plan, source::PlannedSource};
+
+/// Rows of which one is taken where most lines of the cache that hold metrics are not looked at.
+const SPARSE_SHARE: usize = 8;
+
+/// The columns of a segment that the plan needs.
+pub(crate) struct SegmentColumns<'a> {
+    pub(crate) times: Times<'a>,
+    pub(crate) codes: Vec<Option<Codes<'a>>>,
+    cells: Vec<CellSource<'a>>,
+    /// Each once, however many cells want it.
+    metrics: Vec<(ColumnIndex, Metric<'a>)>,
+}
+
+/// Where a cell's column in a chunk comes from.
+enum CellSource<'a> {
+    /// From the segment.
+    Segment(CellColumn<'a>),
+    /// From the metric of that index, which is read chunk by chunk.
+    Metric(usize),
+}
+
+impl<'a> SegmentColumns<'a> {
+    pub(crate) fn new(plan: &Plan, source: &PlannedSource, segment: &'a SegmentView) -> Self {
+        let mut metrics: Vec<(ColumnIndex, Metric<'a>)> = Vec::new();
+        let cells = plan.cells.iter().enumerate().map(|(at, cell)| {
+            let column = source.cell(at);
+            let found = match cell {
+                Cell::PresentDimension(_) | Cell::Distinct(_) | Cell::Top { .. } => {
+                    column.and_then(|column| segment.codes(column)).map(CellColumn::Codes)
+                }
+                Cell::Frequency { value, .. } => column.and_then(|column| {
+                    let code = segment.dictionary(column)?.find(value)?;
+                    Some(CellColumn::Equal(segment.codes(column)?, code))
+                }),
+                _ => {
+                    let found = column.and_then(|column| Some((column, segment.metric(column)?)));
+                    let Some((column, metric)) = found else { return CellSource::Segment(CellColumn::Absent) };
+                    let known = metrics.iter().position(|&(known, _)| known == column);
+                    return CellSource::Metric(known.unwrap_or_else(|| {
+                        metrics.push((column, metric));
+                        metrics.len() - 1
+                    }));
+                }
+            };
+            CellSource::Segment(found.unwrap_or(CellColumn::Absent))
+        });
+        let cells = cells.collect();
+        let codes = (0..plan.groups.len()).map(|at| source.group(at).and_then(|column| segment.codes(column)));
+        Self { times: segment.times(), codes: codes.collect(), cells, metrics }
+    }
+
+    /// How many metrics there are.
+    pub(crate) fn metrics(&self) -> usize {
+        self.metrics.len()
+    }
+
+    /// The cells' columns in a chunk. `scratch` has room for each metric.
+    pub(crate) fn cells<'c>(
+        &'c self,
+        rows: &Range<usize>,
+        selection: Option<&Selection>,
+        scratch: &'c mut [Box<[f64; CHUNK_ROWS]>],
+    ) -> Vec<CellColumn<'c>> {
+        let read = self.metrics.iter().zip(scratch);
+        let read = read.map(|((_, metric), scratch)| metric.read(rows.clone(), selection, scratch));
+        let values: Vec<&[f64]> = read.collect();
+        let cells = self.cells.iter().map(|cell| match cell {
+            CellSource::Segment(column) => *column,
+            CellSource::Metric(at) => CellColumn::Values(values[*at]),
+        });
+        cells.collect()
+    }
+
+    /// Starts to load the keys and values of listed rows of a chunk, which are so few that each is a miss of its own.
+    pub(crate) fn prefetch_listed(&self, chunk: &Range<usize>, listed: &[u16]) {
+        if listed.len() * SPARSE_SHARE <= chunk.len() {
+            self.each_column(chunk, |column| match column {
+                Items::Codes(codes) => by_width!(codes, .., |codes| kernels::prefetch_listed(codes, listed)),
+                Items::Values(values) => kernels::prefetch_listed(values, listed),
+            });
+        }
+    }
+
+    /// Starts to load the keys and values of the chunk behind.
+    pub(crate) fn prefetch_behind(&self, chunk: &Range<usize>) {
+        let next = chunk.end..(chunk.end + CHUNK_ROWS).min(self.times.len());
+        self.each_column(&next, |column| match column {
+            Items::Codes(codes) => by_width!(codes, .., |codes| kernels::prefetch_all(codes)),
+            Items::Values(values) => kernels::prefetch_all(values),
+        });
+    }
+
+    /// Calls `take` for what each key and each cell needs of some rows, in the form in which the segment has it.
+    fn each_column(&self, rows: &Range<usize>, mut take: impl FnMut(Items<'_>)) {
+        self.codes.iter().flatten().for_each(|codes| take(Items::Codes(codes.slice(rows.clone()))));
+        for cell in &self.cells {
+            if let CellSource::Segment(CellColumn::Codes(codes) | CellColumn::Equal(codes, _)) = cell {
+                take(Items::Codes(codes.slice(rows.clone())));
+            }
+        }
+        for (_, metric) in &self.metrics {
+            match metric {
+                Metric::Doubles(values) => take(Items::Values(&values[rows.clone()])),
+                Metric::Decimals { digits, .. } => take(Items::Codes(digits.slice(rows.clone()))),
+            }
+        }
+    }
+}
+
+/// Some rows of a column.
+enum Items<'a> {
+    Codes(Codes<'a>),
+    Values(&'a [f64]),
+}
