@@ -147,7 +147,9 @@ pub(super) fn read_round(from: &mut Reader<'_>, columns: usize, cells: usize) ->
             .zip(lows.into_iter().zip(highs))
             .map(|(at, (low, high))| (at, Range { low, high }))
             .collect();
-        let good = |(_, range): &(u32, Range)| range.low <= range.high;
+        // Bits of no number have a bin as well, and not one that is in order.
+        let is_number = |bits| !kernels::from_ordered_bits(bits).is_nan();
+        let good = |(_, range): &(u32, Range)| range.low <= range.high && is_number(range.low) && is_number(range.high);
         if !of_cell.is_sorted_by_key(|(at, _)| *at) || !of_cell.iter().all(good) {
             return Err(WireError::Invalid("the ranges of a round are not in order"));
         }
