@@ -258,21 +258,15 @@ impl SegmentView {
     #[must_use]
     pub fn times(&self) -> Times<'_> {
         // SAFETY: at most the observed rows.
-        Times::Whole(unsafe { self.segment.items(0, self.rows) })
+        unsafe { self.segment.times(self.rows) }
     }
 
     /// Codes of a dimension; `None` where it is absent in every row, or no dimension.
     #[must_use]
     pub fn codes(&self, column: ColumnIndex) -> Option<Codes<'_>> {
         let Stored::Codes { width, word, .. } = self.segment.stored(column) else { return None };
-        Some(match width {
-            // SAFETY: at most the observed rows, of a column of this width.
-            Width::One => Codes::U8(unsafe { self.segment.items(*word, self.rows) }),
-            // SAFETY: as above.
-            Width::Two => Codes::U16(unsafe { self.segment.items(*word, self.rows) }),
-            // SAFETY: as above.
-            Width::Four => Codes::U32(unsafe { self.segment.items(*word, self.rows) }),
-        })
+        // SAFETY: at most the observed rows, of a column of this width.
+        Some(unsafe { self.segment.codes(*width, *word, self.rows) })
     }
 
     /// By chunk, for the first of them: whether a row may have one of `codes` in a dimension; `false` is certain. Of the chunks
@@ -299,9 +293,8 @@ impl SegmentView {
     /// Values of a metric; `None` where it is absent in every row, or no metric.
     #[must_use]
     pub fn metric(&self, column: ColumnIndex) -> Option<Metric<'_>> {
-        let Stored::Values { word } = self.segment.stored(column) else { return None };
-        // SAFETY: at most the observed rows, of a column of this type.
-        Some(Metric::Doubles(unsafe { self.segment.items(*word, self.rows) }))
+        // SAFETY: at most the observed rows.
+        unsafe { self.segment.metric(column, self.rows) }
     }
 
     /// Least and greatest value of a metric in a sealed segment; `None` where there is no value, or it is not known yet.

@@ -23,7 +23,7 @@ use crate::{
     pool::Pool,
     rollup::{Folds, RollupState},
     seal::{SealedSegment, seal},
-    segment::{Rows, Segment, SegmentLayout, SegmentWriter, Stored, Zone},
+    segment::{Rows, Segment, SegmentLayout, SegmentWriter, Stored, StoredTimes, Zone},
     slots::{Place, Slots},
     sync::{Arc, Ordering},
     table_columns::{TableColumns, Translated},
@@ -427,7 +427,7 @@ impl TableWriter {
                 },
             }
         });
-        let layout = SegmentLayout::new(means.limits.segment_rows(rows, more), columns.collect());
+        let layout = SegmentLayout::new(means.limits.segment_rows(rows, more), StoredTimes::Whole, columns.collect());
         let slab = means.pool.slab(layout.words);
         Segment::new(means.budget.next_id(), layout, slab, &means.budget)
     }

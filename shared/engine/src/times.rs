@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use kernels::{Code, Selection};
+use types::Timestamp;
 
 use crate::{
     columns::{Codes, by_width},
-    segment::CHUNK_ROWS,
+    segment::{CHUNK_ROWS, Zone},
 };
 
 /// Event times of a segment's rows, µs since the epoch.
@@ -71,6 +72,18 @@ impl<'a> Times<'a> {
                 by_width!(offsets, rows, |offsets| kernels::add_base(offsets, base, scratch));
                 scratch
             }
+        }
+    }
+
+    /// The least and the greatest of rows.
+    pub(crate) fn zone(&self, rows: Range<usize>) -> Zone {
+        match *self {
+            Self::Whole(times) => Zone::of(&times[rows]),
+            Self::Offsets { base, offsets } => by_width!(offsets, rows, |offsets| {
+                let ends = offsets.iter().min().zip(offsets.iter().max());
+                let time = |offset: i64| Timestamp(base.wrapping_add(offset));
+                ends.map_or(Zone::EMPTY, |(min, max)| Zone { min: time((*min).into()), max: time((*max).into()) })
+            }),
         }
     }
 

@@ -28,6 +28,7 @@ pub(crate) struct SegmentOrder {
 #[derive(Debug, Clone)]
 pub(crate) struct Sealed {
     pub(crate) rows: usize,
+    pub(crate) runs: usize,
     pub(crate) last_offset: Offset,
     pub(crate) time_max: Timestamp,
     /// By column: least and greatest value, `None` for what has none.

@@ -36,9 +36,18 @@ enum Op {
     Housekeep,
 }
 
+/// Mostly small integers, so that segments hold decimals; also numbers with places, and doubles that are no decimals.
+fn value() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        12 => (-5_i32..5).prop_map(f64::from),
+        3 => (-900_i32..900).prop_map(|cents| f64::from(cents) / 100.0),
+        1 => prop::sample::select(vec![0.1 + 0.2, 1e300, -1e17]),
+    ]
+}
+
 fn row() -> impl Strategy<Value = Row> {
     let dimensions = prop::collection::btree_map("[a-d]", "[x-z]{1,2}|long value that fits no slot [x-z]", 0..4);
-    let metrics = prop::collection::btree_map("[m-o]", (-5_i32..5).prop_map(f64::from), 0..3);
+    let metrics = prop::collection::btree_map("[m-o]", value(), 0..3);
     let time = prop_oneof![4 => 0_i64..60, 1 => -200_i64..400];
     (time, dimensions, metrics).prop_map(|(time, dimensions, metrics)| Row { time, dimensions, metrics })
 }

@@ -129,8 +129,10 @@ mod tests {
     use super::*;
 
     const KEY: TableKey = TableKey { tenant: TenantId(1), table: TableId(1), generation: TableGeneration(1) };
-    const LIMIT: u64 = 8 << 20;
+    const LIMIT: u64 = 16 << 20;
     const ROWS: i64 = 1_000;
+    /// Of a sealed row: two of its time, eight of its value.
+    const ROW_BYTES: u64 = 10;
 
     /// A disk whose syncs say that they began, and end when they are told to.
     #[derive(Clone)]
@@ -209,8 +211,9 @@ mod tests {
         for n in 0..ROWS {
             let (namespace, table) = ("n", "t");
             let event_time = Some(offset.0 as i64 * ROWS + n);
-            let event =
-                EventRef { namespace, table, event_time, event_id: None, dimensions: &[], metrics: &[("m", 1.0)] };
+            // A value that no smaller form holds.
+            let metrics = &[("m", (n as f64 + 0.5).sqrt())];
+            let event = EventRef { namespace, table, event_time, event_id: None, dimensions: &[], metrics };
             builder.push(&event, Timestamp(0), 0).unwrap();
         }
         let body = builder.finish(false).unwrap();
@@ -238,7 +241,7 @@ mod tests {
         let (seam, captures) = Seam::new(Offset::ZERO);
         let seam = Arc::new(seam);
         let mut rounds = Rounds::new((Arc::clone(&seam), captures), store, keeper);
-        let records_of_memory = LIMIT / (ROWS as u64 * 16);
+        let records_of_memory = LIMIT / (ROWS as u64 * ROW_BYTES);
         (0..records_of_memory).for_each(|_| apply(&mut writer, &seam));
 
         rounds.ask();

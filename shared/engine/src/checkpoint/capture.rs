@@ -8,7 +8,7 @@ use super::{
     OpenState, PieceKind, PieceName, Put, SegmentState, TableState,
     dictionary::encode_strings,
     rollup::{RollupState, encode_part},
-    segment::{encode_rows, row_bytes},
+    segment::encode_rows,
     table::ColumnState,
 };
 use crate::{
@@ -216,7 +216,7 @@ impl Piece<'_> {
         match &self.content {
             Content::Partition(_) | Content::Table(..) => 1,
             Content::Dictionary(at) => at.dictionary.string_bytes() / u64::from(at.strings).max(1) + 4,
-            Content::Segment(segment) => row_bytes(segment.entry.segment.layout()) as u64,
+            Content::Segment(segment) => segment.entry.segment.layout().row_bytes() as u64,
             Content::Rollup(part) => part.bytes(),
         }
     }
@@ -264,6 +264,7 @@ impl CapturedTable {
             piece: numbers.first_segment + at as u32,
             capacity: captured.entry.segment.layout().capacity,
             rows: captured.rows,
+            times: captured.entry.segment.layout().times,
             columns: column_states(&captured.entry.segment, number),
             sealed: captured.entry.sealed.as_deref().cloned(),
         };
@@ -305,6 +306,7 @@ fn column_states(segment: &Segment, number: impl Fn(&Dictionary) -> u32) -> Vec<
     let state = |stored: &Stored| match stored {
         Stored::Absent => ColumnState::Absent,
         Stored::Values { .. } => ColumnState::Values,
+        Stored::Decimals { width, scale, .. } => ColumnState::Decimals { width: *width, scale: *scale },
         Stored::Codes { width, dictionary, .. } => ColumnState::Codes { width: *width, dictionary: number(dictionary) },
     };
     segment.layout().columns.iter().map(state).collect()

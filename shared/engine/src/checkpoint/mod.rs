@@ -17,6 +17,7 @@
 mod bytes;
 mod capture;
 mod dictionary;
+mod forms;
 mod restore;
 mod rollup;
 mod segment;
@@ -29,13 +30,14 @@ use crate::RunFault;
 pub(crate) use bytes::{Put, Take, text};
 pub use capture::{Capture, Piece};
 pub(crate) use capture::{CapturedRollup, CapturedSegment, CapturedTable, DictionaryAt};
+pub(crate) use forms::Form;
 pub(crate) use restore::RestoredTable;
 pub use restore::{Horizon, Pieces, Restored, SealedRows, horizon_alone, newest_within, restore};
-pub(crate) use segment::{Number, RowsPart, runs_within};
+pub(crate) use segment::{Number, RowsPart};
 pub(crate) use table::{OpenState, SegmentState, TableState, put_key, take_key};
 
 /// The version of the bytes of all pieces. Whoever keeps them keeps it beside them.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// What a piece is. The numbers are for keeping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,7 +64,8 @@ impl PieceKind {
     }
 }
 
-/// Names a piece that only grows, in this life of the process: equal names and ranges have equal bytes.
+/// Names a piece that only grows, in this life of the process: equal names and ranges have equal content, and bytes of a range
+/// are good for ever. A segment's rows may have smaller bytes once it is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PieceName(pub u64);
 

@@ -14,7 +14,7 @@ use types::{Generation, Offset, PartitionId, TableId, TableKey, TenantId, Timest
 
 use super::{
     PieceKind, PieceName, RestoreError, RowsPart, SegmentState, TableState, Take, dictionary::decode_strings, rollup,
-    runs_within, table::ColumnState,
+    table::ColumnState,
 };
 use crate::{
     IdRuns, Limits, MemoryBudget, Reader, Writer,
@@ -34,9 +34,6 @@ use crate::{
 pub trait Pieces {
     /// What they are, by number.
     fn kinds(&self) -> &[PieceKind];
-
-    /// Bytes of all parts of a piece; 0 where there is none.
-    fn bytes(&self, piece: u32) -> u64;
 
     /// Hands the parts of a piece to `take`, in order; an error of `take` ends it.
     ///
@@ -302,8 +299,7 @@ impl Restorer<'_> {
                 match &segment.sealed {
                     Some(stats) => {
                         let layout = table.layout(&segment);
-                        let runs = runs_within(self.pieces.bytes(segment.piece), &layout, segment.rows);
-                        let bytes = Segment::bytes_with(&layout, runs);
+                        let bytes = Segment::bytes_with(&layout, stats.runs.min(segment.rows));
                         sealed.push((SealedRows { time_max: stats.time_max, bytes }, at, segment));
                     }
                     None => self.segment(segment, table, end)?,
@@ -402,7 +398,11 @@ impl RestoredTable {
 
     /// How a segment holds its rows.
     fn layout(&self, state: &SegmentState) -> SegmentLayout {
-        SegmentLayout::new(state.capacity, state.columns.iter().map(|column| self.stored(*column)).collect())
+        SegmentLayout::new(
+            state.capacity,
+            state.times,
+            state.columns.iter().map(|column| self.stored(*column)).collect(),
+        )
     }
 
     /// How a segment holds a column; its place follows from the layout.
@@ -410,6 +410,7 @@ impl RestoredTable {
         match column {
             ColumnState::Absent => Stored::Absent,
             ColumnState::Values => Stored::Values { word: 0 },
+            ColumnState::Decimals { width, scale } => Stored::Decimals { width, scale, word: 0 },
             ColumnState::Codes { width, dictionary } => {
                 let dictionary = Arc::clone(&self.dictionaries[&dictionary]);
                 Stored::Codes { width, dictionary, word: 0 }

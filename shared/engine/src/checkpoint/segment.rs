@@ -4,16 +4,20 @@
 //! |---|---|
 //! | 4, 4 | the first row and the end |
 //! | 4 + 16 each | runs: offset, row, row in the block; the first begins with the part |
-//! | 4 + 5 each | columns: number, bytes of an item (1, 2, 4 a code; 8 a metric) |
-//! | 8 each | event times |
+//! | | how event times are held ([`super::forms`]) |
+//! | 4 + 5 and more each | columns: number, and how it is held |
+//! | | event times |
 //! | | the items of each column |
+//!
+//! Rows that were written before their segment was sealed stay good: a column may be there as it came where the segment holds
+//! a smaller form of it.
 
 use std::ops::Range;
 
-use super::{Put, RestoreError, Take};
+use super::{Form, Put, RestoreError, Take};
 use crate::{
     columns::Width,
-    segment::{Run, Segment, SegmentLayout, Stored},
+    segment::{Run, Segment, Stored, StoredTimes},
     slab::Item,
 };
 
@@ -51,27 +55,6 @@ macro_rules! number {
 }
 number!(u8 u16 u32 i64 f64);
 
-/// Bytes of an item of a column that is not absent.
-fn item_bytes(stored: &Stored) -> Option<u8> {
-    match stored {
-        Stored::Absent => None,
-        Stored::Codes { width, .. } => Some(width.bytes() as u8),
-        Stored::Values { .. } => Some(size_of::<f64>() as u8),
-    }
-}
-
-/// Bytes of a row, about.
-pub(crate) fn row_bytes(layout: &SegmentLayout) -> usize {
-    let columns = layout.columns.iter().filter_map(item_bytes);
-    size_of::<i64>() + columns.map(usize::from).sum::<usize>()
-}
-
-/// How many runs the parts of a piece can have that have so many rows and bytes all together.
-pub(crate) fn runs_within(bytes: u64, layout: &SegmentLayout, rows: usize) -> usize {
-    const RUN_BYTES: usize = size_of::<u64>() + 2 * size_of::<u32>();
-    ((bytes as usize).saturating_sub(rows * row_bytes(layout)) / RUN_BYTES).min(rows)
-}
-
 /// Appends rows of a segment, of which there are some, all of them published.
 pub(crate) fn encode_rows(segment: &Segment, rows: Range<usize>, out: &mut Vec<u8>) {
     out.u32(rows.start as u32);
@@ -81,21 +64,34 @@ pub(crate) fn encode_rows(segment: &Segment, rows: Range<usize>, out: &mut Vec<u
         out.u32(run.row);
         out.u32(run.block_row);
     });
-    let columns = segment.layout().columns.iter().enumerate();
-    let columns: Vec<_> = columns.filter_map(|(at, stored)| Some((at, stored, item_bytes(stored)?))).collect();
-    out.list(columns.iter(), |out, (at, _, item_bytes)| {
+    let layout = segment.layout();
+    layout.times.encode(out);
+    let columns = layout.columns.iter().enumerate();
+    let columns: Vec<_> = columns.filter_map(|(at, stored)| Some((at, stored, Form::of(stored)?))).collect();
+    out.list(columns.iter(), |out, (at, _, form)| {
         out.u32(*at as u32);
-        out.u8(*item_bytes);
+        form.encode(out);
     });
-    put_items::<i64>(segment, 0, &rows, out);
+    match layout.times {
+        StoredTimes::Whole => put_items::<i64>(segment, 0, &rows, out),
+        StoredTimes::Offsets { width, .. } => put_numbers(segment, width, 0, &rows, out),
+    }
     for (_, stored, _) in columns {
         match stored {
             Stored::Absent => {}
-            Stored::Codes { width: Width::One, word, .. } => put_items::<u8>(segment, *word, &rows, out),
-            Stored::Codes { width: Width::Two, word, .. } => put_items::<u16>(segment, *word, &rows, out),
-            Stored::Codes { width: Width::Four, word, .. } => put_items::<u32>(segment, *word, &rows, out),
+            Stored::Codes { width, word, .. } | Stored::Decimals { width, word, .. } => {
+                put_numbers(segment, *width, *word, &rows, out);
+            }
             Stored::Values { word } => put_items::<f64>(segment, *word, &rows, out),
         }
+    }
+}
+
+fn put_numbers(segment: &Segment, width: Width, word: usize, rows: &Range<usize>, out: &mut Vec<u8>) {
+    match width {
+        Width::One => put_items::<u8>(segment, word, rows, out),
+        Width::Two => put_items::<u16>(segment, word, rows, out),
+        Width::Four => put_items::<u32>(segment, word, rows, out),
     }
 }
 
@@ -122,9 +118,10 @@ fn put_items<T: Number>(segment: &Segment, word: usize, rows: &Range<usize>, out
 pub(crate) struct RowsPart<'a> {
     pub(crate) rows: Range<usize>,
     pub(crate) runs: Vec<Run>,
-    pub(crate) times: &'a [u8],
-    /// By number of the column, ascending: bytes of an item, and all of them.
-    columns: Vec<(usize, usize, &'a [u8])>,
+    pub(crate) times: StoredTimes,
+    pub(crate) time_items: &'a [u8],
+    /// By number of the column, ascending: what its items stand for, and all of them.
+    columns: Vec<(usize, Form, &'a [u8])>,
 }
 
 impl<'a> RowsPart<'a> {
@@ -142,24 +139,25 @@ impl<'a> RowsPart<'a> {
         if !whole {
             return Err(RestoreError::Malformed("runs of rows do not fit together"));
         }
-        let heads = take.list(|take| Ok((take.u32()? as usize, take.u8()? as usize)))?;
+        let times = StoredTimes::decode(&mut take)?;
+        let heads = take.list(|take| {
+            let (at, byte) = (take.u32()? as usize, take.u8()?);
+            Ok((at, Form::decode(byte, take)?))
+        })?;
         if !heads.is_sorted_by(|(before, _), (after, _)| before < after) {
             return Err(RestoreError::Malformed("columns of rows are out of order"));
         }
-        let times = take.raw(rows.len() * size_of::<i64>())?;
-        let columns = heads.into_iter().map(|(at, bytes)| Ok((at, bytes, take.raw(rows.len() * bytes)?)));
+        let time_items = take.raw(rows.len() * times.item_bytes())?;
+        let columns = heads.into_iter().map(|(at, form)| Ok((at, form, take.raw(rows.len() * form.item_bytes())?)));
         let columns = columns.collect::<Result<_, RestoreError>>()?;
         take.end()?;
-        Ok(Self { rows, runs, times, columns })
+        Ok(Self { rows, runs, times, time_items, columns })
     }
 
-    /// The items of a column that a segment has.
-    pub(crate) fn column(&self, column: usize, stored: &Stored) -> Result<&'a [u8], RestoreError> {
-        let at = self.columns.binary_search_by_key(&column, |(at, ..)| *at);
-        let found = at.ok().map(|at| self.columns[at]);
-        match found.filter(|(_, bytes, _)| item_bytes(stored).is_some_and(|item| item as usize == *bytes)) {
-            Some((.., items)) => Ok(items),
-            None => Err(RestoreError::Malformed("rows lack a column of their segment")),
-        }
+    /// The items of a column, if they are of this form.
+    pub(crate) fn column(&self, column: usize, form: Form) -> Option<&'a [u8]> {
+        let at = self.columns.binary_search_by_key(&column, |(at, ..)| *at).ok()?;
+        let (_, held, items) = self.columns[at];
+        (held == form).then_some(items)
     }
 }

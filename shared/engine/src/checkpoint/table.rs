@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use kernels::Scale;
 use types::{ColumnDef, ColumnKind, Generation, Offset, TableId, TableKey, TenantId, Timestamp};
 
-use super::{Put, RestoreError, Take, rollup::RollupState};
+use super::{Form, Put, RestoreError, Take, rollup::RollupState};
 use crate::{
     Limits,
     columns::Width,
     dedup::Counts,
     event_times::EventTimes,
+    segment::StoredTimes,
     slots::Slots,
     usual::Usual,
     view::{Sealed, SegmentOrder},
@@ -59,6 +61,7 @@ pub(crate) struct SegmentState {
     pub(crate) piece: u32,
     pub(crate) capacity: usize,
     pub(crate) rows: usize,
+    pub(crate) times: StoredTimes,
     pub(crate) columns: Vec<ColumnState>,
     pub(crate) sealed: Option<Sealed>,
 }
@@ -68,6 +71,7 @@ pub(crate) struct SegmentState {
 pub(crate) enum ColumnState {
     Absent,
     Values,
+    Decimals { width: Width, scale: Scale },
     Codes { width: Width, dictionary: u32 },
 }
 
@@ -142,7 +146,7 @@ impl TableState {
         let columns = self.segments.iter().flat_map(|segment| segment.columns.iter());
         let of_segments = columns.filter_map(|column| match column {
             ColumnState::Codes { dictionary, .. } => Some(*dictionary),
-            ColumnState::Absent | ColumnState::Values => None,
+            ColumnState::Absent | ColumnState::Values | ColumnState::Decimals { .. } => None,
         });
         self.dictionaries.iter().flatten().copied().chain(of_segments).collect()
     }
@@ -211,15 +215,18 @@ impl SegmentState {
         out.u32(self.piece);
         out.u32(self.capacity as u32);
         out.u32(self.rows as u32);
-        out.list(self.columns.iter(), |out, column| match column {
+        self.times.encode(out);
+        out.list(self.columns.iter(), |out, column| match *column {
             ColumnState::Absent => out.u8(0),
-            ColumnState::Values => out.u8(8),
+            ColumnState::Values => Form::Doubles.encode(out),
+            ColumnState::Decimals { width, scale } => Form::Decimals(width, scale).encode(out),
             ColumnState::Codes { width, dictionary } => {
-                out.u8(width.bytes() as u8);
-                out.u32(*dictionary);
+                Form::Codes(width).encode(out);
+                out.u32(dictionary);
             }
         });
         out.optional(self.sealed.as_ref(), |out, sealed| {
+            out.u32(sealed.runs as u32);
             out.u64(sealed.last_offset.0);
             out.time(sealed.time_max);
             out.list(sealed.metric_ranges.iter(), |out, range| {
@@ -234,30 +241,33 @@ impl SegmentState {
     fn decode(take: &mut Take<'_>) -> Result<Self, RestoreError> {
         let order = SegmentOrder { slot_start: take.time()?, sequence: take.u64()? };
         let (piece, capacity, rows) = (take.u32()?, take.u32()? as usize, take.u32()? as usize);
+        let times = StoredTimes::decode(take)?;
         let columns = take.list(|take| match take.u8()? {
             0 => Ok(ColumnState::Absent),
-            1 => Ok(ColumnState::Codes { width: Width::One, dictionary: take.u32()? }),
-            2 => Ok(ColumnState::Codes { width: Width::Two, dictionary: take.u32()? }),
-            4 => Ok(ColumnState::Codes { width: Width::Four, dictionary: take.u32()? }),
-            8 => Ok(ColumnState::Values),
-            _ => Err(RestoreError::Malformed("a column is held in no known way")),
+            byte => Ok(match Form::decode(byte, take)? {
+                Form::Doubles => ColumnState::Values,
+                Form::Decimals(width, scale) => ColumnState::Decimals { width, scale },
+                Form::Codes(width) => ColumnState::Codes { width, dictionary: take.u32()? },
+            }),
         })?;
         let sealed = take.optional(|take| {
-            let (last_offset, time_max) = (Offset(take.u64()?), take.time()?);
+            let (runs, last_offset, time_max) = (take.u32()? as usize, Offset(take.u64()?), take.time()?);
             let metric_ranges = take.list(|take| take.optional(|take| Ok((take.f64()?, take.f64()?))))?;
-            Ok(Sealed { rows, last_offset, time_max, metric_ranges: metric_ranges.into_boxed_slice() })
+            Ok(Sealed { rows, runs, last_offset, time_max, metric_ranges: metric_ranges.into_boxed_slice() })
         })?;
-        Ok(Self { order, piece, capacity, rows, columns, sealed })
+        Ok(Self { order, piece, capacity, rows, times, columns, sealed })
     }
 
     fn holds_together(&self, columns: &[ColumnDef], limits: Limits) -> bool {
         let kinds = self.columns.iter().zip(columns).all(|(column, def)| match column {
             ColumnState::Absent => true,
             ColumnState::Values => def.kind == ColumnKind::Metric,
+            ColumnState::Decimals { .. } => def.kind == ColumnKind::Metric && self.sealed.is_some(),
             ColumnState::Codes { .. } => def.kind == ColumnKind::Dimension,
         });
         kinds
             && self.columns.len() <= columns.len()
+            && (self.times == StoredTimes::Whole || self.sealed.is_some())
             && self.capacity <= limits.segment_rows_max
             && (1..=self.capacity).contains(&self.rows)
     }

@@ -11,20 +11,24 @@
 //!    observed all rows of a chunk sees its filter as it sees the rows.
 
 mod chunk_filter;
+mod copy;
 mod writer;
 
 use std::fmt;
 
+use kernels::Scale;
 use types::{Offset, Timestamp};
 
 use crate::{
     MemoryBudget,
     budget::Charge,
     chunked::Chunked,
-    columns::{ColumnIndex, Width},
+    columns::{Codes, ColumnIndex, Width},
     dictionary::Dictionary,
+    metric::Metric,
     slab::{Item, LINE_WORDS, Slab},
     sync::{Arc, AtomicI64, AtomicUsize, Ordering, ROWS_OBSERVE, RUNS_OBSERVE},
+    times::Times,
 };
 
 use chunk_filter::FILTER_WORDS;
@@ -93,6 +97,32 @@ impl SharedZone {
     }
 }
 
+/// How a segment holds event times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoredTimes {
+    /// As they are.
+    Whole,
+    /// As offsets from a base, in a sealed segment.
+    Offsets { width: Width, base: i64 },
+}
+
+impl StoredTimes {
+    /// The smallest form for times of which these are the least and the greatest.
+    pub(crate) fn smallest(zone: Zone) -> Self {
+        match u32::try_from(zone.max.0.abs_diff(zone.min.0)) {
+            Ok(span) => Self::Offsets { width: Width::for_codes(span as usize), base: zone.min.0 },
+            Err(_) => Self::Whole,
+        }
+    }
+
+    pub(crate) fn item_bytes(self) -> usize {
+        match self {
+            Self::Whole => size_of::<i64>(),
+            Self::Offsets { width, .. } => width.bytes(),
+        }
+    }
+}
+
 /// How a segment holds one of the table's columns.
 #[derive(Debug, Clone)]
 pub(crate) enum Stored {
@@ -102,6 +132,8 @@ pub(crate) enum Stored {
     Codes { width: Width, dictionary: Arc<Dictionary>, word: usize },
     /// Values of a metric, NaN where absent.
     Values { word: usize },
+    /// Values of a metric that are decimal numbers, as integers, 0 where absent; in a sealed segment.
+    Decimals { width: Width, scale: Scale, word: usize },
 }
 
 impl Stored {
@@ -109,7 +141,7 @@ impl Stored {
     pub(crate) fn dictionary(&self) -> Option<&Arc<Dictionary>> {
         match self {
             Self::Codes { dictionary, .. } => Some(dictionary),
-            Self::Absent | Self::Values { .. } => None,
+            Self::Absent | Self::Values { .. } | Self::Decimals { .. } => None,
         }
     }
 }
@@ -118,6 +150,7 @@ impl Stored {
 #[derive(Debug, Clone)]
 pub(crate) struct SegmentLayout {
     pub(crate) capacity: usize,
+    pub(crate) times: StoredTimes,
     /// By [`ColumnIndex`]; columns beyond the end are absent.
     pub(crate) columns: Box<[Stored]>,
     /// Words of the slab.
@@ -126,12 +159,12 @@ pub(crate) struct SegmentLayout {
 
 impl SegmentLayout {
     /// Places `columns`; their words are filled in.
-    pub(crate) fn new(capacity: usize, mut columns: Box<[Stored]>) -> Self {
-        let mut end = lines(capacity * size_of::<i64>());
+    pub(crate) fn new(capacity: usize, times: StoredTimes, mut columns: Box<[Stored]>) -> Self {
+        let mut end = lines(capacity * times.item_bytes());
         for column in &mut columns {
             let (word, item_bytes) = match column {
                 Stored::Absent => continue,
-                Stored::Codes { width, word, .. } => (word, width.bytes()),
+                Stored::Codes { width, word, .. } | Stored::Decimals { width, word, .. } => (word, width.bytes()),
                 Stored::Values { word } => (word, size_of::<f64>()),
             };
             *word = end;
@@ -140,7 +173,22 @@ impl SegmentLayout {
                 end += capacity / CHUNK_ROWS * FILTER_WORDS;
             }
         }
-        Self { capacity, columns, words: Slab::class(end) }
+        Self { capacity, times, columns, words: Slab::class(end) }
+    }
+
+    /// Bytes of one row.
+    pub(crate) fn row_bytes(&self) -> usize {
+        let columns = self.columns.iter().map(|stored| match stored {
+            Stored::Absent => 0,
+            Stored::Codes { width, .. } | Stored::Decimals { width, .. } => width.bytes(),
+            Stored::Values { .. } => size_of::<f64>(),
+        });
+        self.times.item_bytes() + columns.sum::<usize>()
+    }
+
+    /// Bytes of all rows that there is room for, but for what rounding adds.
+    pub(crate) fn items_bytes(&self) -> usize {
+        self.capacity * self.row_bytes()
     }
 
     /// The columns of wide codes, whose full chunks have filters: where each begins.
@@ -272,11 +320,15 @@ impl Segment {
         self.chunk_zones[chunk].load()
     }
 
+    /// How many runs there are.
+    pub(crate) fn runs_len(&self) -> usize {
+        self.run_count.load(RUNS_OBSERVE)
+    }
+
     /// All runs.
     pub(crate) fn runs(&self) -> Vec<Run> {
-        let count = self.run_count.load(RUNS_OBSERVE);
         // SAFETY: below the observed run count.
-        (0..count).map(|at| unsafe { self.runs.get(at) }).collect()
+        (0..self.runs_len()).map(|at| unsafe { self.runs.get(at) }).collect()
     }
 
     /// How a column is held.
@@ -305,6 +357,53 @@ impl Segment {
             let filter = unsafe { self.slab.items::<u64>(at, 0, FILTER_WORDS) };
             codes.iter().any(|&code| chunk_filter::may_hold(filter, code))
         })
+    }
+
+    /// Event times of rows `0..rows`.
+    ///
+    /// # Safety
+    /// As for [`Segment::items`].
+    pub(crate) unsafe fn times(&self, rows: usize) -> Times<'_> {
+        match self.layout.times {
+            // SAFETY: passed on to the caller.
+            StoredTimes::Whole => Times::Whole(unsafe { self.items(0, rows) }),
+            StoredTimes::Offsets { width, base } => {
+                // SAFETY: as above.
+                let offsets = unsafe { self.codes(width, 0, rows) };
+                Times::Offsets { base, offsets }
+            }
+        }
+    }
+
+    /// Rows `0..rows` of the codes, or other small numbers, at `word`.
+    ///
+    /// # Safety
+    /// As for [`Segment::items`].
+    pub(crate) unsafe fn codes(&self, width: Width, word: usize, rows: usize) -> Codes<'_> {
+        match width {
+            // SAFETY: passed on to the caller.
+            Width::One => Codes::U8(unsafe { self.items(word, rows) }),
+            // SAFETY: as above.
+            Width::Two => Codes::U16(unsafe { self.items(word, rows) }),
+            // SAFETY: as above.
+            Width::Four => Codes::U32(unsafe { self.items(word, rows) }),
+        }
+    }
+
+    /// Rows `0..rows` of a metric; `None` for a column that is absent or no metric.
+    ///
+    /// # Safety
+    /// As for [`Segment::items`].
+    pub(crate) unsafe fn metric(&self, column: ColumnIndex, rows: usize) -> Option<Metric<'_>> {
+        match *self.stored(column) {
+            // SAFETY: passed on to the caller.
+            Stored::Values { word } => Some(Metric::Doubles(unsafe { self.items(word, rows) })),
+            Stored::Decimals { width, scale, word } => {
+                // SAFETY: as above.
+                Some(Metric::Decimals { scale, digits: unsafe { self.codes(width, word, rows) } })
+            }
+            Stored::Absent | Stored::Codes { .. } => None,
+        }
     }
 
     /// Its slab, where no reader is left.

@@ -8,7 +8,6 @@ use super::{
 };
 use crate::{
     block::{Block, Source},
-    checkpoint::{Number, RestoreError, RowsPart},
     columns::Width,
     slab::Item,
     sync::{Arc, ROWS_PUBLISH, RUNS_PUBLISH},
@@ -55,9 +54,9 @@ impl<'a> Rows<'a> {
 
 /// Holds the segment's cursors as plain fields. Not `Clone`: one writer.
 pub(crate) struct SegmentWriter {
-    shared: Arc<Segment>,
-    rows: usize,
-    runs: usize,
+    pub(super) shared: Arc<Segment>,
+    pub(super) rows: usize,
+    pub(super) runs: usize,
     zone: Zone,
 }
 
@@ -104,98 +103,16 @@ impl SegmentWriter {
                         _ => tail.fill(codec::ABSENT),
                     }
                 }
+                Stored::Decimals { .. } => unreachable!("an open segment holds values as they come"),
             }
         }
         self.write_runs(block.offset.0, rows);
         self.publish(target);
     }
 
-    /// Appends all rows of a segment whose columns this one has, narrowing nothing, and publishes them.
-    pub(crate) fn copy(&mut self, from: &Segment, rows: usize) {
-        let target = self.rows..self.rows + rows;
-        // SAFETY: the caller holds `from` as its writer did, with `rows` rows.
-        self.tail(0, &target).copy_from_slice(unsafe { from.items::<i64>(0, rows) });
-        for (stored, source) in self.shared.layout.columns.iter().zip(&from.layout.columns) {
-            let (Stored::Codes { word, .. } | Stored::Values { word }) = stored else { continue };
-            let (Stored::Codes { word: old, .. } | Stored::Values { word: old }) = source else { continue };
-            match stored {
-                Stored::Absent => {}
-                Stored::Codes { width: Width::One, .. } => self.copy_column::<u8>(*word, &target, from, *old),
-                Stored::Codes { width: Width::Two, .. } => self.copy_column::<u16>(*word, &target, from, *old),
-                Stored::Codes { width: Width::Four, .. } => self.copy_column::<u32>(*word, &target, from, *old),
-                Stored::Values { .. } => self.copy_column::<f64>(*word, &target, from, *old),
-            }
-        }
-        for run in from.runs() {
-            self.write_run(Run { row: run.row + target.start as u32, ..run });
-        }
-        self.publish(target);
-    }
-
-    /// Appends rows of an earlier life that follow those that are here, and publishes them.
-    pub(crate) fn restore(&mut self, part: &RowsPart<'_>) -> Result<(), RestoreError> {
-        let target = part.rows.clone();
-        if target.start != self.rows || target.end > self.shared.layout.capacity {
-            return Err(RestoreError::Malformed("rows are out of order"));
-        }
-        self.restore_column::<i64>(0, &target, part.times);
-        for (column, stored) in self.shared.layout.columns.iter().enumerate() {
-            let (Stored::Codes { word, .. } | Stored::Values { word }) = stored else { continue };
-            let items = part.column(column, stored)?;
-            let code_max = match stored {
-                Stored::Absent => continue,
-                Stored::Values { .. } => {
-                    self.restore_column::<f64>(*word, &target, items);
-                    continue;
-                }
-                Stored::Codes { width: Width::One, .. } => self.restore_codes::<u8>(*word, &target, items),
-                Stored::Codes { width: Width::Two, .. } => self.restore_codes::<u16>(*word, &target, items),
-                Stored::Codes { width: Width::Four, .. } => self.restore_codes::<u32>(*word, &target, items),
-            };
-            let strings = stored.dictionary().map_or(0, |dictionary| dictionary.observe());
-            if code_max > strings {
-                return Err(RestoreError::Malformed("a code has no string"));
-            }
-        }
-        self.restore_runs(&part.runs);
-        self.publish(target);
-        Ok(())
-    }
-
-    fn restore_runs(&mut self, runs: &[Run]) {
-        let mut last = self.runs.checked_sub(1).map(|at| {
-            // SAFETY: this writer has written it.
-            unsafe { self.shared.runs.get(at) }
-        });
-        for run in runs {
-            // A part may begin in the middle of a run.
-            let goes_on = last.take().is_some_and(|last| {
-                last.offset == run.offset && last.block_row.checked_add(run.row - last.row) == Some(run.block_row)
-            });
-            if !goes_on {
-                self.write_run(*run);
-            }
-        }
-    }
-
-    fn restore_column<T: Number>(&self, word: usize, target: &Range<usize>, items: &[u8]) {
-        T::take(items, self.tail(word, target));
-    }
-
-    /// The greatest of the codes.
-    fn restore_codes<T: Number + Ord + Into<u32>>(&self, word: usize, target: &Range<usize>, items: &[u8]) -> u32 {
-        self.restore_column::<T>(word, target, items);
-        self.tail::<T>(word, target).iter().copied().max().map_or(0, Into::into)
-    }
-
-    fn copy_column<T: Item>(&self, word: usize, target: &Range<usize>, from: &Segment, old: usize) {
-        // SAFETY: as in `copy`.
-        self.tail::<T>(word, target).copy_from_slice(unsafe { from.items(old, target.len()) });
-    }
-
     /// Rows of the column at `word` that are not published yet.
     #[expect(clippy::mut_from_ref, reason = "the writer's part of memory that readers share")]
-    fn tail<T: Item>(&self, word: usize, rows: &Range<usize>) -> &mut [T] {
+    pub(super) fn tail<T: Item>(&self, word: usize, rows: &Range<usize>) -> &mut [T] {
         assert!(rows.start >= self.rows && rows.end <= self.shared.layout.capacity, "within what is not published");
         // SAFETY: unpublished rows are the writer's alone (rule 1); it fills one column at a time, so that no two of these
         // slices overlap.
@@ -216,14 +133,14 @@ impl SegmentWriter {
         }
     }
 
-    fn write_run(&mut self, run: Run) {
+    pub(super) fn write_run(&mut self, run: Run) {
         // SAFETY: this is the one writer, and run `self.runs` is not published.
         unsafe { self.shared.runs.write(self.runs, &[run]) };
         self.runs += 1;
     }
 
     /// Publishes rows that are filled, with their runs.
-    fn publish(&mut self, rows: Range<usize>) {
+    pub(super) fn publish(&mut self, rows: Range<usize>) {
         self.shared.slab.witness().write(rows.clone());
         self.widen_zones(&rows);
         self.fill_filters(&rows);
@@ -255,7 +172,8 @@ impl SegmentWriter {
         while row < rows.end {
             let chunk = row / CHUNK_ROWS;
             let end = rows.end.min((chunk + 1) * CHUNK_ROWS);
-            let zone = Zone::of(self.tail(0, &(row..end)));
+            // SAFETY: the writer's own rows: those that were published before, and those that it has filled since.
+            let zone = unsafe { self.shared.times(end) }.zone(row..end);
             let shared = &self.shared.chunk_zones[chunk];
             // Only this writer stores zones, so what it loads is what it stored last.
             shared.store(if row.is_multiple_of(CHUNK_ROWS) { zone } else { shared.load().widened(zone) });

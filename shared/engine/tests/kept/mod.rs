@@ -67,10 +67,6 @@ impl Pieces for Kept {
         &self.kinds
     }
 
-    fn bytes(&self, piece: u32) -> u64 {
-        self.parts.get(piece as usize).map_or(0, |parts| parts.iter().map(Vec::len).sum::<usize>() as u64)
-    }
-
     fn read(
         &mut self,
         piece: u32,

@@ -103,11 +103,6 @@ impl Pieces for Loader {
         &self.kinds
     }
 
-    fn bytes(&self, piece: u32) -> u64 {
-        let parts = self.pieces.get(piece as usize).map_or(&[][..], |piece| &piece.parts);
-        parts.iter().map(|part| part.length).sum()
-    }
-
     fn read(
         &mut self,
         piece: u32,
