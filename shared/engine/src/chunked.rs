@@ -1,4 +1,5 @@
-//! Append-only memory that never moves: chunks that double, one writer, many readers, no lock.
+//! Append-only memory that never moves: chunks that double after every second one, so that at most a third of it is not in use
+//! yet; one writer, many readers, no lock.
 //!
 //! 1. Only the writer allocates chunks and writes items; it writes an item once, before it publishes it.
 //! 2. This file publishes nothing. Its owner keeps a count, stores it with Release after the items, and readers read only
@@ -13,14 +14,14 @@ use crate::{
 };
 
 /// Chunks that there can be; with the first of one item this is enough for 2^32 items.
-const CHUNKS_MAX: usize = 32;
+const CHUNKS_MAX: usize = 64;
 
 struct Chunk<T> {
     items: Box<[UnsafeCell<T>]>,
     witness: Witness,
 }
 
-/// Items at indices that stay valid; chunk `k` has `2^(first_log2 + k)` of them.
+/// Items at indices that stay valid; chunks `2k` and `2k + 1` have `2^(first_log2 + k)` of them each.
 pub(crate) struct Chunked<T> {
     first_log2: u32,
     chunks: Box<[AtomicPtr<Chunk<T>>]>,
@@ -35,28 +36,22 @@ unsafe impl<T: Send> Send for Chunked<T> {}
 impl<T: Copy + Default> Chunked<T> {
     /// Nothing yet; the first chunk will have `2^first_log2` items and there will be at most `items_max`.
     pub(crate) fn new(first_log2: u32, items_max: usize, budget: Arc<MemoryBudget>) -> Self {
-        let chunks = (items_max.max(1) + (1 << first_log2) - 1).ilog2() - first_log2 + 1;
-        assert!(chunks as usize <= CHUNKS_MAX, "{items_max} items do not fit");
+        let chunks = place(first_log2, items_max.max(1) - 1).0 + 1;
+        assert!(chunks <= CHUNKS_MAX, "{items_max} items do not fit");
         Self { first_log2, chunks: (0..chunks).map(|_| AtomicPtr::new(ptr::null_mut())).collect(), budget }
     }
 
     /// Bytes of the chunks that so many items need, where the first chunk has `2^first_log2`.
     pub(crate) fn bytes_with(first_log2: u32, items: usize) -> usize {
-        let first = 1 << first_log2;
-        ((items + first).next_power_of_two() - first) * size_of::<T>()
-    }
-
-    /// Chunk and place in it of an index.
-    fn place(&self, index: usize) -> (usize, usize) {
-        let biased = index + (1 << self.first_log2);
-        let log2 = biased.ilog2();
-        ((log2 - self.first_log2) as usize, biased - (1 << log2))
+        let Some(last) = items.checked_sub(1) else { return 0 };
+        let (number, at) = place(first_log2, last);
+        (items - at - 1 + items_of(first_log2, number)) * size_of::<T>()
     }
 
     /// How many items lie together from `index` on.
     pub(crate) fn room_at(&self, index: usize) -> usize {
-        let (chunk, at) = self.place(index);
-        (1 << (self.first_log2 as usize + chunk)) - at
+        let (number, at) = place(self.first_log2, index);
+        items_of(self.first_log2, number) - at
     }
 
     /// Writes items that lie together at `index`.
@@ -67,7 +62,7 @@ impl<T: Copy + Default> Chunked<T> {
         if items.is_empty() {
             return;
         }
-        let (number, at) = self.place(index);
+        let (number, at) = place(self.first_log2, index);
         assert!(items.len() <= self.room_at(index), "items must lie in one chunk");
         let chunk = self.chunk_for_writing(number);
         chunk.witness.write(at..at + items.len());
@@ -84,7 +79,7 @@ impl<T: Copy + Default> Chunked<T> {
         if range.is_empty() {
             return &[];
         }
-        let (number, at) = self.place(range.start);
+        let (number, at) = place(self.first_log2, range.start);
         assert!(range.len() <= self.room_at(range.start), "items must lie in one chunk");
         // Relaxed: the observed count orders this pointer (rule 2).
         let chunk = self.chunks[number].load(Ordering::Relaxed);
@@ -106,11 +101,22 @@ impl<T: Copy + Default> Chunked<T> {
         items[0]
     }
 
+    /// Asks for the cache line of an item that was written.
+    pub(crate) fn prefetch(&self, index: usize) {
+        let (number, at) = place(self.first_log2, index);
+        // Relaxed: as for every item, the count that the caller knows it by orders the pointer.
+        let chunk = self.chunks[number].load(Ordering::Relaxed);
+        // SAFETY: null, or a chunk that is freed only when `self` is dropped.
+        if let Some(chunk) = unsafe { chunk.as_ref() } {
+            kernels::prefetch(&chunk.items, at);
+        }
+    }
+
     fn chunk_for_writing(&self, number: usize) -> &Chunk<T> {
         // Relaxed: only the writer stores these pointers, and it is the one who reads here.
         let mut chunk = self.chunks[number].load(Ordering::Relaxed);
         if chunk.is_null() {
-            let items = 1 << (self.first_log2 as usize + number);
+            let items = items_of(self.first_log2, number);
             self.budget.add(Self::chunk_bytes(items));
             let new = Chunk {
                 items: (0..items).map(|_| UnsafeCell::new(T::default())).collect(),
@@ -130,8 +136,21 @@ impl<T: Copy + Default> Chunked<T> {
     /// Bytes of all chunks.
     pub(crate) fn bytes(&self) -> u64 {
         let used = self.chunks.iter().enumerate().filter(|(_, chunk)| !chunk.load(Ordering::Relaxed).is_null());
-        used.map(|(number, _)| Self::chunk_bytes(1 << (self.first_log2 as usize + number))).sum()
+        used.map(|(number, _)| Self::chunk_bytes(items_of(self.first_log2, number))).sum()
     }
+}
+
+/// Chunk and place in it of an index.
+fn place(first_log2: u32, index: usize) -> (usize, usize) {
+    let biased = index + (2 << first_log2);
+    let pair = biased.ilog2() - first_log2 - 1;
+    let (behind, log2) = (biased - (2 << (first_log2 + pair)), first_log2 + pair);
+    (2 * pair as usize + (behind >> log2), behind & ((1 << log2) - 1))
+}
+
+/// Items of a chunk.
+fn items_of(first_log2: u32, number: usize) -> usize {
+    1 << (first_log2 as usize + number / 2)
 }
 
 impl<T> Drop for Chunked<T> {
@@ -163,7 +182,7 @@ mod tests {
         }
         // SAFETY: written above by this thread.
         assert!((0..1_000).all(|index| unsafe { chunked.get(index) } == index as u32));
-        assert_eq!((chunked.room_at(0), chunked.room_at(4), chunked.room_at(11)), (4, 8, 1));
+        assert_eq!((chunked.room_at(0), chunked.room_at(4), chunked.room_at(8), chunked.room_at(15)), (4, 4, 8, 1));
         assert_eq!(budget.used(), chunked.bytes());
         drop(chunked);
         assert_eq!(budget.used(), 0);

@@ -18,8 +18,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::{
     Limits, MemoryBudget,
     chunked::Chunked,
-    dictionary_index::DictionaryIndex,
-    sync::{Arc, AtomicU32, AtomicUsize, ENTRIES_OBSERVE, ENTRIES_PUBLISH, Ordering, Published},
+    lookup::Lookup,
+    sync::{Arc, AtomicUsize, ENTRIES_OBSERVE, ENTRIES_PUBLISH, Published},
 };
 
 /// Bytes of strings in one epoch, beyond which another begins.
@@ -28,12 +28,13 @@ pub(crate) const EPOCH_BYTES_MAX: usize = 256 << 20;
 const FIRST_BYTES_LOG2: u32 = if cfg!(loom) { 3 } else { 10 };
 /// Log2 of the entries of the first chunk.
 const FIRST_ENTRIES_LOG2: u32 = if cfg!(loom) { 1 } else { 6 };
-/// Slots of the first lookup.
-const FIRST_LOOKUP_SLOTS: usize = if cfg!(loom) { 4 } else { 64 };
+/// Strings of a block that are looked up together: each step of one asks for memory that the next step of all reads, so that
+/// their latencies overlap.
+const TOGETHER: usize = 16;
 /// A chunk of strings that a long value skips is lost, as is what a block adds beyond the limit.
 const BYTES_END: usize = 2 * EPOCH_BYTES_MAX + (1 << 30);
 /// What strings skip of chunks that are too small for them: at each chunk less than the longest string.
-const SKIPPED_BYTES_MAX: usize = 32 * DIMENSION_BYTES_MAX;
+const SKIPPED_BYTES_MAX: usize = 64 * DIMENSION_BYTES_MAX;
 /// Entries, with those of the block that crosses the limit of an epoch.
 const ENTRIES_END: usize = 1 << 30;
 const _: () = assert!(BYTES_END <= u32::MAX as usize); // places are u32
@@ -44,49 +45,6 @@ const _: () = assert!(DIMENSION_BYTES_MAX < EPOCH_BYTES_MAX);
 struct Entry {
     at: u32,
     len: u32,
-}
-
-/// Codes by hash, open addressing with linear probing; 0 is free. It fills up and never loses a code.
-struct Lookup {
-    slots: Box<[AtomicU32]>,
-    budget: Arc<MemoryBudget>,
-}
-
-impl Lookup {
-    fn new(slots: usize, budget: Arc<MemoryBudget>) -> Self {
-        assert!(slots.is_power_of_two(), "the mask needs a power of two");
-        budget.add((slots * size_of::<AtomicU32>()) as u64);
-        Self { slots: (0..slots).map(|_| AtomicU32::new(0)).collect(), budget }
-    }
-
-    fn insert(&self, hash: u32, code: u32) {
-        let mask = self.slots.len() - 1;
-        let mut at = hash as usize & mask;
-        // Relaxed: only the writer stores slots, and `published` publishes them.
-        while self.slots[at].load(Ordering::Relaxed) != 0 {
-            at = (at + 1) & mask;
-        }
-        self.slots[at].store(code, Ordering::Relaxed);
-    }
-
-    /// The first code of `hash`'s chain for which `is_it` holds.
-    fn find(&self, hash: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        let mask = self.slots.len() - 1;
-        let mut at = hash as usize & mask;
-        loop {
-            match self.slots[at].load(Ordering::Relaxed) {
-                0 => return None,
-                code if is_it(code) => return Some(code),
-                _ => at = (at + 1) & mask,
-            }
-        }
-    }
-}
-
-impl Drop for Lookup {
-    fn drop(&mut self) {
-        self.budget.sub((self.slots.len() * size_of::<AtomicU32>()) as u64);
-    }
 }
 
 /// One epoch of a dimension's strings, shared by its writer, its segments and their readers.
@@ -210,7 +168,7 @@ impl<'a> DictionaryView<'a> {
     }
 }
 
-/// The hash by which both indexes find a string. Seeded by the process, so that nobody can choose colliding strings.
+/// The hash by which a string is found. Seeded by the process, so that nobody can choose colliding strings.
 fn hash_of(value: &str, seed: u64) -> u32 {
     (xxh3_64_with_seed(value.as_bytes(), seed) >> 32) as u32
 }
@@ -218,11 +176,10 @@ fn hash_of(value: &str, seed: u64) -> u32 {
 /// The one writer of an epoch.
 pub(crate) struct DictionaryWriter {
     shared: Arc<Dictionary>,
-    index: DictionaryIndex,
-    lookup_slots: usize,
+    /// The lookup that is published.
+    lookup: Arc<Lookup>,
     len: usize,
     bytes: usize,
-    budget: Arc<MemoryBudget>,
     hashes: Vec<u32>,
 }
 
@@ -235,18 +192,11 @@ impl DictionaryWriter {
             entries: Chunked::new(FIRST_ENTRIES_LOG2, ENTRIES_END, Arc::clone(budget)),
             bytes: Chunked::new(FIRST_BYTES_LOG2, BYTES_END, Arc::clone(budget)),
             coupons: Chunked::new(FIRST_ENTRIES_LOG2, ENTRIES_END, Arc::clone(budget)),
-            lookup: Published::new(Lookup::new(FIRST_LOOKUP_SLOTS, Arc::clone(budget))),
+            lookup: Published::new(Lookup::new(budget)),
             published: AtomicUsize::new(0),
         };
-        Self {
-            shared: Arc::new(shared),
-            index: DictionaryIndex::new(Arc::clone(budget)),
-            lookup_slots: FIRST_LOOKUP_SLOTS,
-            len: 0,
-            bytes: 0,
-            budget: Arc::clone(budget),
-            hashes: Vec::new(),
-        }
+        let lookup = shared.lookup.load();
+        Self { shared: Arc::new(shared), lookup, len: 0, bytes: 0, hashes: Vec::new() }
     }
 
     /// What segments and readers hold.
@@ -259,11 +209,9 @@ impl DictionaryWriter {
         self.len
     }
 
-    /// Bytes of strings, coupons and both indexes.
+    /// Bytes of strings, coupons and the lookup.
     pub(crate) fn bytes(&self) -> u64 {
-        let lookup = (self.lookup_slots * size_of::<AtomicU32>()) as u64;
-        let strings = self.shared.entries.bytes() + self.shared.bytes.bytes() + self.shared.coupons.bytes();
-        strings + self.index.bytes() + lookup
+        self.shared.entries.bytes() + self.shared.bytes.bytes() + self.shared.coupons.bytes() + self.lookup.bytes()
     }
 
     /// Whether `more` strings no longer belong into this epoch.
@@ -284,20 +232,46 @@ impl DictionaryWriter {
     pub(crate) fn intern<'s>(&mut self, count: usize, value: impl Fn(usize) -> &'s str, codes: &mut Vec<u32>) {
         self.hashes.clear();
         self.hashes.extend((0..count).map(|k| hash_of(value(k), self.shared.seed)));
-        for k in 0..count {
-            if let Some(&ahead) = self.hashes.get(k + DictionaryIndex::PREFETCH_AHEAD) {
-                self.index.prefetch(ahead);
+        self.ask_for_slots(0);
+        for start in (0..count).step_by(TOGETHER) {
+            self.ask_for_slots(start + TOGETHER);
+            let candidates = self.candidates(start);
+            for k in start..count.min(start + TOGETHER) {
+                let (value, candidate) = (value(k), candidates[k - start]);
+                // SAFETY: the lookup holds only codes that this writer has written.
+                let is_it = candidate != 0 && unsafe { self.shared.string(candidate) } == value;
+                codes.push(if is_it { candidate } else { self.code_of(value, self.hashes[k]) });
             }
-            codes.push(self.code_of(value(k), self.hashes[k]));
         }
         // Publishes strings, places, coupons and lookup slots; pairs with `Dictionary::observe`.
         self.shared.published.store(self.len, ENTRIES_PUBLISH);
     }
 
+    fn ask_for_slots(&self, start: usize) {
+        self.hashes.iter().skip(start).take(TOGETHER).for_each(|hash| self.lookup.prefetch(*hash));
+    }
+
+    /// The first code with the hash of each string from `start` on, 0 where there is none. Its string is on its way.
+    fn candidates(&self, start: usize) -> [u32; TOGETHER] {
+        let mut candidates = [0; TOGETHER];
+        for (candidate, hash) in candidates.iter_mut().zip(&self.hashes[start..]) {
+            *candidate = self.lookup.find(*hash, |_| true).unwrap_or(0);
+            if *candidate != 0 {
+                self.shared.entries.prefetch(*candidate as usize - 1);
+            }
+        }
+        for candidate in candidates.iter().filter(|candidate| **candidate != 0) {
+            // SAFETY: the lookup holds only codes that this writer has written.
+            let entry = unsafe { self.shared.entries.get(*candidate as usize - 1) };
+            self.shared.bytes.prefetch(entry.at as usize);
+        }
+        candidates
+    }
+
     fn code_of(&mut self, value: &str, hash: u32) -> u32 {
         let shared = &self.shared;
-        // SAFETY: the index holds only codes that this writer has written.
-        let found = self.index.find(hash, value, |code| unsafe { shared.string(code) });
+        // SAFETY: the lookup holds only codes that this writer has written.
+        let found = self.lookup.find(hash, |code| unsafe { shared.string(code) } == value);
         found.unwrap_or_else(|| self.append(value, hash))
     }
 
@@ -316,22 +290,12 @@ impl DictionaryWriter {
         self.bytes += value.len();
         self.len += 1;
         let code = self.len as u32;
-        self.index.insert(hash, value, code);
-        self.list(hash, code);
-        code
-    }
-
-    /// Enters a code into the readers' lookup, replacing it by a larger one before it is two thirds full.
-    fn list(&mut self, hash: u32, code: u32) {
-        if self.len * 3 > self.lookup_slots * 2 {
-            self.lookup_slots *= 2;
-            let grown = Lookup::new(self.lookup_slots, Arc::clone(&self.budget));
-            // The index knows all codes, this one included.
-            self.index.for_each(|hash, code| grown.insert(hash, code));
-            self.shared.lookup.store(grown);
-        } else {
-            self.shared.lookup.load().insert(hash, code);
+        if self.lookup.is_full_with(self.len) {
+            self.shared.lookup.store(self.lookup.doubled());
+            self.lookup = self.shared.lookup.load();
         }
+        self.lookup.insert(hash, code);
+        code
     }
 }
 
@@ -346,7 +310,7 @@ mod tests {
     }
 
     proptest! {
-        /// Goal: strings get codes in order of first appearance, both indexes find exactly them, and all memory is
+        /// Goal: strings get codes in order of first appearance, they are found, and only they, and all memory is
         /// accounted for.
         #[test]
         fn dictionary_matches_oracle(blocks in prop::collection::vec(prop::collection::vec("[a-c]{0,4}|[a-z]{20,40}", 0..40), 0..20)) {

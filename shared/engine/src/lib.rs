@@ -16,10 +16,10 @@ mod chunked;
 mod columns;
 mod dedup;
 mod dictionary;
-mod dictionary_index;
 mod event_times;
 mod gaps;
 mod limits;
+mod lookup;
 #[cfg(all(test, loom))]
 mod loom_models;
 mod metric;

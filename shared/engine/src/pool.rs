@@ -7,7 +7,7 @@
 use crate::{MemoryBudget, segment::Segment, slab::Slab, sync::Arc};
 
 /// Free slabs that a partition keeps.
-const FREE_SLABS_MAX: usize = 8;
+const FREE_SLABS_MAX: usize = 2;
 
 /// A segment that left, and its bytes as they were counted.
 struct Retired {

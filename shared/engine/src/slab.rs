@@ -3,7 +3,7 @@
 //! 1. A slab is initialised from its first moment (zeros, later what its last user left), so any prefix may be read.
 //! 2. It hands out slices of disjoint ranges: the writer's beyond the published rows, the readers' below. Who may have
 //!    which is the segment's rule, not this file's.
-//! 3. Sizes are classes (eight per doubling), so that a slab fits the next segment of the same kind.
+//! 3. Sizes are classes (32 per doubling), so that a slab fits the next segment of the same kind.
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
@@ -59,7 +59,7 @@ unsafe impl Sync for Memory {}
 impl Slab {
     /// The size class that holds `words`.
     pub(crate) fn class(words: usize) -> usize {
-        let step = (words.next_power_of_two() / 16).max(LINE_WORDS);
+        let step = (words.next_power_of_two() / 64).max(LINE_WORDS);
         words.max(1).next_multiple_of(step)
     }
 
@@ -142,12 +142,12 @@ impl Drop for Memory {
 mod tests {
     use super::*;
 
-    /// Goal: a class wastes at most an eighth beyond a line, is a class itself, and its memory is charged.
+    /// Goal: a class wastes at most a 32nd beyond a line, is a class itself, and its memory is charged.
     #[test]
     fn classes_are_close_and_stable() {
         for words in 1..5_000 {
             let class = Slab::class(words);
-            assert!(class >= words && class <= words + words / 7 + LINE_WORDS, "{words} -> {class}");
+            assert!(class >= words && class <= words + words / 32 + LINE_WORDS, "{words} -> {class}");
             assert_eq!(Slab::class(class), class);
             assert_eq!(class % LINE_WORDS, 0);
         }

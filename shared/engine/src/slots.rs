@@ -142,6 +142,13 @@ impl Slots {
         at
     }
 
+    /// The slots that became idle with the last block, by number. They stay open.
+    pub(crate) fn idle(&self) -> impl Iterator<Item = usize> + use<'_> {
+        let is_idle = |slot: &OpenTimes| self.clock - slot.used == self.limits.idle_blocks + 1;
+        let slots = self.open.iter().enumerate();
+        slots.filter(move |(_, slot)| slot.as_ref().is_some_and(is_idle)).map(|(at, _)| at)
+    }
+
     /// Looks back after `rows` of a block were placed. `true`: slots have widened and all of them are closed.
     pub(crate) fn note_rows(&mut self, rows: u64) -> bool {
         self.clock += 1;

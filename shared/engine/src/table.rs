@@ -6,6 +6,7 @@
 //! 3. A segment that left the list is handed to the pool after the list without it was published.
 
 mod checkpoint;
+mod close;
 mod evict;
 mod rollups;
 
@@ -22,7 +23,6 @@ use crate::{
     event_times::EventTimes,
     pool::Pool,
     rollup::{Folds, RollupState},
-    seal::{SealedSegment, seal},
     segment::{Rows, Segment, SegmentLayout, SegmentWriter, Stored, StoredTimes, Zone},
     slots::{Place, Slots},
     sync::{Arc, Ordering},
@@ -32,8 +32,6 @@ use crate::{
     writer::{Applied, ApplyError},
 };
 
-/// How long stragglers share one segment, µs of append time. Bounds for how long they hold back the log's release.
-const STRAGGLERS_OPEN_US_MAX: i64 = 600_000_000;
 /// The place of rows that are left out; see [`Limits`] for how many others there may be.
 const LEFT_OUT: u8 = u8::MAX;
 
@@ -70,7 +68,7 @@ struct OpenSlot {
     /// `Timestamp::MAX` for stragglers.
     start: Timestamp,
     end: Timestamp,
-    /// Rows so far, stored or not.
+    /// Rows since it was opened or last idle, stored or not: how large its next segment is.
     rows: usize,
     /// Evicted: rows that come are counted as such and not stored.
     gone: bool,
@@ -254,6 +252,8 @@ impl TableWriter {
                 let at = self.slots.close_least_used();
                 self.close(at, means);
             }
+            let idle: Vec<usize> = self.slots.idle().collect();
+            idle.into_iter().for_each(|at| self.rest(at, means));
             from = to;
         }
     }
@@ -430,35 +430,6 @@ impl TableWriter {
         let layout = SegmentLayout::new(means.limits.segment_rows(rows, more), StoredTimes::Whole, columns.collect());
         let slab = means.pool.slab(layout.words);
         Segment::new(means.budget.next_id(), layout, slab, &means.budget)
-    }
-
-    /// Closes the slot of a number: its segment is sealed.
-    fn close(&mut self, at: usize, means: &mut Means) {
-        if let Some(mut slot) = self.open[at].take() {
-            self.seal_open(&mut slot, means);
-        }
-    }
-
-    fn close_old_stragglers(&mut self, append_time: Timestamp, means: &mut Means) {
-        let old = |open: &OpenSegment| append_time.micros_since(open.opened_at) >= STRAGGLERS_OPEN_US_MAX;
-        if self.stragglers.segment.as_ref().is_some_and(old) {
-            let mut stragglers = std::mem::replace(&mut self.stragglers, OpenSlot::stragglers());
-            self.seal_open(&mut stragglers, means);
-        }
-    }
-
-    /// Seals a slot's segment, if it has one.
-    fn seal_open(&mut self, slot: &mut OpenSlot, means: &mut Means) {
-        let Some(open) = slot.segment.take() else { return };
-        let SealedSegment { segment, sealed, replaced } = seal(&open.writer, &mut means.pool, &means.budget);
-        let at = self.segments.binary_search_by_key(&open.order, |entry| entry.order);
-        let entry = &mut self.segments[at.expect("an open segment is in the list")];
-        (entry.segment, entry.sealed) = (segment, Some(Arc::new(sealed)));
-        self.removed.extend(replaced);
-        if self.has_rollups() {
-            self.unfolded.push_back(open.order);
-        }
-        self.changed = true;
     }
 
     /// Publishes list, columns, horizon and counters; then hands over what left. Returns its bytes.

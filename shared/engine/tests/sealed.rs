@@ -192,3 +192,44 @@ proptest! {
         prop_assert_eq!((budget.used(), other.used()), (0, 0), "all memory was accounted for");
     }
 }
+
+/// Goal: a slot's large segment is sealed once other slots alone had rows for a while, a small one is not; a late row begins a
+/// small segment, and all rows stay.
+#[test]
+fn idle_slots_give_back_what_they_do_not_use() {
+    const WIDTH: i64 = 1_000;
+    let limits = Limits {
+        segment_rows_first: 16,
+        segment_rows_max: 1_024,
+        idle_blocks: 3,
+        slot_width_us: WIDTH,
+        ..Limits::default()
+    };
+    let budget = Arc::new(MemoryBudget::new(u64::MAX));
+    let (mut writer, reader) = partition(PARTITION, Offset::ZERO, limits, Arc::clone(&budget));
+    let rows = |slot: i64, count: i64| -> Vec<Row> {
+        let metrics = BTreeMap::from([("m".to_owned(), 0.5)]);
+        let row = |n| Row { time: slot * WIDTH + n, dimensions: BTreeMap::new(), metrics: metrics.clone() };
+        (0..count).map(row).collect()
+    };
+    // By slot and place in it: rows, and whether they are sealed.
+    let segments = || -> Vec<(usize, bool)> {
+        let snapshot = reader.snapshot(table_key(0, 1)).unwrap();
+        snapshot.segments().iter().map(|segment| (segment.rows(), segment.sealed())).collect()
+    };
+    let mut apply = |rows: &[Row]| apply(&mut writer, 0, table_key(0, 1), rows);
+    apply(&rows(0, 100));
+    apply(&rows(1, 100));
+    apply(&rows(2, 10));
+    apply(&rows(3, 10));
+    assert_eq!(segments(), [(100, true), (100, false), (10, false), (10, false)]);
+    apply(&rows(1, 1));
+    apply(&rows(3, 1));
+    apply(&rows(3, 1));
+    assert_eq!(segments(), [(100, true), (101, false), (10, false), (12, false)], "a row puts it off");
+    apply(&rows(3, 1));
+    let used = budget.used();
+    apply(&rows(0, 1));
+    assert_eq!(segments(), [(100, true), (1, false), (101, true), (10, false), (13, false)]);
+    assert!(budget.used() - used < 4_096, "room for 16 rows, and not for 128");
+}
