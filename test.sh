@@ -217,7 +217,7 @@ real=(scripts/test_real_data.sh)
 if [ -d ../shared/data ]; then real+=(--data ../shared/data); fi
 step "real data" on_a_server "${real[@]}"
 step "a server on PostgreSQL and Redis" scripts/test_engines.sh --server --acceptance 40
-parts=(--scenario node,services,zombie,kafka,postgres,redis,cut,rolling,half)
+parts=(--scenario "node,services,zombie,kafka,postgres,redis,cut,rolling,half")
 if $full; then parts=(); fi
 step "a cluster of which parts die" scripts/test_cluster.sh --acceptance 40 ${parts[@]+"${parts[@]}"}
 step "crashes with a planted fault" scripts/test_crash.sh --rounds 5 --plant short-window
