@@ -12,7 +12,7 @@ use metrics::counter;
 use proto::checkpoints::{Checkpoints, CopyPart, CopyRequest};
 use service::Shutdown;
 use tokio::sync::mpsc;
-use types::{ApiError, ErrorCode};
+use types::{ApiError, ErrorCode, Offset};
 
 /// Parts that arrived and are not written yet.
 const PARTS_AHEAD: usize = 2;
@@ -26,8 +26,17 @@ enum Told {
     Whole,
 }
 
-/// Copies the newest checkpoint of a partition that is not open, and puts it in the place of what lies below `dir`; gives its
-/// bytes. When this returns nothing of it is written any more.
+/// A checkpoint that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetched {
+    /// Where it goes on.
+    pub next_offset: Offset,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// Copies the newest checkpoint of a partition that is not open, and puts it in the place of what lies below `dir`. When this
+/// returns nothing of it is written any more.
 ///
 /// # Errors
 /// Those of [`Checkpoints::copy`]; `CANCELLED` where `stop` ends it; `UNAVAILABLE` where it did not arrive whole or cannot be
@@ -37,7 +46,7 @@ pub async fn fetch(
     request: CopyRequest,
     dir: PathBuf,
     stop: &Shutdown,
-) -> Result<u64, ApiError> {
+) -> Result<Fetched, ApiError> {
     let fetched = copy(source, request, dir, stop).await;
     let outcome = match &fetched {
         Ok(_) => "copied",
@@ -49,7 +58,12 @@ pub async fn fetch(
     fetched
 }
 
-async fn copy(source: &dyn Checkpoints, request: CopyRequest, dir: PathBuf, stop: &Shutdown) -> Result<u64, ApiError> {
+async fn copy(
+    source: &dyn Checkpoints,
+    request: CopyRequest,
+    dir: PathBuf,
+    stop: &Shutdown,
+) -> Result<Fetched, ApiError> {
     let cancelled = || ApiError::new(ErrorCode::Cancelled, "the partition is not wanted here any more");
     let mut parts = tokio::select! {
         biased;
@@ -80,7 +94,7 @@ async fn copy(source: &dyn Checkpoints, request: CopyRequest, dir: PathBuf, stop
     match (sent, written) {
         (_, Err(error)) => Err(ApiError::unavailable(format!("write a checkpoint that arrives: {error}"))),
         (Err(error), Ok(_)) => Err(error),
-        (Ok(()), Ok(bytes)) => bytes.ok_or_else(not_written),
+        (Ok(()), Ok(fetched)) => fetched.ok_or_else(not_written),
     }
 }
 
@@ -88,23 +102,24 @@ fn not_written() -> ApiError {
     ApiError::unavailable("a checkpoint that arrives is not written")
 }
 
-/// Writes what arrives; its bytes, or `None` where not all came.
-fn write(dir: &Path, request: CopyRequest, mut parts: mpsc::Receiver<Told>) -> io::Result<Option<u64>> {
-    let (mut arriving, mut bytes) = (Arriving::begin(dir, request.partition)?, 0);
+/// Writes what arrives; `None` where not all came.
+fn write(dir: &Path, request: CopyRequest, mut parts: mpsc::Receiver<Told>) -> io::Result<Option<Fetched>> {
+    let mut arriving = Arriving::begin(dir, request.partition)?;
+    let mut fetched = Fetched { next_offset: Offset::ZERO, bytes: 0 };
     while let Some(told) = parts.blocking_recv() {
         match told {
-            Told::Part(CopyPart::Head { .. }) => {}
+            Told::Part(CopyPart::Head { next_offset, .. }) => fetched.next_offset = next_offset,
             Told::Part(CopyPart::File { ids, name }) => {
                 arriving.begin_file(if ids { FileOf::Ids } else { FileOf::Checkpoint }, &name)?;
             }
             Told::Part(CopyPart::Bytes(more)) => {
                 arriving.append(&more)?;
-                bytes += more.len() as u64;
+                fetched.bytes += more.len() as u64;
                 counter!("truenow_checkpoint_received_bytes_total").increment(more.len() as u64);
             }
             Told::Whole => {
                 arriving.finish()?;
-                return Ok(Some(bytes));
+                return Ok(Some(fetched));
             }
         }
     }

@@ -31,7 +31,7 @@ pub use checkpoint::{
 use config::{HotTierConfig, ServiceAddresses};
 use copies::Copies;
 use engine::{Limits, MemoryBudget, RestoreError};
-pub use fetch::fetch;
+pub use fetch::{Fetched, fetch};
 pub use id_store::{Arriving, newest_offset, remove_all};
 use id_store::{CheckpointError, OpenError};
 use kept::KeptResults;

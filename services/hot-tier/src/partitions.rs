@@ -27,6 +27,8 @@ use crate::{
     recovery,
 };
 
+/// The name in health of partitions that are given to this node and not open.
+const UNOPENED: &str = "partition-unopened";
 /// How often health follows the reading of checkpoints.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -109,9 +111,17 @@ impl Partitions {
         self.inner.copies.lie_in(storage.dir.clone(), storage.identity);
         let opened = self.read(storage).await?;
         let writers = self.begin(opened);
+        for writer in &writers {
+            self.inner.health.recover_part(UNOPENED, writer.partition().0);
+        }
         self.tell(&mut telling);
         self.inner.health.set_serving();
         Ok(writers)
+    }
+
+    /// Has health say of a partition why it is not open, until it is opened or closed.
+    pub fn note_unopened(&self, partition: PartitionId, why: &str) {
+        self.inner.health.degrade_part(UNOPENED, partition.0, format!("partition {partition} is not open: {why}"));
     }
 
     /// Closes a partition, whose writer is gone: it is asked nothing any more, and its memory is free when the last scan of it has
@@ -119,6 +129,7 @@ impl Partitions {
     pub async fn close(&self, partition: PartitionId) {
         let mut telling = self.inner.changing.lock().await;
         self.inner.node.close(partition);
+        self.inner.health.recover_part(UNOPENED, partition.0);
         if let Some(checkpoints) = self.inner.checkpoints.clone() {
             let ended = tokio::task::spawn_blocking(move || checkpoints.end(partition)).await;
             ended.expect("waiting for a thread does not panic");

@@ -54,13 +54,14 @@ async fn a_partition_comes_from_another_node() {
     let source = node(there.path(), 30);
     let _older = node(here.path(), 6);
     let stop = Shutdown::new();
-    let code = |fetched: Result<u64, ApiError>| fetched.unwrap_err().code;
+    let code = |fetched: Result<Fetched, ApiError>| fetched.unwrap_err().code;
     let fetch_it = async |request| fetch(&source, request, here.path().to_owned(), &stop).await;
     assert_eq!(code(fetch_it(request(Some(30))).await), ErrorCode::NotFound);
     let of_another = CopyRequest { log: types::LogIdentity(1), ..request(None) };
     assert_eq!(code(fetch_it(of_another).await), ErrorCode::FailedPrecondition);
     assert_eq!(open_both(here.path())[1].writer.next_offset(), Offset(6), "nothing changed");
-    assert!(fetch_it(request(Some(6))).await.unwrap() > 0);
+    let fetched = fetch_it(request(Some(6))).await.unwrap();
+    assert_eq!((fetched.next_offset, fetched.bytes > 0), (Offset(30), true));
 
     let mut opened = open_both(here.path());
     let offsets = [0, 1].map(|at| opened[at].writer.next_offset());

@@ -1,13 +1,15 @@
 //! The partitions that the placement map gives a node: it opens what is new and closes what it lost, as the map says.
 //!
 //! 1. What it holds of a partition on its own disk is enough where the log goes on from there. Else it takes the newest checkpoint
-//!    of another holder first; where no other has one, it goes on with what the log has.
-//! 2. Partitions that are on their way to here are opened like others. One that cannot be opened is the end of a node that is to
-//!    answer for it, but not of one that is only to take it over: its move ends in time, and what came is removed.
+//!    of another holder first. Where the log lacks what would come next, it waits for one as long as another holder may have it,
+//!    and answers for nothing of the partition meanwhile; where nobody has one, it goes on with what the log has.
+//! 2. A partition that cannot be opened is no end of the others: its health names it, and a checkpoint of another holder takes the
+//!    place of what lies here, once. One that is only on its way to here is given up, its move ends in time, and what came is removed.
 //! 3. The map goes on being followed while checkpoints arrive: what is not given any more is not waited for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
 };
 
@@ -15,15 +17,14 @@ use config::Config;
 use event_log::EventLog;
 use hot_tier::HotTierError;
 use placement::{Handover, Phase, PlacementMap};
-use proto::checkpoints::CopyRequest;
 use service::Shutdown;
 use stream_ingester::IngesterError;
 use tokio::{sync::watch, task::JoinSet};
-use types::{NodeId, PartitionId};
+use types::{NodeId, Offset, PartitionId};
 
 use super::{
     compose::{ComposeError, storage},
-    sources::Sources,
+    sources::{Need, Sources},
     with_causes,
 };
 
@@ -49,10 +50,51 @@ struct Held {
     fetched: BTreeSet<PartitionId>,
     /// Those that were to come here and could not be opened.
     refused: BTreeSet<PartitionId>,
+    /// Those that this node is to answer for and that could not be opened.
+    unopened: BTreeSet<PartitionId>,
+    /// Those of which a checkpoint came in the place of one that could not be opened.
+    replaced: BTreeSet<PartitionId>,
 }
 
-/// The tasks that fetch checkpoints, which give the partition.
-type Fetches = JoinSet<PartitionId>;
+impl Held {
+    /// Forgets what is not given any more; those are to be closed.
+    fn leave(&mut self, given: &BTreeSet<PartitionId>) -> BTreeSet<PartitionId> {
+        let is_gone = |partition: &&PartitionId| !given.contains(partition);
+        self.fetching.iter().filter(|(partition, _)| is_gone(partition)).for_each(|(_, stop)| stop.trigger());
+        let known = self.open.iter().chain(&self.unopened).chain(self.fetching.keys());
+        let gone = known.filter(is_gone).copied().collect();
+        for of in [&mut self.open, &mut self.unopened, &mut self.fetched, &mut self.replaced] {
+            of.retain(|partition| given.contains(partition));
+        }
+        gone
+    }
+
+    /// Whether nothing has been done about a partition that is given.
+    fn is_new(&self, partition: PartitionId) -> bool {
+        !self.fetching.contains_key(&partition)
+            && [&self.open, &self.refused, &self.unopened].iter().all(|of| !of.contains(&partition))
+    }
+
+    fn note_fetched(&mut self, Fetched { partition, came }: Fetched) {
+        let was_stopped = self.fetching.remove(&partition).is_some_and(|stop| stop.is_triggered());
+        if was_stopped {
+            return;
+        }
+        self.fetched.insert(partition);
+        if came && self.unopened.remove(&partition) {
+            self.replaced.insert(partition);
+        }
+    }
+}
+
+/// The end of a fetch.
+struct Fetched {
+    partition: PartitionId,
+    /// Whether a checkpoint came.
+    came: bool,
+}
+
+type Fetches = JoinSet<Fetched>;
 
 impl Assigned {
     /// Follows the map until `stop`, or until nobody changes it any more.
@@ -78,9 +120,7 @@ impl Assigned {
                 () = stop.wait() => break,
                 changed = placement.changed() => if changed.is_err() { break },
                 Some(fetched) = fetches.join_next() => {
-                    let partition = fetched.expect("fetching a checkpoint does not panic");
-                    held.fetching.remove(&partition);
-                    held.fetched.insert(partition);
+                    held.note_fetched(fetched.expect("fetching a checkpoint does not panic"));
                 }
             }
         }
@@ -92,25 +132,17 @@ impl Assigned {
     /// Has what the map gives this node, and nothing else, but for what still arrives.
     async fn take(&self, map: &PlacementMap, held: &mut Held, fetches: &mut Fetches) -> Result<(), ComposeError> {
         let given = map.held_by(self.node);
-        held.fetching.iter().filter(|(partition, _)| !given.contains(partition)).for_each(|(_, stop)| stop.trigger());
-        held.fetched.retain(|partition| given.contains(partition));
+        let closed = held.leave(&given);
         held.refused.retain(|partition| self.is_arriving(map, *partition));
-        let is_new = |partition: &PartitionId| {
-            !held.open.contains(partition)
-                && !held.fetching.contains_key(partition)
-                && !held.refused.contains(partition)
-        };
-        let new: Vec<PartitionId> = given.iter().copied().filter(is_new).collect();
+        let new: Vec<PartitionId> = given.iter().copied().filter(|partition| held.is_new(*partition)).collect();
         let lacking = self.lacking(&new, &held.fetched).await;
-        let (to_fetch, to_open): (Vec<_>, Vec<_>) = new
-            .into_iter()
-            .partition(|partition| lacking.contains(partition) && self.sources.any(self.node, map, *partition));
+        let (to_fetch, to_open): (Vec<_>, Vec<_>) =
+            new.into_iter().partition(|partition| lacking.contains_key(partition) && self.sources.any(*partition));
         for partition in to_fetch {
-            held.fetching.insert(partition, self.fetch(map, partition, fetches));
+            self.fetch(partition, lacking[&partition], held, fetches);
         }
         let (arriving, replicas): (Vec<_>, Vec<_>) =
             to_open.into_iter().partition(|partition| self.is_arriving(map, *partition));
-        let closed: Vec<PartitionId> = held.open.difference(&given).copied().collect();
         if !replicas.is_empty() || !arriving.is_empty() || !closed.is_empty() {
             let (node, version) = (self.node.0, map.version);
             let opened = replicas.len() + arriving.len();
@@ -118,27 +150,68 @@ impl Assigned {
         }
         // A node that is given nothing is open, too.
         if !std::mem::replace(&mut held.began, true) || !replicas.is_empty() {
-            self.open(&replicas).await?;
-            held.open.extend(&replicas);
+            self.open_replicas(&replicas, held).await?;
         }
         for partition in arriving {
-            match self.open(&[partition]).await {
-                Ok(()) => {
-                    held.open.insert(partition);
-                }
-                Err(ComposeError::HotTier(HotTierError::Stopped)) => return Err(HotTierError::Stopped.into()),
-                Err(error) => {
-                    let why = with_causes(&error);
-                    tracing::error!(partition = partition.0, error = why, "what was to come here cannot be opened");
-                    self.refuse(partition).await;
-                    held.refused.insert(partition);
-                }
-            }
+            self.open_arriving(partition, held).await?;
         }
         for partition in closed {
             self.ingester.end(partition).await;
             self.hot_tier.close(partition).await;
-            held.open.remove(&partition);
+        }
+        let can_come = |partition: &PartitionId| {
+            let is_tried = held.replaced.contains(partition) || held.fetching.contains_key(partition);
+            !is_tried && self.sources.any(*partition)
+        };
+        for partition in held.unopened.iter().copied().filter(can_come).collect::<Vec<_>>() {
+            self.fetch(partition, Need::Unopened, held, fetches);
+        }
+        Ok(())
+    }
+
+    /// Opens what this node is to answer for; what cannot be opened is left, and named.
+    async fn open_replicas(&self, replicas: &[PartitionId], held: &mut Held) -> Result<(), ComposeError> {
+        match self.open(replicas).await {
+            Ok(()) => {
+                held.open.extend(replicas);
+                return Ok(());
+            }
+            Err(error) if !is_of_partition(&error) => return Err(error),
+            // Which one it is shows where each is opened alone.
+            Err(_) => {}
+        }
+        for &partition in replicas {
+            self.ingester.end(partition).await;
+            match self.open(&[partition]).await {
+                Ok(()) => {
+                    held.open.insert(partition);
+                }
+                Err(error) if !is_of_partition(&error) => return Err(error),
+                Err(error) => {
+                    self.ingester.end(partition).await;
+                    let why = with_causes(&error);
+                    tracing::error!(partition = partition.0, error = why, "a partition cannot be opened");
+                    self.hot_tier.note_unopened(partition, &format!("it cannot be opened: {why}"));
+                    held.unopened.insert(partition);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens what is on its way to here; what cannot be opened is let go of.
+    async fn open_arriving(&self, partition: PartitionId, held: &mut Held) -> Result<(), ComposeError> {
+        match self.open(&[partition]).await {
+            Ok(()) => {
+                held.open.insert(partition);
+            }
+            Err(ComposeError::HotTier(HotTierError::Stopped)) => return Err(HotTierError::Stopped.into()),
+            Err(error) => {
+                let why = with_causes(&error);
+                tracing::error!(partition = partition.0, error = why, "what was to come here cannot be opened");
+                self.refuse(partition).await;
+                held.refused.insert(partition);
+            }
         }
         Ok(())
     }
@@ -165,40 +238,75 @@ impl Assigned {
         }
     }
 
-    /// Those of some partitions of which this disk has no checkpoint that the log goes on from, and the log something.
-    async fn lacking(&self, partitions: &[PartitionId], fetched: &BTreeSet<PartitionId>) -> BTreeSet<PartitionId> {
-        let asked: Vec<PartitionId> =
-            partitions.iter().copied().filter(|partition| !fetched.contains(partition)).collect();
+    /// Those of some partitions of which a checkpoint of another node is wanted, and why.
+    async fn lacking(&self, of: &[PartitionId], fetched: &BTreeSet<PartitionId>) -> BTreeMap<PartitionId, Need> {
+        let asked: Vec<PartitionId> = of.iter().copied().filter(|partition| !fetched.contains(partition)).collect();
         let storage = storage(&self.config, self.log.as_ref(), &asked);
         blocking(move || {
-            let lacks = |partition: &PartitionId| {
-                let log = &storage.log[partition];
-                match hot_tier::newest_offset(&storage.dir, *partition, storage.identity) {
-                    Ok(newest) => log.start < log.end && newest.is_none_or(|next| next < log.start),
-                    // Opening it says what is wrong.
-                    Err(_) => false,
-                }
+            let need = |&partition: &PartitionId| {
+                let newest = hot_tier::newest_offset(&storage.dir, partition, storage.identity);
+                // Where it cannot be read, opening it says what is wrong.
+                Some((partition, need(newest.ok()?, &storage.log[&partition])?))
             };
-            asked.into_iter().filter(lacks).collect()
+            asked.iter().filter_map(need).collect()
         })
         .await
     }
 
-    /// Begins to fetch a checkpoint; gives what ends that.
-    fn fetch(&self, map: &PlacementMap, partition: PartitionId, fetches: &mut Fetches) -> Shutdown {
+    /// Begins to fetch a checkpoint.
+    fn fetch(&self, partition: PartitionId, need: Need, held: &mut Held, fetches: &mut Fetches) {
+        if need == Need::Gap {
+            let start = self.log.bounds(partition).start;
+            let why = format!("it waits for a checkpoint of another node, as the log begins at offset {start}");
+            self.hot_tier.note_unopened(partition, &why);
+        }
         let stop = Shutdown::new();
-        let stopped = stop.clone();
-        let (sources, dir) = (self.sources.of(self.node, map, partition), self.config.data_dir.clone());
-        let request = CopyRequest { partition, log: self.log.identity(), has: None };
+        held.fetching.insert(partition, stop.clone());
+        let (sources, log, dir) = (self.sources.clone(), Arc::clone(&self.log), self.config.data_dir.clone());
         fetches.spawn(async move {
-            sources.fetch(request, dir, &stopped).await;
-            partition
+            let came = sources.fetch(partition, need, log.as_ref(), &dir, &stop).await;
+            Fetched { partition, came }
         });
-        stop
     }
+}
+
+/// Why a node with that newest checkpoint wants another's, over what the log has.
+fn need(newest: Option<Offset>, log: &Range<Offset>) -> Option<Need> {
+    if newest.unwrap_or(Offset::ZERO) < log.start {
+        return Some(Need::Gap);
+    }
+    (newest.is_none() && log.start < log.end).then_some(Need::Faster)
+}
+
+/// Whether an error says something of one partition, and nothing of the node.
+fn is_of_partition(error: &ComposeError) -> bool {
+    use HotTierError::{AheadOfLog, Checkpoints, Ids, NoGoodCheckpoint, Unread};
+    matches!(
+        error,
+        ComposeError::HotTier(Unread { .. } | NoGoodCheckpoint { .. } | AheadOfLog { .. } | Checkpoints(_) | Ids(_))
+    )
 }
 
 /// Work with the disk, on a thread for that.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("work with the disk does not panic")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a copy is wanted where the log does not go on from what is here, and where there is nothing here but much to read.
+    #[test]
+    fn a_copy_is_wanted_where_something_would_be_missing() {
+        let need =
+            |newest: Option<u64>, log: Range<u64>| need(newest.map(Offset), &(Offset(log.start)..Offset(log.end)));
+        assert_eq!(need(None, 0..0), None);
+        assert_eq!(need(None, 0..5), Some(Need::Faster));
+        assert_eq!(need(Some(3), 0..5), None);
+        assert_eq!(need(None, 2..5), Some(Need::Gap));
+        assert_eq!(need(None, 5..5), Some(Need::Gap));
+        assert_eq!(need(Some(1), 2..5), Some(Need::Gap));
+        assert_eq!(need(Some(2), 2..5), None);
+    }
 }

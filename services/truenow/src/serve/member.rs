@@ -102,7 +102,13 @@ impl Composed {
         }
         let (opening, after_log) = match cluster.node {
             Some(node) => {
-                let sources = Sources::new(members.clone(), connector.clone());
+                let sources = Sources {
+                    here: node,
+                    placement: plane.placement.clone(),
+                    members: members.clone(),
+                    nodes: hot_tiers.clone(),
+                    connector: connector.clone(),
+                };
                 start_assigned(&shared, node, plane.placement.clone(), sources).await?
             }
             None => (None, Vec::new()),

@@ -1,7 +1,9 @@
-//! Whom a node asks for the checkpoint of a partition that it is to hold.
+//! Whom a node asks for the checkpoint of a partition that it is to hold, and how long.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
+use event_log::EventLog;
+use hot_tier::Fetched;
 use placement::PlacementMap;
 use proto::{
     checkpoints::{CheckpointsClient, CopyRequest},
@@ -9,75 +11,148 @@ use proto::{
     wire::Connector,
 };
 use service::Shutdown;
-use tokio::sync::watch;
-use types::{ErrorCode, NodeId, PartitionId};
+use tokio::{sync::watch, time::timeout};
+use types::{ErrorCode, NodeId, Offset, PartitionId};
 
-/// How often all holders are asked where one of them is busy, and the wait in between.
+use super::nodes::NodeMap;
+
+/// How often a checkpoint is asked for that only saves time, where those who have one are busy.
 const ROUNDS_MAX: usize = 60;
-const BUSY_WAIT: Duration = Duration::from_secs(1);
+/// How long to wait before all are asked again.
+const BETWEEN: Duration = Duration::from_secs(1);
+/// How long a node may take to say what it holds.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The other nodes of the cluster.
+/// Why a checkpoint of another node is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// To read all of the log would take longer.
+    Faster,
+    /// The log let go of what comes after what lies here, and so did this node: without a copy it would lack that for ever.
+    Gap,
+    /// What lies here cannot be opened.
+    Unopened,
+}
+
+/// What one node had.
+enum Found {
+    /// It came; the log goes on from there.
+    Copy(Offset),
+    /// As many as may be are copied now.
+    Busy,
+    /// It may have one later: it cannot be reached, or holds the partition and has not written one.
+    Later,
+    /// It has none, and holds nothing that one could be made of.
+    Nothing,
+}
+
+/// The other nodes of the cluster. Cloning shares them.
+#[derive(Clone)]
 pub(crate) struct Sources {
-    members: watch::Receiver<Members>,
-    connector: Connector,
+    pub(crate) here: NodeId,
+    pub(crate) placement: watch::Receiver<Arc<PlacementMap>>,
+    pub(crate) members: watch::Receiver<Members>,
+    pub(crate) nodes: watch::Receiver<Arc<NodeMap>>,
+    pub(crate) connector: Connector,
 }
 
 impl Sources {
-    pub(crate) fn new(members: watch::Receiver<Members>, connector: Connector) -> Self {
-        Self { members, connector }
+    /// Whether the map names another node that holds a partition.
+    pub(crate) fn any(&self, partition: PartitionId) -> bool {
+        !self.holders(partition).is_empty()
     }
 
-    /// Whether any other node that lives holds a partition.
-    pub(crate) fn any(&self, here: NodeId, map: &PlacementMap, partition: PartitionId) -> bool {
-        !self.of(here, map, partition).0.is_empty()
-    }
-
-    /// The other nodes that hold a partition and live, those first that answer for it.
-    pub(crate) fn of(&self, here: NodeId, map: &PlacementMap, partition: PartitionId) -> Holders {
-        let source = map.moves.get(&partition).filter(|step| step.to == here).map(|step| step.from);
+    /// The other nodes that hold a partition by the newest map, the source of its move first.
+    fn holders(&self, partition: PartitionId) -> Vec<NodeId> {
+        let map = self.placement.borrow();
+        let source = map.moves.get(&partition).filter(|step| step.to == self.here).map(|step| step.from);
         let replicas = map.replicas.get(&partition).into_iter().flatten().copied();
         let mut nodes: Vec<NodeId> = Vec::new();
-        for node in source.into_iter().chain(replicas).filter(|node| *node != here) {
+        for node in source.into_iter().chain(replicas).filter(|node| *node != self.here) {
             if !nodes.contains(&node) {
                 nodes.push(node);
             }
         }
-        let members = self.members.borrow();
-        let reach = |node: NodeId| {
-            let connection = self.connector.to(members.get(&node)?.address(HOT_TIER)?).ok()?;
-            Some((node, CheckpointsClient::new(connection)))
-        };
-        Holders(nodes.into_iter().filter_map(reach).collect())
+        nodes
     }
-}
 
-/// Nodes that hold a partition.
-pub(crate) struct Holders(Vec<(NodeId, CheckpointsClient)>);
-
-impl Holders {
-    /// Fetches the newest checkpoint of the first that has one. Where none has, or `stop` ends it, there is nothing new.
-    pub(crate) async fn fetch(&self, request: CopyRequest, dir: PathBuf, stop: &Shutdown) {
-        for _ in 0..ROUNDS_MAX {
-            let mut is_busy = false;
-            for (node, source) in &self.0 {
-                let (node, partition) = (node.0, request.partition.0);
-                match hot_tier::fetch(source, request, dir.clone(), stop).await {
-                    Ok(bytes) => return tracing::info!(partition, node, bytes, "a checkpoint came from another node"),
-                    Err(error) if error.code == ErrorCode::ResourceExhausted => is_busy = true,
-                    Err(error) if error.code == ErrorCode::NotFound => {}
-                    Err(error) => tracing::warn!(partition, node, %error, "no checkpoint came from another node"),
+    /// Fetches the newest checkpoint of the first that has one from which the log goes on, to below `dir`; gives whether one came.
+    /// For one that only saves time nobody is waited for who is not busy with others. For one without which something would be
+    /// missing all are asked for as long as one of them may have it later; for what cannot be opened, as long as the map names
+    /// another holder.
+    pub(crate) async fn fetch(
+        &self,
+        partition: PartitionId,
+        need: Need,
+        log: &dyn EventLog,
+        dir: &Path,
+        stop: &Shutdown,
+    ) -> bool {
+        for round in 0_usize.. {
+            let (holders, mut waits) = (self.holders(partition), need == Need::Unopened);
+            for &node in &holders {
+                // One from which the log does not go on is of no use.
+                let has = log.bounds(partition).start.0.checked_sub(1).map(Offset);
+                let request = CopyRequest { partition, log: log.identity(), has };
+                match self.ask(node, request, dir, stop).await {
+                    Found::Copy(next_offset) if next_offset >= log.bounds(partition).start => return true,
+                    Found::Copy(_) | Found::Busy => waits = true,
+                    Found::Later => waits |= need != Need::Faster,
+                    Found::Nothing => {}
                 }
                 if stop.is_triggered() {
-                    return;
+                    return false;
                 }
             }
-            if !is_busy {
-                return;
+            if !waits || holders.is_empty() || (need == Need::Faster && round >= ROUNDS_MAX) {
+                return false;
             }
             tokio::select! {
-                () = stop.wait() => return,
-                () = tokio::time::sleep(BUSY_WAIT) => {}
+                () = stop.wait() => return false,
+                () = tokio::time::sleep(BETWEEN) => {}
             }
         }
+        false
+    }
+
+    /// Asks one node.
+    async fn ask(&self, node: NodeId, request: CopyRequest, dir: &Path, stop: &Shutdown) -> Found {
+        let partition = request.partition;
+        let Some(source) = self.reach(node) else { return Found::Later };
+        match hot_tier::fetch(&source, request, dir.to_owned(), stop).await {
+            Ok(Fetched { next_offset, bytes }) => {
+                let next = next_offset.0;
+                tracing::info!(
+                    partition = partition.0,
+                    node = node.0,
+                    bytes,
+                    next,
+                    "a checkpoint came from another node"
+                );
+                Found::Copy(next_offset)
+            }
+            Err(error) if error.code == ErrorCode::ResourceExhausted => Found::Busy,
+            Err(error) if error.code == ErrorCode::NotFound => self.may_write(node, partition).await,
+            Err(error) => {
+                tracing::warn!(partition = partition.0, node = node.0, %error, "no checkpoint came from another node");
+                Found::Later
+            }
+        }
+    }
+
+    /// Whether a node that has no checkpoint of a partition holds it, so that it will write one.
+    async fn may_write(&self, node: NodeId, partition: PartitionId) -> Found {
+        let reached = self.nodes.borrow().get(&node).cloned();
+        let Some(reached) = reached else { return Found::Later };
+        match timeout(STATUS_TIMEOUT, reached.status()).await {
+            Ok(Ok(held)) if held.iter().all(|status| status.partition != partition) => Found::Nothing,
+            _ => Found::Later,
+        }
+    }
+
+    fn reach(&self, node: NodeId) -> Option<CheckpointsClient> {
+        let members = self.members.borrow();
+        let connection = self.connector.to(members.get(&node)?.address(HOT_TIER)?).ok()?;
+        Some(CheckpointsClient::new(connection))
     }
 }

@@ -1,6 +1,7 @@
 //! A cluster in one process: every member composed as `truenow serve` does it, with its own ports, and calls between them over
 //! the network. They share a log in memory and metadata in a directory.
 
+mod gaps;
 mod moves;
 
 use std::{sync::Arc, time::Duration};
@@ -34,8 +35,16 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with_log(EmbeddedConfig::new("/log", PARTITIONS)).await
+    }
+
+    /// With a log in files of so many bytes.
+    async fn with_segments(segment_bytes: u64) -> Self {
+        Self::with_log(EmbeddedConfig { segment_bytes, ..EmbeddedConfig::new("/log", PARTITIONS) }).await
+    }
+
+    async fn with_log(config: EmbeddedConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let config = EmbeddedConfig::new("/log", PARTITIONS);
         let log = EmbeddedLog::open(config, Arc::new(MemoryFiles::new(1)), Arc::new(SystemClock)).unwrap();
         let store = SqliteStore::open(&directory.path().join("metadata.db")).await.unwrap();
         let http = Http::new(&Addresses::default()).unwrap();
@@ -83,6 +92,7 @@ impl World {
     /// Sends events with the ids of a range, and gives the token.
     async fn ingest(&self, gateway: &Composed, ids: std::ops::Range<u32>) -> String {
         let events: Vec<_> = ids.clone().map(event).collect();
+        let mut last = Value::Null;
         for _ in 0..TRIES {
             let (status, reply) =
                 self.ask(gateway, "gateway", Method::POST, "/v1/events", &json!({"events": events})).await;
@@ -91,9 +101,10 @@ impl World {
                 return reply["token"].as_str().unwrap().to_owned();
             }
             assert!(status == 429 || status == 503, "{status} {reply}");
+            last = reply;
             tokio::time::sleep(BETWEEN).await;
         }
-        panic!("events are not taken");
+        panic!("events are not taken: {last}");
     }
 
     /// Waits until all partitions lie on these nodes, in any order.

@@ -157,10 +157,16 @@ impl Cluster {
     /// Kills who makes the map, the source or the target of a move while it copies and while it leaves, one after the other, and
     /// brings them back.
     async fn lose_in_turn(&self) {
-        for (round, phase) in ["copying", "copying", "copying", "leaving", "leaving", "leaving"].into_iter().enumerate() {
+        for (round, phase) in ["copying", "copying", "copying", "leaving", "leaving", "leaving"].into_iter().enumerate()
+        {
             let partition = round as u32;
             let (from, to) = self.begin_move(partition).await;
-            while self.moves().await.iter().any(|step| step["phase"] != json!(phase) && step["phase"] != json!("leaving")) {
+            while self
+                .moves()
+                .await
+                .iter()
+                .any(|step| step["phase"] != json!(phase) && step["phase"] != json!("leaving"))
+            {
                 tokio::time::sleep(SOON).await;
             }
             let lost = [None, Some(from), Some(to)][round % 3];
