@@ -1,6 +1,16 @@
 //! The node: its partitions, and scans over them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Release},
+        },
+    },
+    time::Instant,
+};
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
@@ -50,6 +60,9 @@ type Held = BTreeMap<PartitionId, Arc<Partition>>;
 struct Inner {
     /// Not there while the first checkpoints are read.
     partitions: ArcSwapOption<Held>,
+    /// The newest placement map that was taken up. Release after what it took away was closed; Acquire before partitions are looked
+    /// at for [`HotTier::status`]: one that is still seen then was left open by that map.
+    map_version: AtomicU64,
     /// How many the log has, numbered from 0.
     count: u32,
     budget: Arc<MemoryBudget>,
@@ -68,8 +81,8 @@ impl Node {
         kept: KeptResults,
         version_seed: u64,
     ) -> Self {
-        let partitions = ArcSwapOption::empty();
-        Self { inner: Arc::new(Inner { partitions, count, budget, pool, kept: Arc::new(kept), version_seed }) }
+        let (partitions, map_version, kept) = (ArcSwapOption::empty(), AtomicU64::new(0), Arc::new(kept));
+        Self { inner: Arc::new(Inner { partitions, map_version, count, budget, pool, kept, version_seed }) }
     }
 
     /// Gives it further partitions. One task at a time changes which there are.
@@ -84,6 +97,11 @@ impl Node {
         let mut held = self.held();
         held.remove(&partition);
         self.inner.partitions.store(Some(Arc::new(held)));
+    }
+
+    /// All that a placement map takes from it is closed.
+    pub(crate) fn note_map(&self, version: u64) {
+        self.inner.map_version.store(version, Release);
     }
 
     /// Whether it was given partitions.
@@ -169,8 +187,11 @@ impl Node {
         request: ScanRequest,
         each: Option<mpsc::UnboundedSender<PartitionScan>>,
     ) -> Result<Begun, ApiError> {
-        let (ready, unavailable) = self.divide(&request.partitions);
-        wait(&ready, &request.after, request.deadline, "after").await?;
+        let (mut ready, mut unavailable) = self.divide(&request.partitions);
+        // The others go on without those that were taken from this node meanwhile.
+        let closed = wait(&ready, &request.after, request.deadline, "after").await?;
+        ready.retain(|held| !closed.contains(&held.reader.partition()));
+        unavailable.extend(closed.into_iter().map(|partition| (partition, Unavailable::Unreachable)));
         let at = |partition| request.at.iter().find(|(of, _)| *of == partition).map(|(_, offset)| *offset);
         let readers = ready.iter().map(|held| (held.reader.clone(), at(held.reader.partition()))).collect();
         let asked = Asked { plan: request.plan, readers, known: request.known, each };
@@ -194,13 +215,14 @@ impl NodeMemory for Node {
     }
 }
 
-/// Waits until the partitions hold what must be applied; `field` of the request says so.
+/// Waits until the partitions hold what must be applied, which `field` of the request says; gives those that were closed meanwhile.
 async fn wait(
     ready: &[Arc<Partition>],
     after: &[(PartitionId, Offset)],
     deadline: Instant,
     field: &'static str,
-) -> Result<(), ApiError> {
+) -> Result<BTreeSet<PartitionId>, ApiError> {
+    let mut closed = BTreeSet::new();
     for held in ready {
         let partition = held.reader.partition();
         for &(_, offset) in after.iter().filter(|(wanted, _)| *wanted == partition) {
@@ -208,12 +230,27 @@ async fn wait(
             let reached = applied.wait_for(|next| *next >= offset);
             match tokio::time::timeout_at(deadline.into(), reached).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(_)) => return Err(ApiError::unavailable(format!("partition {partition} is closed"))),
+                Ok(Err(_)) => {
+                    closed.insert(partition);
+                }
                 Err(_) => return Err(not_covered(partition, offset, field)),
             }
         }
     }
-    Ok(())
+    Ok(closed)
+}
+
+/// As [`wait`], for those that need all of the partitions.
+async fn wait_for_all(
+    ready: &[Arc<Partition>],
+    after: &[(PartitionId, Offset)],
+    deadline: Instant,
+    field: &'static str,
+) -> Result<(), ApiError> {
+    match wait(ready, after, deadline, field).await?.first() {
+        Some(partition) => Err(ApiError::unavailable(format!("partition {partition} is closed"))),
+        None => Ok(()),
+    }
 }
 
 fn not_covered(partition: PartitionId, offset: Offset, field: &'static str) -> ApiError {
@@ -256,14 +293,14 @@ impl HotTier for Node {
     async fn applied(&self, after: Vec<(PartitionId, Offset)>, deadline: Instant) -> Result<(), ApiError> {
         let partitions: Vec<_> = after.iter().map(|(partition, _)| *partition).collect();
         let (ready, _) = self.divide(&partitions);
-        wait(&ready, &after, deadline, "after").await
+        wait_for_all(&ready, &after, deadline, "after").await
     }
 
     async fn events(&self, request: EventsRequest) -> Result<NodeEvents, ApiError> {
         let (ready, unavailable) = self.divide(&request.partitions);
-        wait(&ready, &request.after, request.deadline, "after").await?;
+        wait_for_all(&ready, &request.after, request.deadline, "after").await?;
         // Nothing is found before all that is to be shown has been applied here, too.
-        wait(&ready, request.at.as_deref().unwrap_or_default(), request.deadline, "cursor").await?;
+        wait_for_all(&ready, request.at.as_deref().unwrap_or_default(), request.deadline, "cursor").await?;
         let readers = ready.iter().map(|held| held.reader.clone()).collect();
         let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
         let page = events::page(self.inner.pool.queue(), request, readers, &stop.0).await?;
@@ -272,7 +309,7 @@ impl HotTier for Node {
 
     async fn explain(&self, request: ScanRequest) -> Result<NodeExplanation, ApiError> {
         let (ready, unavailable) = self.divide(&request.partitions);
-        wait(&ready, &request.after, request.deadline, "after").await?;
+        wait_for_all(&ready, &request.after, request.deadline, "after").await?;
         let readers = ready.iter().map(|held| held.reader.clone()).collect();
         let queue = self.inner.pool.queue();
         let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
@@ -285,7 +322,7 @@ impl HotTier for Node {
         if let Some((partition, why)) = unavailable.first() {
             return Err(ApiError::unavailable(format!("partition {partition} is {}", why.name())));
         }
-        wait(&ready, &[(request.partition, request.at)], request.deadline, "at").await?;
+        wait_for_all(&ready, &[(request.partition, request.at)], request.deadline, "at").await?;
         let readers: Vec<Reader> = ready.iter().map(|held| held.reader.clone()).collect();
         let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
         let watched = Arc::clone(&stop.0);
@@ -298,7 +335,8 @@ impl HotTier for Node {
         if !self.is_open() {
             return Err(ApiError::unavailable("the node reads its checkpoints"));
         }
-        Ok(self.partitions().map(|(_, partition)| partition_status(&partition)).collect())
+        let map_version = self.inner.map_version.load(Acquire);
+        Ok(self.partitions().map(|(_, partition)| partition_status(&partition, map_version)).collect())
     }
 
     async fn table_status(&self, key: TableKey) -> Result<Vec<TablePartitionStatus>, ApiError> {
@@ -306,7 +344,7 @@ impl HotTier for Node {
     }
 }
 
-fn partition_status(partition: &Partition) -> PartitionStatus {
+fn partition_status(partition: &Partition, map_version: u64) -> PartitionStatus {
     let status = partition.reader.status();
     PartitionStatus {
         partition: status.partition,
@@ -316,6 +354,7 @@ fn partition_status(partition: &Partition) -> PartitionStatus {
         bytes: status.bytes,
         events: partition.work.events(),
         scan_us: partition.work.scan_us(),
+        map_version,
     }
 }
 

@@ -119,6 +119,11 @@ impl Partitions {
         Ok(writers)
     }
 
+    /// All that the placement map of this version takes from this node is closed.
+    pub fn note_map(&self, version: u64) {
+        self.inner.node.note_map(version);
+    }
+
     /// Has health say of a partition why it is not open, until it is opened or closed.
     pub fn note_unopened(&self, partition: PartitionId, why: &str) {
         self.inner.health.degrade_part(UNOPENED, partition.0, format!("partition {partition} is not open: {why}"));

@@ -96,7 +96,16 @@ mod tests {
         let start = Instant::now();
         let look = |before: Option<&Seen>, seconds, events, scan_us| {
             let (partition, next_offset, append_time) = (PartitionId(1), Offset(9), Timestamp(0));
-            let status = PartitionStatus { partition, next_offset, append_time, rows: 5, bytes: 70, events, scan_us };
+            let status = PartitionStatus {
+                partition,
+                next_offset,
+                append_time,
+                rows: 5,
+                bytes: 70,
+                events,
+                scan_us,
+                map_version: 1,
+            };
             Seen::new(before, &status, start + Duration::from_secs(seconds))
         };
         let rates = |seen: &Seen| (seen.work.bytes, seen.work.events_per_second, seen.work.query_us_per_second);

@@ -65,7 +65,7 @@ impl Watching {
         self.moves.retain(|partition, watched| map.moves.get(partition) == Some(&watched.step));
         for (&partition, &step) in &map.moves {
             if !self.moves.contains_key(&partition) {
-                let watched = self.watch(partition, step, now);
+                let watched = self.watch(partition, step, map.version, now);
                 self.moves.insert(partition, watched);
             }
         }
@@ -89,13 +89,14 @@ impl Watching {
         self.moves.clear();
     }
 
-    fn watch(&self, partition: PartitionId, step: Handover, since: Instant) -> Watched {
+    /// `version`: of a map that has the step.
+    fn watch(&self, partition: PartitionId, step: Handover, version: u64, since: Instant) -> Watched {
         let is_alike = Arc::new(OnceLock::new());
         let comparing = (step.phase == Phase::Copying).then(|| {
             let (store, nodes) = (Arc::clone(&self.store), self.nodes.clone());
             let (verdict, wake) = (Arc::clone(&is_alike), Arc::clone(&self.wake));
             let comparing = async move {
-                let _ = verdict.set(compare(store.as_ref(), &nodes, partition, step).await);
+                let _ = verdict.set(compare(store.as_ref(), &nodes, partition, step, version).await);
                 wake.notify_one();
             };
             tokio::spawn(comparing).abort_handle()
@@ -105,9 +106,15 @@ impl Watching {
 }
 
 /// Waits until the target of a move answers for all that the source had a moment ago, and says whether both hold the same rows.
-async fn compare(store: &dyn MetadataStore, nodes: &HotTiers, partition: PartitionId, step: Handover) -> bool {
+async fn compare(
+    store: &dyn MetadataStore,
+    nodes: &HotTiers,
+    partition: PartitionId,
+    step: Handover,
+    version: u64,
+) -> bool {
     loop {
-        match look(store, nodes, partition, step).await {
+        match look(store, nodes, partition, step, version).await {
             Ok(Some(is_alike)) => return is_alike,
             Ok(None) => {}
             Err(error) => tracing::debug!(partition = partition.0, %error, "a move cannot be looked at now"),
@@ -122,6 +129,7 @@ async fn look(
     nodes: &HotTiers,
     partition: PartitionId,
     step: Handover,
+    version: u64,
 ) -> Result<Option<bool>, ApiError> {
     let deadline = Instant::now() + LOOK_TIMEOUT;
     let reached = Arc::clone(&nodes.borrow());
@@ -130,6 +138,8 @@ async fn look(
     let Some(at_source) = of_partition(source.status().await?) else { return Ok(None) };
     // What the source has by now the target must have by then, and what comes in between is as much as a look takes.
     match of_partition(target.status().await?) {
+        // It may hold it from before, and still be about to let go of it.
+        Some(at_target) if at_target.map_version < version => return Ok(None),
         Some(at_target) if at_target.next_offset >= at_source.next_offset => {}
         Some(_) => {
             target.applied(vec![(partition, at_source.next_offset)], deadline).await?;

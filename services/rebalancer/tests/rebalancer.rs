@@ -67,6 +67,7 @@ impl HotTier for World {
             bytes: 1_000,
             events: 0,
             scan_us: 0,
+            map_version: 0,
         };
         Ok((0..5).map(status).collect())
     }

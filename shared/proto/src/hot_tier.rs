@@ -99,6 +99,9 @@ pub struct PartitionStatus {
     pub events: u64,
     /// Time of scans of it since then, microseconds; one of several partitions counts for each of them in part.
     pub scan_us: u64,
+    /// The newest placement map that the node has taken up: what that and all before took from it was closed before this was said.
+    /// 0 where it follows none.
+    pub map_version: u64,
 }
 
 /// What one table has in one partition.

@@ -300,8 +300,8 @@ fn explanation() -> impl Strategy<Value = NodeExplanation> {
 }
 
 fn statuses() -> impl Strategy<Value = Vec<PartitionStatus>> {
-    let status = (partition(), offset(), time(), any::<[u64; 4]>()).prop_map(
-        |(partition, next_offset, append_time, [rows, bytes, events, scan_us])| PartitionStatus {
+    let status = (partition(), offset(), time(), any::<[u64; 5]>()).prop_map(
+        |(partition, next_offset, append_time, [rows, bytes, events, scan_us, map_version])| PartitionStatus {
             partition,
             next_offset,
             append_time,
@@ -309,6 +309,7 @@ fn statuses() -> impl Strategy<Value = Vec<PartitionStatus>> {
             bytes,
             events,
             scan_us,
+            map_version,
         },
     );
     prop::collection::vec(status, 0..4)

@@ -115,6 +115,7 @@ impl Assigned {
             let map = Arc::clone(&placement.borrow_and_update());
             if map.version > 0 {
                 self.take(&map, &mut held, &mut fetches).await?;
+                self.hot_tier.note_map(map.version);
             }
             tokio::select! {
                 () = stop.wait() => break,

@@ -163,6 +163,7 @@ impl HotTier for World {
             bytes: 0,
             events: 0,
             scan_us: 0,
+            map_version: 0,
         };
         Ok((0..2).map(status).collect())
     }

@@ -326,6 +326,7 @@ impl From<PartitionStatus> for internal::PartitionStatus {
             bytes: status.bytes,
             events: status.events,
             scan_us: status.scan_us,
+            map_version: status.map_version,
         }
     }
 }
@@ -340,6 +341,7 @@ impl From<internal::PartitionStatus> for PartitionStatus {
             bytes: status.bytes,
             events: status.events,
             scan_us: status.scan_us,
+            map_version: status.map_version,
         }
     }
 }

@@ -166,6 +166,7 @@ impl HotTier for FakeHotTier {
             bytes: 1_000,
             events: 0,
             scan_us: 0,
+            map_version: 0,
         };
         Ok((0..LOG_PARTITIONS).map(status).collect())
     }
