@@ -63,7 +63,7 @@ impl Registry {
             Nodes::Registered => None,
             Nodes::Alone { node, address } => {
                 let addresses = [(HOT_TIER.to_owned(), address.clone())].into();
-                let epoch = store.register_node(&NodeDescription { id: *node, zone: None, addresses }).await?;
+                let epoch = store.register_node(&NodeDescription { id: *node, zone: None, addresses }, 0).await?;
                 place_alone(store, partitions, *node).await?;
                 Some(Life { node: *node, epoch })
             }
@@ -181,10 +181,10 @@ fn of_membership(error: &MetadataError, node: NodeId) -> ApiError {
 
 #[async_trait]
 impl Membership for ControlPlane {
-    async fn register(&self, member: &Member) -> Result<Life, ApiError> {
+    async fn register(&self, member: &Member, registration: u64) -> Result<Life, ApiError> {
         let Member { node, zone, services } = member.clone();
         let described = NodeDescription { id: node, zone, addresses: services };
-        let registered = self.inner.store.register_node(&described).await;
+        let registered = self.inner.store.register_node(&described, registration).await;
         let epoch = registered.map_err(|error| of_membership(&error, node))?;
         tracing::info!(node = node.0, epoch, services = ?member.services, "a process registered");
         // It is there; who follows hears of it now, or with the next look.

@@ -35,7 +35,7 @@ impl World {
 
     async fn register(&self, node: u64, service: &str) -> u64 {
         let addresses = [(service.to_owned(), format!("127.0.0.1:{node}"))].into();
-        self.store.register_node(&NodeDescription { id: NodeId(node), zone: None, addresses }).await.unwrap()
+        self.store.register_node(&NodeDescription { id: NodeId(node), zone: None, addresses }, 0).await.unwrap()
     }
 
     /// Looks every half second for so long, while these nodes say that they live.

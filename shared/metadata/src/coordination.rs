@@ -109,11 +109,12 @@ pub trait Coordination: Send + Sync + 'static {
     /// The store failed.
     async fn give_up_lease(&self, lease: &Lease) -> Result<(), MetadataError>;
 
-    /// Registers a node; gives its epoch. An earlier life of the same node is fenced from now on.
+    /// Registers a node; gives its epoch. An earlier life of the same node is fenced from now on. The last `registration` that comes
+    /// again is the same life, however it came: a random number, or 0 for one that is never the same.
     ///
     /// # Errors
-    /// The store failed.
-    async fn register_node(&self, node: &NodeDescription) -> Result<u64, MetadataError>;
+    /// [`MetadataError::Fenced`] where that life was removed; the store failed.
+    async fn register_node(&self, node: &NodeDescription, registration: u64) -> Result<u64, MetadataError>;
 
     /// Notes that a node lives.
     ///

@@ -51,11 +51,12 @@ pub struct Life {
 #[async_trait]
 pub trait Membership: Send + Sync + 'static {
     /// A process begins. An earlier life of the same node ends with that: a process that was thought dead, or was started twice,
-    /// is told so by its next word.
+    /// is told so by its next word. Where the outcome is unknown it is said again under the same `registration`, a random number that
+    /// makes one life of all of them.
     ///
     /// # Errors
-    /// `UNAVAILABLE`.
-    async fn register(&self, member: &Member) -> Result<Life, ApiError>;
+    /// `FAILED_PRECONDITION` where that life has ended; `UNAVAILABLE`.
+    async fn register(&self, member: &Member, registration: u64) -> Result<Life, ApiError>;
 
     /// It lives still. To be said each second, else it counts as lost until it is said again.
     ///
@@ -79,7 +80,8 @@ impl From<&Member> for internal::Member {
             name: name.clone(),
             address: address.clone(),
         };
-        Self { node: member.node.0, zone: member.zone.clone(), services: member.services.iter().map(service).collect() }
+        let services = member.services.iter().map(service).collect();
+        Self { node: member.node.0, zone: member.zone.clone(), services, registration: 0 }
     }
 }
 

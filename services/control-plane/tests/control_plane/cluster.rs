@@ -149,7 +149,7 @@ async fn strangers_are_refused() {
     ] {
         let refused = stranger.ensure_table(TENANT, &name("t")).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::Unauthenticated);
-        assert_eq!(stranger.register(&member(1)).await.unwrap_err().code, ErrorCode::Unauthenticated);
+        assert_eq!(stranger.register(&member(1), 0).await.unwrap_err().code, ErrorCode::Unauthenticated);
         assert!(!stranger.is_followed());
     }
     assert!(bench.plane.cached(TENANT, &name("t")).is_none());
@@ -165,13 +165,14 @@ async fn members_come_and_go() {
     let client = connect(running.grpc_address(), KEY);
     client.followed().await;
     let members = client.members();
-    let first = client.register(&member(1)).await.unwrap();
-    let second = client.register(&member(2)).await.unwrap();
+    let first = client.register(&member(1), 0).await.unwrap();
+    let second = client.register(&member(2), 0).await.unwrap();
     until("both are seen", || members.borrow().values().eq(&[member(1), member(2)])).await;
     let other = bench.beside(registered()).await;
     assert_eq!(*other.members().borrow(), *members.borrow());
 
-    let again = client.register(&member(1)).await.unwrap();
+    let again = client.register(&member(1), 5).await.unwrap();
+    assert_eq!(other.register(&member(1), 5).await.unwrap(), again, "it came twice");
     assert!(again.epoch > first.epoch);
     let fenced = client.heartbeat(first).await.unwrap_err();
     assert_eq!((fenced.code, fenced.field.as_deref()), (ErrorCode::FailedPrecondition, Some("node_id")));
@@ -179,7 +180,7 @@ async fn members_come_and_go() {
     client.leave(second).await.unwrap();
     until("the one that left is missed", || members.borrow().keys().eq(&[NodeId(1)])).await;
     assert_eq!(client.heartbeat(second).await.unwrap_err().code, ErrorCode::FailedPrecondition);
-    let third = client.register(&member(3)).await.unwrap();
+    let third = client.register(&member(3), 0).await.unwrap();
     let speaks = tokio::spawn({
         let client = client.clone();
         async move {
@@ -195,13 +196,32 @@ async fn members_come_and_go() {
     let _ = running.shutdown().await;
 }
 
+/// Goal: of several control planes the one that answered last is asked first, for one that takes calls and does not answer would hold
+/// up each word.
+#[tokio::test]
+async fn who_answered_is_asked_first() {
+    let (first, second) = (Bench::new(registered()).await, Bench::new(registered()).await);
+    let answers = serve(&first, any()).await;
+    let free = tokio::net::TcpListener::bind(any()).await.unwrap().local_addr().unwrap();
+    let addresses = vec![free.to_string(), answers.grpc_address().to_string()];
+    let client = CatalogClient::connect(addresses, Connector::new(Some(ClusterKey::new(KEY)))).unwrap();
+    let life = client.register(&member(1), 5).await.unwrap();
+    // One that knows nothing of that life, as it has metadata of its own.
+    let other = serve(&second, free).await;
+    connect(free, KEY).followed().await;
+    client.heartbeat(life).await.unwrap();
+    let _ = answers.shutdown().await;
+    assert_eq!(client.heartbeat(life).await.unwrap_err().code, ErrorCode::FailedPrecondition, "the next is asked");
+    let _ = other.shutdown().await;
+}
+
 /// Goal: processes that could not be heard while the only control plane was away for hours live on when it is back: what it did not
 /// look through is nobody's silence.
 #[tokio::test]
 async fn an_absence_of_the_control_plane_is_nobodys_silence() {
     let bench = Bench::new(registered()).await;
     let gateway = Member { services: [(GATEWAY.to_owned(), "127.0.0.1:9088".into())].into(), ..member(7) };
-    let life = bench.plane.register(&gateway).await.unwrap();
+    let life = bench.plane.register(&gateway, 0).await.unwrap();
     bench.age_words(Duration::from_secs(7_200)).await;
     let back = bench.beside(registered()).await;
     back.follow().await.unwrap();

@@ -131,7 +131,7 @@ impl Composed {
         }
         let member = member(cluster, after_log.iter().chain(&before_log))?;
         let number = if cluster.node.is_some() { Number::Given } else { Number::Drawn };
-        let reporter = Some(Reporter::start(plane.membership, member, number));
+        let reporter = Some(Reporter::start(plane.membership, member, number, getrandom::u64()?));
         Ok(Self { log: engines.log, reporter, log_size: None, opening, before_log, after_log })
     }
 }

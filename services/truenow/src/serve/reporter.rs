@@ -31,10 +31,10 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// Registers a process, and then says that it lives.
-    pub(crate) fn start(membership: Arc<dyn Membership>, member: Member, number: Number) -> Self {
+    /// Registers a process, and then says that it lives. `drawn`: a random number, for the names of its registrations.
+    pub(crate) fn start(membership: Arc<dyn Membership>, member: Member, number: Number, drawn: u64) -> Self {
         let (registered, life) = watch::channel(None);
-        let task = tokio::spawn(report(Arc::clone(&membership), member, number, registered));
+        let task = tokio::spawn(report(Arc::clone(&membership), member, number, drawn, registered));
         Self { membership, life, task }
     }
 
@@ -65,8 +65,10 @@ async fn report(
     membership: Arc<dyn Membership>,
     member: Member,
     number: Number,
+    drawn: u64,
     registered: watch::Sender<Option<Life>>,
 ) -> ApiError {
+    let mut registration = drawn;
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard = true;
@@ -75,7 +77,7 @@ async fn report(
         let life = *registered.borrow();
         let said = match life {
             Some(life) => membership.heartbeat(life).await,
-            None => membership.register(&member).await.map(|life| {
+            None => membership.register(&member, registration).await.map(|life| {
                 registered.send_replace(Some(life));
             }),
         };
@@ -89,6 +91,7 @@ async fn report(
                         "the control plane has forgotten this process; it registers anew"
                     );
                     registered.send_replace(None);
+                    registration = registration.wrapping_add(1);
                     ticks.reset_immediately();
                 }
             },
@@ -120,9 +123,10 @@ mod tests {
 
     #[async_trait]
     impl Membership for Forgetful {
-        async fn register(&self, member: &Member) -> Result<Life, ApiError> {
+        async fn register(&self, member: &Member, registration: u64) -> Result<Life, ApiError> {
             let mut said = self.said.lock().unwrap();
             let epoch = 1 + said.iter().filter(|(what, _)| *what == "registers").count() as u64;
+            assert_eq!(registration, 40 + epoch, "each life has its own");
             said.push(("registers", epoch));
             Ok(Life { node: member.node, epoch })
         }
@@ -147,7 +151,7 @@ mod tests {
 
     fn report_to(forgetful: &Arc<Forgetful>, number: Number) -> Reporter {
         let member = Member { node: NodeId(7), zone: None, services: [].into() };
-        Reporter::start(Arc::clone(forgetful) as Arc<dyn Membership>, member, number)
+        Reporter::start(Arc::clone(forgetful) as Arc<dyn Membership>, member, number, 41)
     }
 
     /// Goal: a process that drew its number and was forgotten registers anew and goes on.

@@ -166,8 +166,8 @@ impl Coordination for PostgresStore {
         self.guard.attempt(leases::give_up(&self.pool, lease)).await
     }
 
-    async fn register_node(&self, node: &NodeDescription) -> Result<u64, MetadataError> {
-        self.guard.attempt(cluster::register_node(&self.pool, node)).await
+    async fn register_node(&self, node: &NodeDescription, registration: u64) -> Result<u64, MetadataError> {
+        self.guard.attempt(cluster::register_node(&self.pool, node, registration)).await
     }
 
     async fn heartbeat(&self, node: NodeId, epoch: u64) -> Result<(), MetadataError> {

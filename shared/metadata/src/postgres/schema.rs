@@ -5,7 +5,8 @@ use sqlx::PgPool;
 use crate::MetadataError;
 
 /// Each is run once, in order, all that are missing in one transaction together with the notes that they were run.
-const MIGRATIONS: &[&str] = &[include_str!("0001_first.sql"), include_str!("0002_moves.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("0001_first.sql"), include_str!("0002_moves.sql"), include_str!("0003_registrations.sql")];
 
 /// The advisory lock under which one process migrates while others that start at once wait; advisory locks are of one database.
 const LOCK: i64 = 0x7472_7565_6e6f_7700; // "truenow"

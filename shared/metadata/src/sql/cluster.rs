@@ -34,19 +34,28 @@ pub(super) async fn tenants(pool: &Pool) -> Result<Vec<Tenant>, MetadataError> {
         .collect()
 }
 
-pub(super) async fn register_node(pool: &Pool, node: &NodeDescription) -> Result<u64, MetadataError> {
-    let epoch: i64 = sqlx::query_scalar(concat!(
-        "INSERT INTO nodes (node, epoch, zone, addresses, heartbeat_at) VALUES ($1, 1, $2, $3, ",
+pub(super) async fn register_node(
+    pool: &Pool,
+    node: &NodeDescription,
+    registration: u64,
+) -> Result<u64, MetadataError> {
+    // The same registration again is the same life; after its end it changes nothing, and no row comes back.
+    let epoch: Option<i64> = sqlx::query_scalar(concat!(
+        "INSERT INTO nodes (node, epoch, zone, addresses, heartbeat_at, registration) VALUES ($1, 1, $2, $3, ",
         now_us!(),
-        ") ON CONFLICT (node) DO UPDATE SET epoch = nodes.epoch + 1, zone = excluded.zone, ",
-        "addresses = excluded.addresses, heartbeat_at = excluded.heartbeat_at RETURNING epoch"
+        ", $4) ON CONFLICT (node) DO UPDATE SET zone = excluded.zone, addresses = excluded.addresses, ",
+        "epoch = nodes.epoch + CASE WHEN excluded.registration <> 0 AND nodes.registration = excluded.registration ",
+        "THEN 0 ELSE 1 END, heartbeat_at = excluded.heartbeat_at, registration = excluded.registration ",
+        "WHERE excluded.registration = 0 OR nodes.registration <> excluded.registration OR nodes.addresses <> '' ",
+        "RETURNING epoch"
     ))
     .bind(to_stored(node.id.0))
     .bind(&node.zone)
     .bind(stored::addresses_to_json(&node.addresses))
-    .fetch_one(pool)
+    .bind(to_stored(registration))
+    .fetch_optional(pool)
     .await?;
-    Ok(from_stored(epoch))
+    epoch.map(from_stored).ok_or(MetadataError::Fenced)
 }
 
 pub(super) async fn heartbeat(pool: &Pool, node: NodeId, epoch: u64) -> Result<(), MetadataError> {

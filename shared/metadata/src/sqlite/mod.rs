@@ -168,8 +168,8 @@ impl Coordination for SqliteStore {
         leases::give_up(&self.writer, lease).await
     }
 
-    async fn register_node(&self, node: &NodeDescription) -> Result<u64, MetadataError> {
-        cluster::register_node(&self.writer, node).await
+    async fn register_node(&self, node: &NodeDescription, registration: u64) -> Result<u64, MetadataError> {
+        cluster::register_node(&self.writer, node, registration).await
     }
 
     async fn heartbeat(&self, node: NodeId, epoch: u64) -> Result<(), MetadataError> {

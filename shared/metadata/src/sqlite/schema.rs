@@ -10,6 +10,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0002_identity_seed.sql"),
     include_str!("0003_coordination.sql"),
     include_str!("0004_moves.sql"),
+    include_str!("0005_registrations.sql"),
 ];
 
 /// Brings the database to the newest format.

@@ -64,10 +64,10 @@ pub(crate) async fn nodes_come_and_go(store: Store) {
         addresses: BTreeMap::from([("hot-tier".to_owned(), address.to_owned())]),
     };
     let (one, other) = (node(u64::MAX, None, "[::1]:9091"), node(1, Some("größe"), "a:1"));
-    assert_eq!(store.register_node(&one).await.unwrap(), 1);
-    assert_eq!(store.register_node(&other).await.unwrap(), 1);
+    assert_eq!(store.register_node(&one, 0).await.unwrap(), 1);
+    assert_eq!(store.register_node(&other, 0).await.unwrap(), 1);
     let moved = node(u64::MAX, Some("z"), "b:2");
-    assert_eq!(store.register_node(&moved).await.unwrap(), 2);
+    assert_eq!(store.register_node(&moved, 0).await.unwrap(), 2);
     let nodes = store.nodes().await.unwrap();
     let described: Vec<_> = nodes.iter().map(|record| (&record.node, record.epoch)).collect();
     // Stored ids have a sign: the order is the database's, the same in all.
@@ -85,8 +85,27 @@ pub(crate) async fn nodes_come_and_go(store: Store) {
     assert!(matches!(store.remove_node(one.id, 2).await, Err(MetadataError::Fenced)), "it is gone");
     assert!(matches!(store.heartbeat(one.id, 2).await, Err(MetadataError::Fenced)));
     assert_eq!(store.nodes().await.unwrap().len(), 1);
-    assert_eq!(store.register_node(&one).await.unwrap(), 4, "epochs go on");
+    assert_eq!(store.register_node(&one, 0).await.unwrap(), 4, "epochs go on");
     assert!(matches!(store.heartbeat(NodeId(7), 1).await, Err(MetadataError::Fenced)), "nobody registered it");
+}
+
+/// Goal: a registration that comes twice, as over two control planes of which one was slow, is one life; one that comes after the end
+/// of that life does not begin it again; without a number of its own each is another life.
+pub(crate) async fn a_registration_is_one_life(store: Store) {
+    let node =
+        NodeDescription { id: NodeId(3), zone: None, addresses: [("gateway".to_owned(), "a:1".to_owned())].into() };
+    assert_eq!(store.register_node(&node, u64::MAX).await.unwrap(), 1);
+    assert_eq!(store.register_node(&node, u64::MAX).await.unwrap(), 1);
+    store.heartbeat(node.id, 1).await.unwrap();
+    assert_eq!(store.register_node(&node, 7).await.unwrap(), 2);
+    assert!(matches!(store.heartbeat(node.id, 1).await, Err(MetadataError::Fenced)));
+    store.remove_node(node.id, 2).await.unwrap();
+    assert!(matches!(store.register_node(&node, 7).await, Err(MetadataError::Fenced)));
+    assert_eq!(store.nodes().await.unwrap(), []);
+    assert_eq!(store.register_node(&node, 8).await.unwrap(), 4);
+    for epoch in 5..7 {
+        assert_eq!(store.register_node(&node, 0).await.unwrap(), epoch);
+    }
 }
 
 /// Goal: a rebalancer that was taken over changes nothing any more, whatever version it knows.

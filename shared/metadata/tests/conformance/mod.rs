@@ -242,7 +242,7 @@ macro_rules! conformance {
                 writers_compare_and_swap, announcements_are_remembered, the_cluster_is_kept, writers_at_once_lose_nothing,
                 changes_are_followed);
             conformance!(@alone [$($attribute)?] $open, crate::conformance::coordination: leases_are_fenced,
-                leases_run_out, nodes_come_and_go, placement_is_guarded, shares_follow_what_is_wanted);
+                leases_run_out, nodes_come_and_go, a_registration_is_one_life, placement_is_guarded, shares_follow_what_is_wanted);
             conformance!(@together [$($attribute)?] $open, $again, crate::conformance::races: tables_are_made_once,
                 columns_are_never_lost, followers_miss_nothing, one_takes_a_lease, shares_never_exceed_the_whole);
         }

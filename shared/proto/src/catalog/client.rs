@@ -69,6 +69,8 @@ struct Inner {
     connector: Connector,
     /// Which address is followed. A hint, ordered with nothing, hence relaxed.
     current: AtomicUsize,
+    /// Which address answered last of those that are asked one after the other. Likewise.
+    answered: AtomicUsize,
     tables: TableCache,
     /// Rises when all has been read anew, under the lock under which what is gone is forgotten and answers are kept.
     session: Mutex<u64>,
@@ -94,6 +96,7 @@ impl CatalogClient {
             addresses,
             connector,
             current: AtomicUsize::new(0),
+            answered: AtomicUsize::new(0),
             tables: TableCache::default(),
             session: Mutex::new(0),
             placement: watch::Sender::default(),
@@ -132,7 +135,8 @@ impl Inner {
         Ok(Client::new(self.connector.to(self.address())?).max_decoding_message_size(MESSAGE_BYTES_MAX))
     }
 
-    /// Asks the control planes one after the other, until one is not away: a word that is late may cost a node its partitions.
+    /// Asks the control planes one after the other, the one first that answered last, until one is not away: a word that is late may
+    /// cost a node its partitions.
     async fn ask_any<T: Clone, R, F>(
         &self,
         message: T,
@@ -142,14 +146,17 @@ impl Inner {
     where
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let first = self.current.load(Relaxed);
+        let first = self.answered.load(Relaxed);
         let mut away = ApiError::unavailable("no control plane is known");
         for at in first..first + self.addresses.len() {
             let address = &self.addresses[at % self.addresses.len()];
             let client = Client::new(self.connector.to(address)?);
             match call(message.clone(), timeout, |request| ask(client, request)).await {
                 Err(error) if is_away(&error) => away = error,
-                answer => return answer,
+                answer => {
+                    self.answered.store(at % self.addresses.len(), Relaxed);
+                    return answer;
+                }
             }
         }
         away.message = format!("membership: {}", away.message);
@@ -367,9 +374,10 @@ impl Tenants for CatalogClient {
 
 #[async_trait]
 impl Membership for CatalogClient {
-    async fn register(&self, member: &Member) -> Result<Life, ApiError> {
+    async fn register(&self, member: &Member, registration: u64) -> Result<Life, ApiError> {
         let ask = |mut c: Client, r| async move { c.register(r).await };
-        Ok(self.inner.ask_any(internal::Member::from(member), CHANGE_TIMEOUT, ask).await?.into())
+        let message = internal::Member { registration, ..internal::Member::from(member) };
+        Ok(self.inner.ask_any(message, CHANGE_TIMEOUT, ask).await?.into())
     }
 
     async fn heartbeat(&self, life: Life) -> Result<(), ApiError> {

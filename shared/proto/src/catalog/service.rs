@@ -117,7 +117,8 @@ impl catalog_server::Catalog for CatalogService {
 
     async fn register(&self, request: Request<Member>) -> Result<Response<Life>, Status> {
         let (metadata, _, member) = request.into_parts();
-        in_time(&metadata, async { self.feed.register(&member.into()).await.map(Life::from) }).await
+        let registration = member.registration;
+        in_time(&metadata, async { self.feed.register(&member.into(), registration).await.map(Life::from) }).await
     }
 
     async fn heartbeat(&self, request: Request<Life>) -> Result<Response<Nothing>, Status> {
