@@ -20,7 +20,7 @@ use proto::hot_tier::{
     PartitionScan, PartitionStatus, ScanRequest, TableChecksum, TablePartitionStatus, Unavailable, nobody_takes,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use types::{ApiError, ErrorCode, LogGap, Offset, PartitionId, TableKey};
+use types::{ApiError, ErrorCode, GapReason, LogGap, Offset, PartitionId, TableKey};
 
 use crate::{
     checksum,
@@ -355,7 +355,13 @@ fn partition_status(partition: &Partition, map_version: u64) -> PartitionStatus 
         events: partition.work.events(),
         scan_us: partition.work.scan_us(),
         map_version,
+        whole: *partition.recovered.borrow() && gaps_are_everybodys(&partition.reader.gaps()),
     }
+}
+
+/// Whether what is missing is missing on every replica: what is damaged in the log, and not what it had let go before it was read here.
+fn gaps_are_everybodys(gaps: &[LogGap]) -> bool {
+    gaps.iter().all(|gap| gap.reason != GapReason::Gone)
 }
 
 fn table_status(reader: &Reader, key: TableKey) -> Option<TablePartitionStatus> {

@@ -1,4 +1,5 @@
-//! What each replica makes its node do, as rates: from what nodes say of it since they opened it, between two looks.
+//! What each replica makes its node do, as rates: from what nodes say of it since they opened it, between two looks. And whether it
+//! holds all.
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +31,7 @@ struct Seen {
     events: u64,
     scan_us: u64,
     work: PartitionWork,
+    whole: bool,
 }
 
 impl Meter {
@@ -61,6 +63,11 @@ impl Meter {
         self.seen().iter().map(|(replica, seen)| (*replica, seen.work)).collect()
     }
 
+    /// Whether a replica holds all that its partition's log had, as of the last look; `None`: that is not known.
+    pub(crate) fn is_whole(&self, replica: &Replica) -> Option<bool> {
+        self.seen().get(replica).map(|seen| seen.whole)
+    }
+
     fn seen(&self) -> MutexGuard<'_, BTreeMap<Replica, Seen>> {
         // What is in it is replaced as a whole.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
@@ -69,7 +76,7 @@ impl Meter {
 
 impl Seen {
     fn new(before: Option<&Self>, status: &PartitionStatus, at: Instant) -> Self {
-        let PartitionStatus { bytes, events, scan_us, .. } = *status;
+        let PartitionStatus { bytes, events, scan_us, whole, .. } = *status;
         // A replica that was opened anew counts from 0 again, and has no rate before the next look.
         let before = before.filter(|before| before.events <= events && before.scan_us <= scan_us && before.at < at);
         let rate = |more: u64, before: &Self| {
@@ -78,7 +85,7 @@ impl Seen {
         };
         let (events_per_second, query_us_per_second) = before
             .map_or((0, 0), |before| (rate(events - before.events, before), rate(scan_us - before.scan_us, before)));
-        Self { at, events, scan_us, work: PartitionWork { bytes, events_per_second, query_us_per_second } }
+        Self { at, events, scan_us, work: PartitionWork { bytes, events_per_second, query_us_per_second }, whole }
     }
 }
 
@@ -96,15 +103,17 @@ mod tests {
         let start = Instant::now();
         let look = |before: Option<&Seen>, seconds, events, scan_us| {
             let (partition, next_offset, append_time) = (PartitionId(1), Offset(9), Timestamp(0));
+            let (rows, bytes, map_version, whole) = (5, 70, 1, true);
             let status = PartitionStatus {
                 partition,
                 next_offset,
                 append_time,
-                rows: 5,
-                bytes: 70,
+                rows,
+                bytes,
                 events,
                 scan_us,
-                map_version: 1,
+                map_version,
+                whole,
             };
             Seen::new(before, &status, start + Duration::from_secs(seconds))
         };

@@ -7,6 +7,7 @@
 //!    is left on nodes that are being emptied is planned to move.
 //! 4. A node that falls silent is lost, and its partitions go to others at once. One that left in order comes back, as a rule: it
 //!    keeps its partitions for a while, and that while begins anew where all left. Where no node lives, nothing is placed.
+//! 5. Where all that held a partition are lost, they keep their places in the map until one of those that took it holds all.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +28,7 @@ use types::NodeId;
 
 use crate::{
     Commands,
-    meter::Meter,
+    meter::{Meter, Replica},
     plan::off_draining,
     watching::{HotTiers, Watching},
 };
@@ -73,6 +74,8 @@ pub struct Placer {
     liveness: Liveness,
     /// Since when nodes of the map are not registered any more.
     left: BTreeMap<NodeId, Instant>,
+    /// Replicas that took what all others had lost, until they hold all.
+    fresh: BTreeSet<Replica>,
     watching: Watching,
     /// Told when there is something to do before the next look is due.
     wake: Arc<Notify>,
@@ -92,7 +95,18 @@ impl Placer {
         let (wake, liveness) = (Arc::new(Notify::new()), Liveness::new(LOST_AFTER));
         let meter = Meter::new(nodes.clone());
         let watching = Watching::new(Arc::clone(&store), nodes, grace, Arc::clone(&wake));
-        Self { store, spread, holder, lease: None, liveness, left: BTreeMap::new(), watching, wake, meter }
+        Self {
+            store,
+            spread,
+            holder,
+            lease: None,
+            liveness,
+            left: BTreeMap::new(),
+            fresh: BTreeSet::new(),
+            watching,
+            wake,
+            meter,
+        }
     }
 
     /// What people ask of the map.
@@ -235,8 +249,32 @@ impl Placer {
             return (map.clone(), Vec::new());
         }
         let (next, ended) = map.advanced(&kept, &seen, PACE);
-        let next = repair(&next, partitions, replicas, &keeping, &takers);
-        (off_draining(next, &takers), ended)
+        let unproven = self.unproven(&next);
+        let repaired = repair(&next, partitions, replicas, &keeping, &takers, &unproven);
+        self.note_fresh(&next, &repaired, |replica| kept.contains(&replica.1) && !unproven.contains(replica));
+        (off_draining(repaired, &takers), ended)
+    }
+
+    /// Replicas of which it is not known that they hold all. One that nothing was seen of counts as one that does, unless it is fresh:
+    /// most have held all for long.
+    fn unproven(&mut self, map: &PlacementMap) -> BTreeSet<Replica> {
+        self.fresh.retain(|(partition, node)| map.is_replica(*node, *partition));
+        self.fresh.retain(|replica| self.meter.is_whole(replica) != Some(true));
+        let replicas =
+            map.replicas.iter().flat_map(|(&partition, nodes)| nodes.iter().map(move |&node| (partition, node)));
+        let lacks = |replica: &Replica| self.fresh.contains(replica) || self.meter.is_whole(replica) == Some(false);
+        replicas.filter(lacks).collect()
+    }
+
+    /// Notes who takes partitions of which no holder has all and lives.
+    fn note_fresh(&mut self, before: &PlacementMap, after: &PlacementMap, has_all: impl Fn(&Replica) -> bool) {
+        for (&partition, nodes) in &after.replicas {
+            let holders = before.replicas.get(&partition).map(Vec::as_slice).unwrap_or_default();
+            if !holders.iter().any(|&holder| has_all(&(partition, holder))) {
+                let taken = nodes.iter().filter(|node| !holders.contains(node));
+                self.fresh.extend(taken.map(|&node| (partition, node)));
+            }
+        }
     }
 }
 

@@ -72,6 +72,7 @@ impl HotTier for Shows {
             events: 5,
             scan_us: 0,
             map_version: self.map_version.load(SeqCst),
+            whole: true,
         }])
     }
 
@@ -93,7 +94,7 @@ async fn a_target_takes_over_by_the_map_that_names_it() {
     let mut placer = Placer::new(store.clone(), nodes, SPREAD, Duration::from_secs(65), "a".to_owned());
     let register = async |id| {
         let addresses = [(HOT_TIER.to_owned(), "127.0.0.1:1".to_owned())].into();
-        store.register_node(&NodeDescription { id: NodeId(id), zone: None, addresses }).await.unwrap();
+        store.register_node(&NodeDescription { id: NodeId(id), zone: None, addresses }, 0).await.unwrap();
     };
     let now = Instant::now();
     register(1).await;

@@ -60,6 +60,35 @@ impl World {
     }
 }
 
+/// Goal: where all that held a partition are lost, others take it and they keep their places; the first that is back
+/// has all, so that the other lost one and what is too much leave the map.
+#[tokio::test]
+async fn lost_nodes_keep_what_nobody_else_has() {
+    let mut world = World::new().await;
+    let mut placer = world.placer("a");
+    let mut nodes = Vec::new();
+    for node in 1..=4 {
+        nodes.push((node, world.register(node, HOT_TIER).await));
+    }
+    world.pass(&mut [&mut placer], LOOK, &nodes).await;
+    let before = world.store.placement().await.unwrap().replicas;
+    let lost = [1, 2].map(NodeId);
+    let of_lost = |holders: &[NodeId]| holders.iter().all(|holder| lost.contains(holder));
+    assert!(before.values().any(|holders| of_lost(holders)) && !before.values().all(|holders| of_lost(holders)));
+    world.pass(&mut [&mut placer], Duration::from_secs(120), &nodes[2..]).await;
+    for (partition, holders) in &world.store.placement().await.unwrap().replicas {
+        let (gone, there): (Vec<NodeId>, Vec<NodeId>) = holders.iter().partition(|holder| lost.contains(holder));
+        assert_eq!(there.len(), 2);
+        let had = &before[partition];
+        assert_eq!(gone, if of_lost(had) { had.clone() } else { Vec::new() }, "{partition}");
+    }
+    world.pass(&mut [&mut placer], Duration::from_secs(2), &[&nodes[..1], &nodes[2..]].concat()).await;
+    for (partition, holders) in &world.store.placement().await.unwrap().replicas {
+        assert_eq!((holders.len(), holders.contains(&lost[1])), (2, false));
+        assert_eq!(holders.contains(&lost[0]), of_lost(&before[partition]), "{partition}");
+    }
+}
+
 /// Goal: nothing is placed before enough nodes are there; then on nodes of the hot tier alone; who falls silent has nothing any
 /// more within 4 s, and takes nothing from others when it is back; a map names nobody who does not live while one lives.
 #[tokio::test]

@@ -49,7 +49,8 @@ proptest! {
     }
 
     /// Goal: after nodes are lost or join, what those that keep theirs held stays, every partition has its replicas on different
-    /// nodes as far as there are nodes, and asking again changes nothing.
+    /// nodes as far as there are nodes, and asking again changes nothing. Who is lost stays in the map as long as nobody that is known
+    /// to hold all has the partition; once one has, those that took it meanwhile and do not hold all make way.
     #[test]
     fn repair_moves_only_what_was_lost(
         partitions in 1_u32..60,
@@ -58,26 +59,50 @@ proptest! {
         lost in prop::collection::btree_set(1_u64..9, 0..8),
         joined in 0_u64..3,
         left in 0_u64..2,
+        recovering in prop::collection::btree_set((0_u32..60, 1_u64..9), 0..60),
     ) {
+        let none = BTreeSet::new();
         let previous = place(&PlacementMap::default(), partitions, replicas, &nodes(1..=before));
         let takers = nodes((1..=before).filter(|id| !lost.contains(id)).chain(20..20 + joined));
         // One of those that are lost may have left in order: it keeps what it has and takes nothing.
         let keeping = nodes(takers.iter().map(|node| node.id.0).chain(lost.iter().copied().take(left as usize)));
-        let map = repair(&previous, partitions, replicas, &keeping, &takers);
+        let mut unproven: BTreeSet<_> = recovering.into_iter().map(|(p, node)| (PartitionId(p), NodeId(node))).collect();
+        let map = repair(&previous, partitions, replicas, &keeping, &takers, &unproven);
         if takers.is_empty() {
             prop_assert_eq!(map, previous);
             return Ok(());
         }
-        for (partition, holders) in &map.replicas {
-            let stays: Vec<_> = previous.replicas[partition].iter().copied().filter(|id| keeping.iter().any(|node| node.id == *id)).collect();
+        let is_kept = |id: &NodeId| keeping.iter().any(|node| node.id == *id);
+        for (&partition, holders) in &map.replicas {
+            let (kept, gone): (Vec<NodeId>, Vec<NodeId>) = previous.replicas[&partition].iter().partition(|id| is_kept(id));
+            let proven = kept.iter().any(|id| !unproven.contains(&(partition, *id)));
+            let stays = if proven { kept.clone() } else { previous.replicas[&partition].clone() };
             prop_assert_eq!(&holders[..stays.len()], &stays);
-            let possible = takers.iter().map(|node| node.id).chain(stays).collect::<BTreeSet<_>>().len();
-            prop_assert_eq!(holders.len(), replicas.min(possible));
+            let possible = takers.iter().map(|node| node.id).chain(kept).collect::<BTreeSet<_>>().len();
+            let beside = if proven { 0 } else { gone.len() };
+            prop_assert_eq!(holders.len(), replicas.min(possible) + beside);
             prop_assert_eq!(holders.iter().collect::<BTreeSet<_>>().len(), holders.len(), "replicas on one node");
+            if !proven {
+                unproven.extend(holders.iter().filter(|id| !stays.contains(id)).map(|id| (partition, *id)));
+            }
         }
         prop_assert_eq!(map.replicas.len(), partitions as usize);
         prop_assert_eq!(map.version, previous.version + u64::from(map.replicas != previous.replicas));
-        prop_assert_eq!(&repair(&map, partitions, replicas, &keeping, &takers), &map);
+        prop_assert_eq!(&repair(&map, partitions, replicas, &keeping, &takers, &unproven), &map);
+
+        // Those that took over hold all by now; or the lost ones are back, and hold all.
+        let proven = repair(&map, partitions, replicas, &keeping, &takers, &none);
+        prop_assert!(proven.replicas.values().flatten().all(is_kept));
+        unproven.retain(|(_, node)| !lost.contains(&node.0));
+        let back = nodes((1..=before).chain(20..20 + joined));
+        let back = repair(&map, partitions, replicas, &back, &back, &unproven);
+        for (partition, holders) in &back.replicas {
+            let proven = |id: &&NodeId| !unproven.contains(&(*partition, **id));
+            let had = map.replicas[partition].iter().filter(proven);
+            prop_assert!(had.clone().all(|id| holders.contains(id)));
+            let possible = replicas.min((before + joined) as usize);
+            prop_assert!(had.clone().next().is_none() || holders.len() == possible.max(had.count()));
+        }
     }
 
     /// Goal: when a node leaves, what it held finds a place within the bounds and what others held hardly moves: one step
@@ -210,18 +235,18 @@ fn plans_respect_zones() {
 fn what_was_lost_is_spread() {
     let before = place(&PlacementMap::default(), 60, 2, &nodes(1..=4));
     let rest = nodes(1..=3);
-    let after = repair(&before, 60, 2, &rest, &rest);
+    let after = repair(&before, 60, 2, &rest, &rest, &BTreeSet::new());
     let loads = loads(&after);
     assert_eq!((loads.len(), loads.values().sum::<usize>()), (3, 120));
     assert!(loads.values().max().unwrap() - loads.values().min().unwrap() <= 1, "{loads:?}");
     let more = nodes(1..=5);
-    assert_eq!(repair(&after, 60, 2, &more, &more), after);
+    assert_eq!(repair(&after, 60, 2, &more, &more, &BTreeSet::new()), after);
 
     let zoned: Vec<Node> = [(1, "a"), (2, "a"), (3, "b"), (4, "b")]
         .map(|(id, zone)| Node { id: NodeId(id), zone: Some(zone.into()) })
         .into();
     let before = place(&PlacementMap::default(), 60, 2, &zoned);
-    let after = repair(&before, 60, 2, &zoned[1..], &zoned[1..]);
+    let after = repair(&before, 60, 2, &zoned[1..], &zoned[1..], &BTreeSet::new());
     let in_a = |holders: &[NodeId]| holders.iter().filter(|holder| holder.0 <= 2).count();
     assert!(after.replicas.values().all(|holders| in_a(holders) == 1), "one replica in each zone");
 }

@@ -102,6 +102,8 @@ pub struct PartitionStatus {
     /// The newest placement map that the node has taken up: what that and all before took from it was closed before this was said.
     /// 0 where it follows none.
     pub map_version: u64,
+    /// Whether all that was durable when it was opened is applied, and nothing of it was gone from the log.
+    pub whole: bool,
 }
 
 /// What one table has in one partition.

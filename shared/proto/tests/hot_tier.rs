@@ -300,8 +300,8 @@ fn explanation() -> impl Strategy<Value = NodeExplanation> {
 }
 
 fn statuses() -> impl Strategy<Value = Vec<PartitionStatus>> {
-    let status = (partition(), offset(), time(), any::<[u64; 5]>()).prop_map(
-        |(partition, next_offset, append_time, [rows, bytes, events, scan_us, map_version])| PartitionStatus {
+    let status = (partition(), offset(), time(), any::<[u64; 5]>(), any::<bool>()).prop_map(
+        |(partition, next_offset, append_time, [rows, bytes, events, scan_us, map_version], whole)| PartitionStatus {
             partition,
             next_offset,
             append_time,
@@ -310,6 +310,7 @@ fn statuses() -> impl Strategy<Value = Vec<PartitionStatus>> {
             events,
             scan_us,
             map_version,
+            whole,
         },
     );
     prop::collection::vec(status, 0..4)

@@ -164,6 +164,7 @@ impl HotTier for World {
             events: 0,
             scan_us: 0,
             map_version: 0,
+            whole: true,
         };
         Ok((0..2).map(status).collect())
     }

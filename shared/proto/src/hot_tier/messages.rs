@@ -327,6 +327,7 @@ impl From<PartitionStatus> for internal::PartitionStatus {
             events: status.events,
             scan_us: status.scan_us,
             map_version: status.map_version,
+            whole: status.whole,
         }
     }
 }
@@ -342,6 +343,7 @@ impl From<internal::PartitionStatus> for PartitionStatus {
             events: status.events,
             scan_us: status.scan_us,
             map_version: status.map_version,
+            whole: status.whole,
         }
     }
 }

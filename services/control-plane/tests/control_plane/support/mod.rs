@@ -167,6 +167,7 @@ impl HotTier for FakeHotTier {
             events: 0,
             scan_us: 0,
             map_version: 0,
+            whole: true,
         };
         Ok((0..LOG_PARTITIONS).map(status).collect())
     }
