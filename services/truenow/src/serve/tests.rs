@@ -2,6 +2,7 @@
 //! the network. They share a log in memory and metadata in a directory.
 
 mod gaps;
+mod merging;
 mod moves;
 
 use std::{sync::Arc, time::Duration};
