@@ -169,6 +169,16 @@ impl Composed {
         all.find(|running| running.service() == service).expect("it runs here")
     }
 
+    /// Ends in order, as a process does that has its log for itself: the others go on reading theirs, which is the same here.
+    async fn depart(self) {
+        if let Some(reporter) = self.reporter {
+            reporter.leave().await;
+        }
+        self.opening.iter().for_each(|opening| opening.stop.trigger());
+        super::compose::stop(self.before_log).await;
+        super::compose::stop(self.after_log).await;
+    }
+
     /// Ends as a process that was killed: nobody is told, and what it shares with others stays.
     async fn vanish(self) {
         self.reporter.into_iter().for_each(super::reporter::Reporter::fall_silent);

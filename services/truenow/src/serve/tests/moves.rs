@@ -372,7 +372,7 @@ async fn a_node_is_emptied_and_another_takes_its_part() {
         .await;
     let (_, view) = cluster.rebalancer(Method::GET, "/v1/moves", &Value::Null).await;
     assert_eq!(view["draining"], json!([{"node": 1, "partitions": 0}]));
-    cluster.take_node(1).await.shutdown().await;
+    cluster.take_node(1).await.depart().await;
     assert_eq!(cluster.world.count(&cluster.query_api, &[&token]).await, 2_000);
 
     cluster.start_node(4).await;
