@@ -139,6 +139,9 @@ impl Assigned {
         let lacking = self.lacking(&new, &held.fetched).await;
         let (to_fetch, to_open): (Vec<_>, Vec<_>) =
             new.into_iter().partition(|partition| lacking.contains_key(partition) && self.sources.any(*partition));
+        // What this node is to answer for is to be recovered from here on: it is not healthy before that came, too.
+        let awaited: Vec<_> = to_fetch.iter().copied().filter(|partition| !self.is_arriving(map, *partition)).collect();
+        self.ingester.begin(&awaited).map_err(IngesterError::Thread)?;
         for partition in to_fetch {
             self.fetch(partition, lacking[&partition], held, fetches);
         }

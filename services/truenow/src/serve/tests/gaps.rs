@@ -115,6 +115,8 @@ async fn an_empty_replica_waits_for_the_whole_one() {
         "aggregates": [{"fn": "count"}], "timeout_ms": 2_000});
     let (status, answer) = cluster.world.ask(&cluster.query_api, "query-api", Method::POST, "/v1/query", &query).await;
     assert_eq!(status, 503, "{answer}");
+    let (_, health) = cluster.world.ask(&second, "stream-ingester", Method::GET, "/health", &Value::Null).await;
+    assert_eq!(health["status"], json!("starting"), "a restart in order has to wait for it: {health}");
 
     let first = cluster.node("1", "a").await;
     cluster.until_healthy(&second).await;
