@@ -34,9 +34,10 @@ impl LogEnds {
         Self { end, seen: Mutex::default() }
     }
 
-    /// Whether what a replica has of a partition, every record before `next`, lacks what the log had a while ago. Looks at the log
-    /// once for it; without an earlier look nobody is far behind.
-    pub(crate) fn is_far_ahead_of(&self, partition: PartitionId, next: Offset) -> bool {
+    /// Whether what a replica had of a partition after it was asked, every record before `next`, lacks what the log had a while
+    /// before `asked_at`: a long answer says nothing of what came meanwhile. Looks at the log once for it; without an earlier look
+    /// nobody is far behind.
+    pub(crate) fn is_far_ahead_of(&self, partition: PartitionId, next: Offset, asked_at: Instant) -> bool {
         let now = (Instant::now(), (self.end)(partition));
         // Its holders change numbers alone.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -44,7 +45,7 @@ impl LogEnds {
         if now.0 - newer.0 >= FAR_BEHIND {
             (*older, *newer) = (*newer, now);
         }
-        now.0 - older.0 >= FAR_BEHIND && next < older.1
+        asked_at.saturating_duration_since(older.0) >= FAR_BEHIND && next < older.1
     }
 }
 
@@ -71,13 +72,28 @@ mod tests {
                 // The log grows by one record each millisecond.
                 let now_ms = began.elapsed().as_millis() as u64;
                 log.store(now_ms, Relaxed);
-                let stands = ends.is_far_ahead_of(PartitionId(0), Offset(5));
+                let stands = ends.is_far_ahead_of(PartitionId(0), Offset(5), Instant::now());
                 let looked_ms = now_ms - look_every_ms;
                 assert!(!stands || looked_ms >= 2_000);
                 assert!(stands || looked_ms < 4_000.max(2 * look_every_ms), "{now_ms} by {look_every_ms}");
                 let follows = Offset(now_ms.saturating_sub(1_000));
-                assert!(!ends.is_far_ahead_of(PartitionId(1), follows));
+                assert!(!ends.is_far_ahead_of(PartitionId(1), follows, Instant::now()));
             }
+        }
+    }
+
+    /// Goal: a replica that follows is not far behind for a scan that takes long: it answers of when it was asked.
+    #[tokio::test(start_paused = true)]
+    async fn long_answers_are_no_delay() {
+        let log = Arc::new(AtomicU64::new(0));
+        let of_log = Arc::clone(&log);
+        let ends = LogEnds::new(Box::new(move |_| Offset(of_log.load(Relaxed))));
+        for asked_s in 0..20 {
+            let (asked_at, next) = (Instant::now(), Offset(asked_s * 5));
+            // The log grows by one record each second, of five that the scan takes.
+            tokio::time::advance(Duration::from_secs(5)).await;
+            log.fetch_add(5, Relaxed);
+            assert!(!ends.is_far_ahead_of(PartitionId(0), next, asked_at));
         }
     }
 }

@@ -19,7 +19,7 @@ use types::{Offset, PartitionId, TableKey};
 const READ_BYTES_MAX: usize = 64 << 20;
 /// Bytes that are read at once: events of one time often lie in records side by side.
 const READ_AHEAD_BYTES: usize = 64 << 10;
-/// How long a record may take to come that a node has applied: this process follows the log by itself, and may be a little behind.
+/// How long a page may wait for records that a node has applied: this process follows the log by itself, and may be a little behind.
 const COMING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The ids of the first events of a page.
@@ -41,6 +41,7 @@ pub(crate) struct MissingIds {
 /// Reads the ids of events of one table, in order. Blocks.
 pub(crate) fn read(log: &dyn EventLog, key: TableKey, events: &[RawEvent], deadline: Instant) -> EventIds {
     let mut search = Search::new(log, key, events);
+    let coming_until = deadline.min(Instant::now() + COMING_TIMEOUT);
     for (at, event) in events.iter().enumerate() {
         if search.found[at] == Found::NotYet {
             let out_of_bounds = search.read_bytes >= READ_BYTES_MAX || Instant::now() >= deadline;
@@ -48,8 +49,7 @@ pub(crate) fn read(log: &dyn EventLog, key: TableKey, events: &[RawEvent], deadl
                 search.found.truncate(at);
                 break;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            search.read_at(&event.place, left.min(COMING_TIMEOUT));
+            search.read_at(&event.place, coming_until.saturating_duration_since(Instant::now()));
         }
     }
     search.finish(events)

@@ -153,10 +153,11 @@ impl FanOut {
             deadline: self.deadline,
             partitions,
         };
+        let asked_at = tokio::time::Instant::now();
         let take = |scan: PartitionScan| {
             // Of an earlier state it says nothing about the newest.
             if self.at.is_empty() {
-                fleet.answered_of(id, scan.partition, scan.next_offset);
+                fleet.answered_of(id, scan.partition, scan.next_offset, asked_at);
             }
             arrivals.take(id, scan);
         };

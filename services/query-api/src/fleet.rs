@@ -155,12 +155,12 @@ impl Fleet {
         Self { nodes, loads: Mutex::default(), ends: LogEnds::new(end), budget: Budget::new(), counts }
     }
 
-    /// A node answered of the newest state of its partition, which is that before an offset.
-    pub(crate) fn answered_of(&self, id: NodeId, partition: PartitionId, next: Offset) {
+    /// A node that was asked at a time answered of the newest state of its partition, which is that before an offset.
+    pub(crate) fn answered_of(&self, id: NodeId, partition: PartitionId, next: Offset, asked_at: tokio::time::Instant) {
         if !self.is_many() {
             return;
         }
-        let far_behind = self.ends.is_far_ahead_of(partition, next);
+        let far_behind = self.ends.is_far_ahead_of(partition, next, asked_at);
         let load = self.loads().get(&id).map(Arc::clone);
         if let Some(load) = load {
             load.answered_of(partition, far_behind);
