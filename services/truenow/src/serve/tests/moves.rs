@@ -108,22 +108,7 @@ impl Cluster {
         self.world.ingest(&self.gateway, 0..BATCH).await;
         assert_eq!(self.world.count_complete(&self.query_api).await, u64::from(BATCH));
         self.until("a map", |placed, _| placed.iter().all(|nodes| nodes.len() == 2)).await;
-        self.until_replicas_agree().await;
-    }
-
-    async fn until_replicas_agree(&self) {
-        for partition in 0..PARTITIONS {
-            let path = format!("/v1/replicas/shop/events/{partition}");
-            let mut agreed = Value::Null;
-            for _ in 0..TRIES {
-                agreed = self.world.ask(&self.query_api, "query-api", Method::GET, &path, &Value::Null).await.1;
-                if !agreed["agree"].is_null() {
-                    break;
-                }
-                tokio::time::sleep(BETWEEN).await;
-            }
-            assert_eq!(agreed["agree"], json!(true), "{agreed}");
-        }
+        self.world.until_replicas_agree(&self.query_api).await;
     }
 
     /// After so many events and one more request each is counted once, two replicas of each partition agree, and the ledger
@@ -133,7 +118,7 @@ impl Cluster {
         let all = u64::from(sent + BATCH);
         assert_eq!(self.world.count_within(&self.query_api, TIME_MAX, &[&token]).await, all);
         assert!(self.placed().await.iter().all(|nodes| nodes.len() == 2));
-        self.until_replicas_agree().await;
+        self.world.until_replicas_agree(&self.query_api).await;
         let path = "/v1/ledger/shop/events";
         let (_, ledger) = self.world.ask(&self.plane, "watermark", Method::GET, path, &Value::Null).await;
         assert_eq!((&ledger["live"], &ledger["balanced"]), (&json!(all), &json!(true)), "{ledger}");
@@ -183,7 +168,7 @@ impl Cluster {
                 moves.is_empty() && placed.iter().all(|nodes| nodes.len() == 2 && nodes.iter().all(lives))
             })
             .await;
-            self.until_replicas_agree().await;
+            self.world.until_replicas_agree(&self.query_api).await;
             if let Some(node) = lost {
                 self.start_node(node).await;
             }
