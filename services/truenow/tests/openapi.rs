@@ -10,7 +10,7 @@ use serde_json::Value;
 
 const SERVICES: [&str; 7] =
     ["control-plane", "gateway", "hot-tier", "query-api", "rebalancer", "stream-ingester", "watermark"];
-const METHODS: [&str; 4] = ["get", "post", "patch", "delete"];
+const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 /// A method and a path.
 type Route = (String, String);
