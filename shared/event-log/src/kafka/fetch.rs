@@ -54,7 +54,19 @@ impl Source {
         self.settings.create_with_context(Quiet)
     }
 
-    /// Has a client read partitions from offsets.
+    /// A client that reads partitions from offsets.
+    pub(crate) fn reader(
+        &self,
+        from: impl IntoIterator<Item = (PartitionId, Offset)>,
+    ) -> Result<BaseConsumer<Quiet>, KafkaError> {
+        let consumer = self.consumer()?;
+        self.assign(&consumer, from)?;
+        Ok(consumer)
+    }
+
+    /// Has a client read partitions from offsets: one that reads nothing yet. To read from elsewhere takes another client, as
+    /// librdkafka (2.12, up to 2.15) aborts the process where a client ends, or is assigned again, before it has heard that all it was
+    /// told to leave has stopped: <https://github.com/confluentinc/librdkafka/issues/5573>.
     pub(crate) fn assign(
         &self,
         consumer: &BaseConsumer<Quiet>,
@@ -90,8 +102,7 @@ impl Source {
     /// # Errors
     /// The client cannot be made.
     pub(crate) fn fetch(&self, partition: PartitionId, from: Offset) -> io::Result<Fetch> {
-        let consumer = self.consumer().map_err(io::Error::other)?;
-        self.assign(&consumer, [(partition, from)]).map_err(io::Error::other)?;
+        let consumer = self.reader([(partition, from)]).map_err(io::Error::other)?;
         let source = self.clone();
         Ok(Fetch { source, consumer, partition, next: from, last_time: Timestamp::MIN, damage: false, spent: false })
     }

@@ -178,8 +178,9 @@ impl Follower {
             }
         }
         let places = self.next.iter().enumerate().filter_map(|(at, next)| Some((partition(at), (*next)?)));
-        if let Err(error) = self.source.assign(&self.consumer, places) {
-            tracing::error!(%error, "event log: go on reading");
+        match self.source.reader(places) {
+            Ok(reader) => self.consumer = reader,
+            Err(error) => tracing::error!(%error, "event log: go on reading"),
         }
     }
 

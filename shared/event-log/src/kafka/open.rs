@@ -59,9 +59,8 @@ impl KafkaLog {
         threads.appender = Some(start("log-acks", move || taker.run(&end))?);
         let identity = notes.identity(config, &source, &appender)?;
 
-        let consumer = source.consumer().map_err(KafkaOpenError::at("make a client"))?;
         let places = next.iter().zip(0..).map(|(next, n)| (PartitionId(n), *next));
-        source.assign(&consumer, places).map_err(KafkaOpenError::at("read the topic"))?;
+        let consumer = source.reader(places).map_err(KafkaOpenError::at("read the topic"))?;
         let stop = threads.end_follower.clone();
         let next: Vec<_> = next.into_iter().map(Some).collect();
         let stored = next.iter().map(|next| next.unwrap_or_default()).collect();
@@ -173,10 +172,9 @@ fn compare(
     if looked_at.is_empty() {
         return Ok(());
     }
-    let consumer = source.consumer().map_err(KafkaOpenError::at("make a client"))?;
     let mut waiting: Vec<_> = looked_at.to_vec();
     let places = looked_at.iter().map(|(partition, offset, _)| (*partition, *offset));
-    source.assign(&consumer, places).map_err(KafkaOpenError::at("read the topic"))?;
+    let consumer = source.reader(places).map_err(KafkaOpenError::at("read the topic"))?;
     let began = Instant::now();
     while !waiting.is_empty() {
         if began.elapsed() > LOOK_TIMEOUT {

@@ -30,9 +30,8 @@ async fn count(next: Offset, from: u64, stored: Option<Stand>) -> (u64, u64) {
     }
     tokio::task::block_in_place(|| {
         let source = world.log().source.clone();
-        let consumer = source.consumer().unwrap();
+        let consumer = source.reader([(PARTITION, Offset(from))]).unwrap();
         let (start, end) = source.bounds(&consumer, PARTITION).unwrap();
-        source.assign(&consumer, [(PARTITION, Offset(from))]).unwrap();
         let mut stand = Stand::empty();
         stand.next = next;
         let partitions = vec![(stand, Offset::ZERO, end), (Stand::empty(), Offset::ZERO, Offset::ZERO)];
