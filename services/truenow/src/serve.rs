@@ -13,6 +13,7 @@ mod engines;
 mod log_size;
 mod member;
 mod nodes;
+mod open_files;
 mod reporter;
 mod sources;
 #[cfg(test)]
@@ -57,6 +58,7 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
 fn try_run(args: ServeArgs) -> Result<(), ServeError> {
     let config = configuration(args)?;
     init_logs(log_format(&config), log_level(&config))?;
+    open_files::allow_all();
     let _held = DataDir::hold(&config.data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("network").build();
     let runtime = runtime.map_err(ServeError::Runtime)?;

@@ -28,8 +28,8 @@ pub(crate) const EPOCH_BYTES_MAX: usize = 256 << 20;
 const FIRST_BYTES_LOG2: u32 = if cfg!(loom) { 3 } else { 10 };
 /// Log2 of the entries of the first chunk.
 const FIRST_ENTRIES_LOG2: u32 = if cfg!(loom) { 1 } else { 6 };
-/// Strings of a block that are looked up together: each step of one asks for memory that the next step of all reads, so that
-/// their latencies overlap.
+/// Strings of a block that are looked up together, in steps: while one group is compared, the strings of the next are on their way
+/// to the processor, the places of those of the one after it, and the slots of a fourth.
 const TOGETHER: usize = 16;
 /// A chunk of strings that a long value skips is lost, as is what a block adds beyond the limit.
 const BYTES_END: usize = 2 * EPOCH_BYTES_MAX + (1 << 30);
@@ -173,6 +173,18 @@ fn hash_of(value: &str, seed: u64) -> u32 {
     (xxh3_64_with_seed(value.as_bytes(), seed) >> 32) as u32
 }
 
+/// Whether two strings are equal. Most are so short that a call takes longer than comparing them.
+#[inline]
+fn are_alike(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    match (a.first_chunk::<8>(), b.first_chunk::<8>(), a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        (Some(first), Some(other_first), Some(last), Some(other_last)) if a.len() <= 16 => {
+            a.len() == b.len() && first == other_first && last == other_last
+        }
+        _ => a == b,
+    }
+}
+
 /// The one writer of an epoch.
 pub(crate) struct DictionaryWriter {
     shared: Arc<Dictionary>,
@@ -233,15 +245,22 @@ impl DictionaryWriter {
         self.hashes.clear();
         self.hashes.extend((0..count).map(|k| hash_of(value(k), self.shared.seed)));
         self.ask_for_slots(0);
+        self.ask_for_slots(TOGETHER);
+        self.ask_for_slots(2 * TOGETHER);
+        let mut candidates = self.candidates(0);
+        let mut next = self.candidates(TOGETHER);
+        self.ask_for_strings(&candidates);
         for start in (0..count).step_by(TOGETHER) {
-            self.ask_for_slots(start + TOGETHER);
-            let candidates = self.candidates(start);
+            self.ask_for_slots(start + 3 * TOGETHER);
+            let after_next = self.candidates(start + 2 * TOGETHER);
+            self.ask_for_strings(&next);
             for k in start..count.min(start + TOGETHER) {
                 let (value, candidate) = (value(k), candidates[k - start]);
                 // SAFETY: the lookup holds only codes that this writer has written.
-                let is_it = candidate != 0 && unsafe { self.shared.string(candidate) } == value;
+                let is_it = candidate != 0 && are_alike(unsafe { self.shared.string(candidate) }, value);
                 codes.push(if is_it { candidate } else { self.code_of(value, self.hashes[k]) });
             }
+            (candidates, next) = (next, after_next);
         }
         // Publishes strings, places, coupons and lookup slots; pairs with `Dictionary::observe`.
         self.shared.published.store(self.len, ENTRIES_PUBLISH);
@@ -251,21 +270,27 @@ impl DictionaryWriter {
         self.hashes.iter().skip(start).take(TOGETHER).for_each(|hash| self.lookup.prefetch(*hash));
     }
 
-    /// The first code with the hash of each string from `start` on, 0 where there is none. Its string is on its way.
+    /// The first code with the hash of each string from `start` on, 0 where there is none yet. Where its string lies is on its
+    /// way.
     fn candidates(&self, start: usize) -> [u32; TOGETHER] {
         let mut candidates = [0; TOGETHER];
-        for (candidate, hash) in candidates.iter_mut().zip(&self.hashes[start..]) {
+        for (candidate, hash) in candidates.iter_mut().zip(self.hashes.iter().skip(start)) {
             *candidate = self.lookup.find(*hash, |_| true).unwrap_or(0);
             if *candidate != 0 {
                 self.shared.entries.prefetch(*candidate as usize - 1);
             }
         }
+        candidates
+    }
+
+    fn ask_for_strings(&self, candidates: &[u32; TOGETHER]) {
         for candidate in candidates.iter().filter(|candidate| **candidate != 0) {
             // SAFETY: the lookup holds only codes that this writer has written.
             let entry = unsafe { self.shared.entries.get(*candidate as usize - 1) };
+            let last = (entry.at + entry.len).max(1) - 1;
             self.shared.bytes.prefetch(entry.at as usize);
+            self.shared.bytes.prefetch(last as usize);
         }
-        candidates
     }
 
     fn code_of(&mut self, value: &str, hash: u32) -> u32 {

@@ -64,6 +64,8 @@ struct Set {
     /// What some of the runs are being merged into.
     merging: Option<Arc<Run>>,
     merge_again_at: Option<Instant>,
+    /// How often a suspect was sought in a further run since a merge was last begun.
+    looks: usize,
 }
 
 struct Held {
@@ -201,13 +203,13 @@ impl IdStore {
         }
         let written = runs.runs.iter().take_while(|held| held.ids.is_none());
         let sizes: Vec<usize> = written.map(|held| held.run.ids).collect();
-        let Some(range) = plan(&sizes, runs.sealed && sizes.len() == runs.runs.len()) else { return };
+        let Some(range) = plan(&sizes, runs.sealed && sizes.len() == runs.runs.len(), runs.looks) else { return };
         let ids = sizes[range.clone()].iter().sum();
         let output = RunId(self.next());
         let output = self.registry.enter(output, ids);
         let runs = self.sets.get_mut(&set).expect("found above");
         runs.runs[range.clone()].iter_mut().for_each(|held| held.merged = true);
-        runs.merging = Some(Arc::clone(&output));
+        (runs.merging, runs.looks) = (Some(Arc::clone(&output)), 0);
         let inputs = runs.runs[range].iter().map(|held| Arc::clone(&held.run)).collect();
         self.send(Job::Merge { inputs, output });
     }
@@ -250,11 +252,12 @@ impl Set {
         let mut likely: Vec<&mut Held> = self.runs.iter_mut().rev().collect();
         likely.sort_by_key(|held| Reverse(held.hits));
         let mut open = still_open(found);
-        for held in likely {
+        for (at, held) in likely.into_iter().enumerate() {
             let before = open;
             if before > 0 {
                 held.confirm(page, suspects, found)?;
                 open = still_open(found);
+                self.looks += if at > 0 { before } else { 0 };
             }
             held.hits = held.hits / 2 + (before - open);
         }
