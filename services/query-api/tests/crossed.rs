@@ -26,7 +26,7 @@ fn tiny() -> Limits {
         segment_rows_first: 2,
         segment_rows_max: 64,
         open_slots_max: 3,
-        idle_blocks: 3,
+        idle_rows: 60,
         slot_width_us: 200,
         slots_opened_max: 6,
         slot_rows_min: 4,

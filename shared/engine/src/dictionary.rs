@@ -316,7 +316,7 @@ impl DictionaryWriter {
         self.len += 1;
         let code = self.len as u32;
         if self.lookup.is_full_with(self.len) {
-            self.shared.lookup.store(self.lookup.doubled());
+            self.shared.lookup.store(self.lookup.grown());
             self.lookup = self.shared.lookup.load();
         }
         self.lookup.insert(hash, code);

@@ -10,8 +10,8 @@ pub struct Limits {
     pub segment_rows_max: usize,
     /// Slots of a table that are open for writing; the least recently used closes when time moves on.
     pub open_slots_max: usize,
-    /// A slot without a row in so many blocks is idle: its segment is sealed, if it is a large one.
-    pub idle_blocks: u64,
+    /// A slot that had none of its table's last rows, more than so many, is idle: its segment is sealed, if it is a large one.
+    pub idle_rows: u64,
     /// Width of the first slots, µs of event time.
     pub slot_width_us: i64,
     /// After so many newly opened slots, their mean size decides whether slots widen.
@@ -45,7 +45,7 @@ impl Default for Limits {
             segment_rows_first: 256,
             segment_rows_max: 131_072,
             open_slots_max: 64,
-            idle_blocks: 128,
+            idle_rows: 131_072,
             slot_width_us: 60_000_000,
             slots_opened_max: 256,
             slot_rows_min: 16_384,
@@ -68,7 +68,7 @@ impl Limits {
         assert!(self.segment_rows_max.is_power_of_two(), "segment_rows_max is a power of two");
         assert!(self.segment_rows_first <= self.segment_rows_max, "segments do not shrink");
         assert!((1..=OPEN_SLOTS_CEILING).contains(&self.open_slots_max), "1 to {OPEN_SLOTS_CEILING} open slots");
-        assert!(self.idle_blocks > 0, "a slot that was just used is not idle");
+        assert!(self.idle_rows > 0, "a slot that was just used is not idle");
         assert!(self.slot_width_us > 0, "a slot has a width");
         assert!(self.folded_rows_max > 0, "rollups take some rows");
         assert!(self.straggler_rows_max > 0 && self.slots_opened_max > 0, "widening needs something to count");

@@ -26,18 +26,31 @@ impl Lookup {
     }
 
     fn with_slots(slots: usize, budget: &Arc<MemoryBudget>) -> Self {
-        assert!(slots.is_power_of_two(), "the mask needs a power of two");
         budget.add((slots * size_of::<AtomicU64>()) as u64);
         Self { slots: (0..slots).map(|_| AtomicU64::new(0)).collect(), budget: Arc::clone(budget) }
     }
 
-    /// Twice as large, with all that is here.
-    pub(crate) fn doubled(&self) -> Self {
-        let doubled = Self::with_slots(self.slots.len() * 2, &self.budget);
+    /// A larger one with all that is here: every second one has twice as many slots.
+    pub(crate) fn grown(&self) -> Self {
+        let slots = self.slots.len();
+        let grown =
+            Self::with_slots(if slots.is_power_of_two() { slots + slots / 2 } else { slots / 3 * 4 }, &self.budget);
         // Relaxed: the writer reads what it stored itself.
         let slots = self.slots.iter().map(|slot| slot.load(Ordering::Relaxed)).filter(|slot| *slot != 0);
-        slots.for_each(|slot| doubled.store(slot));
-        doubled
+        slots.for_each(|slot| grown.store(slot));
+        grown
+    }
+
+    /// Where a hash's chain begins.
+    #[inline]
+    fn home(&self, hash: u32) -> usize {
+        ((u64::from(hash) * self.slots.len() as u64) >> u32::BITS) as usize
+    }
+
+    /// The slot behind one.
+    #[inline]
+    fn after(&self, at: usize) -> usize {
+        if at + 1 == self.slots.len() { 0 } else { at + 1 }
     }
 
     /// Whether one with so many codes is too full for another: at four fifths a chain that ends nowhere has 13 slots, in two
@@ -53,19 +66,17 @@ impl Lookup {
     }
 
     fn store(&self, slot: u64) {
-        let mask = self.slots.len() - 1;
-        let mut at = (slot >> 32) as usize & mask;
+        let mut at = self.home((slot >> 32) as u32);
         // Relaxed: only the writer stores slots, and the dictionary's `published` publishes them.
         while self.slots[at].load(Ordering::Relaxed) != 0 {
-            at = (at + 1) & mask;
+            at = self.after(at);
         }
         self.slots[at].store(slot, Ordering::Relaxed);
     }
 
     /// The first code with this hash for which `is_it` holds.
     pub(crate) fn find(&self, hash: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        let mask = self.slots.len() - 1;
-        let mut at = hash as usize & mask;
+        let mut at = self.home(hash);
         loop {
             let slot = self.slots[at].load(Ordering::Relaxed);
             if slot == 0 {
@@ -74,13 +85,13 @@ impl Lookup {
             if (slot >> 32) as u32 == hash && is_it(slot as u32) {
                 return Some(slot as u32);
             }
-            at = (at + 1) & mask;
+            at = self.after(at);
         }
     }
 
     /// Asks for the cache line where a hash's chain begins.
     pub(crate) fn prefetch(&self, hash: u32) {
-        kernels::prefetch(&self.slots, hash as usize & (self.slots.len() - 1));
+        kernels::prefetch(&self.slots, self.home(hash));
     }
 
     /// Bytes of the table.
@@ -104,15 +115,17 @@ mod tests {
     fn equal_hashes_share_a_chain() {
         let budget = Arc::new(MemoryBudget::new(0));
         let mut lookup = Lookup::new(&budget);
+        // Ten codes a hash, spread so that chains begin at the last slots as well.
+        let hash_of = |code: u32| (code / 10).wrapping_mul(0x9e37_79b1);
         for code in 1..=1_000_u32 {
             if lookup.is_full_with(code as usize) {
-                lookup = lookup.doubled();
+                lookup = lookup.grown();
             }
-            lookup.insert(code / 10, code);
+            lookup.insert(hash_of(code), code);
         }
         for code in 1..=1_000_u32 {
-            assert_eq!(lookup.find(code / 10, |found| found == code), Some(code));
-            assert_eq!(lookup.find(code / 10, |found| found == 1_001), None);
+            assert_eq!(lookup.find(hash_of(code), |found| found == code), Some(code));
+            assert_eq!(lookup.find(hash_of(code), |found| found == 1_001), None);
         }
         assert_eq!(lookup.find(u32::MAX, |_| true), None);
         assert_eq!(budget.used(), lookup.bytes());

@@ -64,7 +64,7 @@ pub(crate) struct Slots {
     open: Vec<Option<OpenTimes>>,
     /// The slot hit last, the first guess for the next row.
     last: usize,
-    /// Rises as rows come: what "recently used" means.
+    /// Rows so far: what "recently used" means.
     clock: u64,
     since: Since,
     sample: Vec<i64>,
@@ -142,16 +142,20 @@ impl Slots {
         at
     }
 
-    /// The slots that became idle with the last block, by number. They stay open.
-    pub(crate) fn idle(&self) -> impl Iterator<Item = usize> + use<'_> {
-        let is_idle = |slot: &OpenTimes| self.clock - slot.used == self.limits.idle_blocks + 1;
+    /// The slots that became idle with the `rows` noted last, by number. They stay open.
+    pub(crate) fn idle(&self, rows: u64) -> impl Iterator<Item = usize> + use<'_> {
+        let is_idle = move |slot: &OpenTimes| {
+            let (before, now) = (self.clock - rows - slot.used, self.clock - slot.used);
+            // Of one that has some of these rows, none came before.
+            (1..=self.limits.idle_rows).contains(&before) && now > self.limits.idle_rows
+        };
         let slots = self.open.iter().enumerate();
         slots.filter(move |(_, slot)| slot.as_ref().is_some_and(is_idle)).map(|(at, _)| at)
     }
 
     /// Looks back after `rows` of a block were placed. `true`: slots have widened and all of them are closed.
     pub(crate) fn note_rows(&mut self, rows: u64) -> bool {
-        self.clock += 1;
+        self.clock += rows;
         self.since.rows += rows;
         self.since.straggler_span_rows += rows;
         let Limits { straggler_rows_max, slots_opened_max, slot_rows_min, .. } = self.limits;

@@ -246,13 +246,14 @@ impl TableWriter {
             let needs_room = self.place_rows(block, from, places);
             let to = places.len();
             self.append_placed(block, append_time, from..to, places, order, means);
-            if self.slots.note_rows(block.kept_in(from..to) as u64) {
+            let rows = block.kept_in(from..to) as u64;
+            if self.slots.note_rows(rows) {
                 (0..self.open.len()).for_each(|at| self.close(at, means));
             } else if needs_room {
                 let at = self.slots.close_least_used();
                 self.close(at, means);
             }
-            let idle: Vec<usize> = self.slots.idle().collect();
+            let idle: Vec<usize> = self.slots.idle(rows).collect();
             idle.into_iter().for_each(|at| self.rest(at, means));
             from = to;
         }

@@ -27,7 +27,7 @@ fn tiny() -> Limits {
         segment_rows_first: 2,
         segment_rows_max: 8,
         open_slots_max: 3,
-        idle_blocks: 2,
+        idle_rows: 12,
         slot_width_us: 10,
         slots_opened_max: 6,
         slot_rows_min: 4,

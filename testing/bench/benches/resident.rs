@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bench::workload::{self, Drawn, Random, Workload};
 use codec::{BodyBuilder, BodyView, EventRef};
 use engine::{Limits, MemoryBudget, Reader};
 use query::{Cancel, Finishing, Plan, QueryLimits, Source};
@@ -22,73 +23,14 @@ const BLOCK_ROWS: u64 = 1_000;
 const SPAN_US: u64 = 600_000_000;
 const START_US: u64 = 1_760_000_000_000_000;
 const DISORDER_US: u64 = 3_000;
-const USERS: usize = 1_000_000;
-const REGIONS: [(&str, f64); 8] = [
-    ("us-east", 0.25),
-    ("us-west", 0.2),
-    ("eu-west", 0.15),
-    ("eu-central", 0.12),
-    ("ap-south", 0.1),
-    ("ap-northeast", 0.08),
-    ("sa-east", 0.06),
-    ("af-south", 0.04),
-];
-const KINDS: [(&str, f64); 9] = [
-    ("page_view", 0.35),
-    ("click", 0.25),
-    ("search", 0.15),
-    ("add_to_cart", 0.1),
-    ("checkout", 0.05),
-    ("purchase", 0.04),
-    ("login", 0.03),
-    ("signup", 0.02),
-    ("refund", 0.01),
-];
+const REGIONS: [&str; 8] =
+    ["us-east", "us-west", "eu-west", "eu-central", "ap-south", "ap-northeast", "sa-east", "af-south"];
+const KINDS: [&str; 9] =
+    ["page_view", "click", "search", "add_to_cart", "checkout", "purchase", "login", "signup", "refund"];
 const DIMENSIONS: [&str; 5] = ["region", "event_type", "product", "user_id", "tenant"];
 const METRICS: [&str; 3] = ["revenue", "latency_ms", "quantity"];
 const RUNS: usize = 7;
 const GIB: f64 = (1_u64 << 30) as f64;
-
-/// A sequence of well spread numbers (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    /// From 0 to below 1.
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// An index by cumulated weights.
-    fn choose(&mut self, cumulated: &[f64]) -> usize {
-        let at = self.unit() * cumulated[cumulated.len() - 1];
-        cumulated.partition_point(|weight| *weight <= at).min(cumulated.len() - 1)
-    }
-
-    fn log_normal(&mut self, mean: f64, deviation: f64) -> f64 {
-        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-        (mean + deviation * radius * (std::f64::consts::TAU * self.unit()).cos()).exp()
-    }
-}
-
-fn cumulated(weights: impl Iterator<Item = f64>) -> Vec<f64> {
-    weights
-        .scan(0.0, |sum, weight| {
-            *sum += weight;
-            Some(*sum)
-        })
-        .collect()
-}
-
-fn zipf(values: usize, exponent: f64) -> Vec<f64> {
-    cumulated((1..=values).map(|rank| (rank as f64).powf(-exponent)))
-}
 
 fn table() -> Table {
     let column = |name: &str, kind| ColumnDef { name: name.into(), kind };
@@ -112,30 +54,25 @@ fn filled(table: &Table, budget: &Arc<MemoryBudget>) -> (engine::Writer, Reader)
     let names = |name: &str, digits: usize, count: usize| -> Vec<String> {
         (0..count).map(|n| format!("{name}_{n:0digits$}")).collect()
     };
-    let (products, users, tenants) = (names("product", 4, 1_000), names("user", 7, USERS), names("tenant", 3, 100));
-    let (by_product, by_user, by_tenant) = (zipf(1_000, 1.0), zipf(USERS, 0.8), zipf(100, 1.0));
-    let (by_region, by_kind) = (cumulated(REGIONS.iter().map(|r| r.1)), cumulated(KINDS.iter().map(|k| k.1)));
-    let mut random = Random(42);
+    let (products, users, tenants) = (
+        names("product", 4, workload::PRODUCTS),
+        names("user", 7, workload::USERS),
+        names("tenant", 3, workload::TENANTS),
+    );
+    let (events, mut random) = (Workload::default(), Random(42));
     let mut builder = BodyBuilder::default();
     let mut applying = Duration::ZERO;
     for block in 0..ROWS / BLOCK_ROWS {
         for index in 0..BLOCK_ROWS {
             let row = block * BLOCK_ROWS + index;
-            let values = [
-                REGIONS[random.choose(&by_region)].0,
-                KINDS[random.choose(&by_kind)].0,
-                &products[random.choose(&by_product)],
-                &users[random.choose(&by_user)],
-                &tenants[random.choose(&by_tenant)],
-            ];
-            let cents = (random.log_normal(3.0, 1.0) * 100.0).round();
-            let numbers = [cents / 100.0, random.log_normal(3.5, 0.8), (1 + random.next() % 9) as f64];
+            let Drawn { values: [region, kind, product, user, tenant], metrics } = events.draw(&mut random);
+            let values = [REGIONS[region], KINDS[kind], &products[product], &users[user], &tenants[tenant]];
             let dimensions: Vec<_> = DIMENSIONS.into_iter().zip(values).collect();
-            let metrics: Vec<_> = METRICS.into_iter().zip(numbers).collect();
+            let metrics: Vec<_> = METRICS.into_iter().zip(metrics).collect();
             let event = EventRef {
                 namespace: "shop",
                 table: "events",
-                event_time: Some((START_US + row * SPAN_US / ROWS + random.next() % DISORDER_US) as i64),
+                event_time: Some((START_US + row * SPAN_US / ROWS + random.draw() % DISORDER_US) as i64),
                 event_id: None,
                 dimensions: &dimensions,
                 metrics: &metrics,

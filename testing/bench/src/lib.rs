@@ -4,6 +4,7 @@ mod connection;
 pub mod report;
 mod server;
 pub mod svg;
+pub mod workload;
 
 use std::error::Error;
 

@@ -74,7 +74,7 @@ impl Profile {
             segment_rows_first: 2,
             segment_rows_max: 64,
             open_slots_max: 4,
-            idle_blocks: 3,
+            idle_rows: 30,
             slot_width_us: 1_000_000,
             slots_opened_max: 12,
             slot_rows_min: 8,

@@ -18,6 +18,7 @@ use std::{
 use bench::{
     Connection, Failure, Server,
     report::{Chart, Goal, Kind, Part, Series, Table, rate, short},
+    workload::Random,
 };
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -25,7 +26,7 @@ use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
     context::Context,
-    fill::{self, Random},
+    fill,
     meanwhile::latencies,
     questions::{self, SHAPES},
 };

@@ -5,15 +5,12 @@ use std::time::{Duration, Instant};
 use bench::{
     Connection, Failure, Server,
     report::{Chart, Kind, Part, Series, Table, rate, short},
+    workload::Random,
 };
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::{
-    context::Context,
-    fill::{self, Random},
-    machine, questions,
-};
+use crate::{context::Context, fill, machine, questions};
 
 const ROWS: u64 = 10_000_000;
 const SECONDS: u64 = 10;

@@ -5,7 +5,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use bench::{Connection, Failure, Server};
+use bench::{
+    Connection, Failure, Server,
+    workload::{Random, Workload},
+};
 use serde_json::{Value, json};
 use truenow_client::{Client, Options, Row};
 
@@ -19,41 +22,8 @@ pub(crate) const SPAN_US: i64 = 600 * SECOND_US;
 pub(crate) const SECOND_US: i64 = 1_000_000;
 
 const BATCH_ROWS: usize = 10_000;
-pub(crate) const REGIONS: u64 = 8;
-pub(crate) const TYPES: u64 = 9;
-pub(crate) const PRODUCTS: u64 = 1_000;
-pub(crate) const USERS: u64 = 1_000_000;
-pub(crate) const TENANTS: u64 = 100;
-
-/// Well spread numbers (splitmix64).
-#[derive(Debug, Clone)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    /// The next number.
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let number = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        number ^ number >> 31
-    }
-
-    /// In `[0, 1)`.
-    pub(crate) fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// Below `bound`, all alike.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        (self.unit() * bound as f64) as u64
-    }
-
-    /// Below `bound`, the first ones more often, as values of real events are: half of all are in the first eighth.
-    pub(crate) fn skewed(&mut self, bound: u64) -> u64 {
-        (self.unit().powi(3) * bound as f64) as u64
-    }
-}
-
+const DIMENSIONS: [&str; 5] = ["region", "event_type", "product", "user_id", "tenant"];
+const METRICS: [&str; 3] = ["revenue", "latency_ms", "quantity"];
 /// The time, µs.
 pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -91,28 +61,17 @@ pub(crate) async fn fill(server: &Server, rows: u64) -> Result<i64, Failure> {
     let client = Client::connect(&format!("http://{}", server.address(9088)), None).await?;
     let options = Options { batch_rows_max: BATCH_ROWS, ..Options::new("fill") };
     let mut writer = client.columns(NAMESPACE, TABLE, options).await?;
-    let (begin, mut random) = (now() - SPAN_US, Random(42));
+    let (begin, workload, mut random) = (now() - SPAN_US, Workload::default(), Random(42));
     let mut texts: [String; 5] = Default::default();
     for number in 0..rows {
         let time = begin + (u128::from(number) * SPAN_US.unsigned_abs() as u128 / u128::from(rows)) as i64;
-        let values = [
-            ("region", random.skewed(REGIONS)),
-            ("event_type", random.skewed(TYPES)),
-            ("product", random.skewed(PRODUCTS)),
-            ("user_id", random.skewed(USERS)),
-            ("tenant", random.skewed(TENANTS)),
-        ];
-        for (text, (name, value)) in texts.iter_mut().zip(values) {
+        let drawn = workload.draw(&mut random);
+        for (text, (name, value)) in texts.iter_mut().zip(DIMENSIONS.into_iter().zip(drawn.values)) {
             text.clear();
             write!(text, "{name}_{value}")?;
         }
-        let dimensions: [_; 5] = std::array::from_fn(|at| (values[at].0, texts[at].as_str()));
-        let latency = 1.0 + 200.0 * random.unit().powi(4);
-        let metrics = [
-            ("revenue", random.below(100_000) as f64 / 100.0),
-            ("latency_ms", latency),
-            ("quantity", 1.0 + random.below(9) as f64),
-        ];
+        let dimensions: [_; 5] = std::array::from_fn(|at| (DIMENSIONS[at], texts[at].as_str()));
+        let metrics: [_; 3] = std::array::from_fn(|at| (METRICS[at], drawn.metrics[at]));
         writer.push(&Row { event_time: time, event_id: None, dimensions: &dimensions, metrics: &metrics }).await?;
     }
     let summary = writer.finish().await?;
