@@ -35,20 +35,17 @@ impl Commands {
         self.meter.work()
     }
 
-    /// The nodes of the hot tier that live, by the store's clock, and that take partitions; with the newest map.
+    /// The nodes of the hot tier that live, by the store's clock; with the newest map.
     ///
     /// # Errors
     /// `UNAVAILABLE`.
-    pub(crate) async fn takers(&self) -> Result<(PlacementMap, Vec<Node>), ApiError> {
+    pub(crate) async fn living(&self) -> Result<(PlacementMap, Vec<Node>), ApiError> {
         let map = self.store.placement().await.map_err(|error| away(&error))?;
         let records = self.store.nodes().await.map_err(|error| away(&error))?;
-        let takes = |record: &&NodeRecord| {
-            record.silent_for < SILENT_MAX
-                && record.node.addresses.contains_key(HOT_TIER)
-                && !map.draining.contains(&record.node.id)
-        };
+        let lives =
+            |record: &&NodeRecord| record.silent_for < SILENT_MAX && record.node.addresses.contains_key(HOT_TIER);
         let node = |record: &NodeRecord| Node { id: record.node.id, zone: record.node.zone.clone() };
-        let nodes = records.iter().filter(takes).map(node).collect();
+        let nodes = records.iter().filter(lives).map(node).collect();
         Ok((map, nodes))
     }
 
@@ -73,13 +70,19 @@ impl Commands {
         Ok(begun)
     }
 
-    /// Plans one move; its target lives.
+    /// Plans one move between nodes that live.
     ///
     /// # Errors
     /// `NOT_FOUND`, `FAILED_PRECONDITION` with the reason; `UNAVAILABLE`.
     pub(crate) async fn request(&self, partition: PartitionId, from: NodeId, to: NodeId) -> Result<(), ApiError> {
-        let (_, nodes) = self.takers().await?;
-        if nodes.iter().all(|node| node.id != to) {
+        let (map, living) = self.living().await?;
+        let lives = |id| living.iter().any(|node| node.id == id);
+        // A source that is not in the map at all is refused with the map.
+        if map.is_replica(from, partition) && !lives(from) {
+            let message = format!("node {from} does not live, so there is nothing to copy");
+            return Err(ApiError::new(ErrorCode::FailedPrecondition, message).with_field("from"));
+        }
+        if !lives(to) || map.draining.contains(&to) {
             let message = format!("node {to} does not live, or is being emptied");
             return Err(ApiError::new(ErrorCode::FailedPrecondition, message).with_field("to"));
         }

@@ -20,7 +20,7 @@ use types::{ApiError, ErrorCode, NodeId, PartitionId};
 
 use crate::{
     Clock, Commands,
-    plan::{NodeLoad, Works, node_loads, plan},
+    plan::{NodeLoad, Works, node_loads, plan, takers},
 };
 
 /// Runs that are remembered; the oldest are forgotten first.
@@ -126,13 +126,14 @@ async fn current(shared: &Shared) -> Result<(u64, Vec<NodeLoad>, Plan), ApiError
             Ok((map.version, node_loads(&map, &status, &works), plan(&map, None, &status, &works)))
         }
         Some(commands) => {
-            let (map, nodes) = commands.takers().await?;
+            let (map, living) = commands.living().await?;
             let works = commands.work();
             let mut loads = node_loads(&map, &status, &works);
-            let idle = nodes.iter().filter(|node| loads.iter().all(|load| load.node != node.id));
+            let takers = takers(&map, &living);
+            let idle = takers.iter().filter(|node| loads.iter().all(|load| load.node != node.id));
             let idle: Vec<_> = idle.map(|node| NodeLoad::none(node.id)).collect();
             loads.extend(idle);
-            Ok((map.version, loads, plan(&map, Some(&nodes), &status, &works)))
+            Ok((map.version, loads, plan(&map, Some(&living), &status, &works)))
         }
     }
 }
@@ -179,7 +180,7 @@ async fn rebalance(State(shared): State<Shared>) -> ApiResult<Response> {
 
 async fn moves(State(shared): State<Shared>) -> ApiResult<Response> {
     let map = match &shared.commands {
-        Some(commands) => commands.takers().await?.0,
+        Some(commands) => commands.living().await?.0,
         None => PlacementMap::clone(&shared.catalog.placement()),
     };
     let runs = shared.runs.lock().expect("nothing panics under this lock").iter().cloned().collect();

@@ -68,6 +68,11 @@ impl Meter {
         self.seen().get(replica).map(|seen| seen.whole)
     }
 
+    /// What a node held says nothing of what it has when it is back.
+    pub(crate) fn forget(&self, is_gone: impl Fn(NodeId) -> bool) {
+        self.seen().retain(|(_, node), _| !is_gone(*node));
+    }
+
     fn seen(&self) -> MutexGuard<'_, BTreeMap<Replica, Seen>> {
         // What is in it is replaced as a whole.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)

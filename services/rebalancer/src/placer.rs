@@ -29,7 +29,7 @@ use types::NodeId;
 use crate::{
     Commands,
     meter::{Meter, Replica},
-    plan::off_draining,
+    plan::{off_draining, takers},
     watching::{HotTiers, Watching},
 };
 
@@ -74,7 +74,7 @@ pub struct Placer {
     liveness: Liveness,
     /// Since when nodes of the map are not registered any more.
     left: BTreeMap<NodeId, Instant>,
-    /// Replicas that took what all others had lost, until they hold all.
+    /// Replicas that took what all others had lost, and those of lost nodes that kept their places, until they show all.
     fresh: BTreeSet<Replica>,
     watching: Watching,
     /// Told when there is something to do before the next look is due.
@@ -179,6 +179,11 @@ impl Placer {
         }
     }
 
+    /// Looks once at what nodes do and hold; to be called every few seconds.
+    pub async fn measure(&self, now: Instant) {
+        self.meter.look(now).await;
+    }
+
     async fn keep_lease(&mut self) -> Result<(), MetadataError> {
         if let Some(lease) = &self.lease {
             match self.store.renew_lease(lease, LEASE_TTL).await {
@@ -214,18 +219,18 @@ impl Placer {
         for &node in map.replicas.values().flatten().filter(|node| !is_there(node)) {
             self.left.entry(node).or_insert(now);
         }
-        if self.takers(records).is_empty() {
+        if self.living_nodes(records).is_empty() {
             // All left. The first that comes back must not take everything while the others start.
             self.left.values_mut().for_each(|since| *since = now);
         }
     }
 
     fn living(&self, records: &[NodeRecord]) -> Vec<NodeId> {
-        self.takers(records).into_iter().map(|node| node.id).collect()
+        self.living_nodes(records).into_iter().map(|node| node.id).collect()
     }
 
     /// The nodes that live.
-    fn takers(&self, records: &[NodeRecord]) -> Vec<Node> {
+    fn living_nodes(&self, records: &[NodeRecord]) -> Vec<Node> {
         let lives = records.iter().filter(|record| self.liveness.lives(record.node.id));
         lives.map(|record| Node { id: record.node.id, zone: record.node.zone.clone() }).collect()
     }
@@ -233,8 +238,8 @@ impl Placer {
     /// The map that is right now, that of before where nothing is wrong with it; and what became of moves.
     fn next_map(&mut self, map: &PlacementMap, records: &[NodeRecord], now: Instant) -> (PlacementMap, Vec<Ended>) {
         let Spread { partitions, replicas, nodes_first } = self.spread;
-        let living = self.takers(records);
-        let takers: Vec<Node> = living.iter().filter(|node| !map.draining.contains(&node.id)).cloned().collect();
+        let living = self.living_nodes(records);
+        let takers = takers(map, &living);
         if map.version == 0 {
             let is_time = takers.len() >= nodes_first.max(1);
             return (if is_time { place(map, partitions, replicas, &takers) } else { map.clone() }, Vec::new());
@@ -252,7 +257,10 @@ impl Placer {
         let unproven = self.unproven(&next);
         let repaired = repair(&next, partitions, replicas, &keeping, &takers, &unproven);
         self.note_fresh(&next, &repaired, |replica| kept.contains(&replica.1) && !unproven.contains(replica));
-        (off_draining(repaired, &takers), ended)
+        // Who is lost may come back with another disk: he has to show what he has.
+        self.meter.forget(|node| !kept.contains(&node));
+        self.fresh.extend(replicas_of(&repaired).filter(|(_, node)| !kept.contains(node)));
+        (off_draining(repaired, &kept, &takers), ended)
     }
 
     /// Replicas of which it is not known that they hold all. One that nothing was seen of counts as one that does, unless it is fresh:
@@ -260,10 +268,8 @@ impl Placer {
     fn unproven(&mut self, map: &PlacementMap) -> BTreeSet<Replica> {
         self.fresh.retain(|(partition, node)| map.is_replica(*node, *partition));
         self.fresh.retain(|replica| self.meter.is_whole(replica) != Some(true));
-        let replicas =
-            map.replicas.iter().flat_map(|(&partition, nodes)| nodes.iter().map(move |&node| (partition, node)));
         let lacks = |replica: &Replica| self.fresh.contains(replica) || self.meter.is_whole(replica) == Some(false);
-        replicas.filter(lacks).collect()
+        replicas_of(map).filter(lacks).collect()
     }
 
     /// Notes who takes partitions of which no holder has all and lives.
@@ -276,6 +282,10 @@ impl Placer {
             }
         }
     }
+}
+
+fn replicas_of(map: &PlacementMap) -> impl Iterator<Item = Replica> {
+    map.replicas.iter().flat_map(|(&partition, nodes)| nodes.iter().map(move |&node| (partition, node)))
 }
 
 /// Looks at what nodes do, for as long as it is let.

@@ -62,8 +62,9 @@ fn replicas(map: &PlacementMap) -> impl Iterator<Item = (Replica, NodeId)> {
     })
 }
 
-/// The plan for what the hot tier holds now; `nodes`: those that take partitions, or `None`: all that the map names.
-pub(crate) fn plan(map: &PlacementMap, nodes: Option<&[Node]>, status: &[PartitionStatus], works: &Works) -> Plan {
+/// The plan for what the hot tier holds now; `living`: the nodes that live, or `None`: all that the map names. What lies on nodes that
+/// do not live is not moved: there is nobody to copy it from, and to replace them is no plan's part.
+pub(crate) fn plan(map: &PlacementMap, living: Option<&[Node]>, status: &[PartitionStatus], works: &Works) -> Plan {
     let bytes_of =
         |partition| status.iter().find(|status| status.partition == partition).map_or(0, |found| found.bytes);
     let placed: Vec<(Replica, NodeId)> = replicas(map).collect();
@@ -79,17 +80,24 @@ pub(crate) fn plan(map: &PlacementMap, nodes: Option<&[Node]>, status: &[Partiti
         bytes: bytes_of(partition),
         weight,
     };
-    let loads: Vec<PartitionLoad> = placed.iter().zip(weigh(&work)).map(load).collect();
     let named = || {
         let ids: BTreeSet<NodeId> = map.replicas.values().flatten().copied().collect();
         ids.into_iter().map(|id| Node { id, zone: None }).collect()
     };
-    let nodes = nodes.map_or_else(named, <[Node]>::to_vec);
-    let mut plan = plan_moves(&loads, &nodes, Budget { moves_max: MOVES_MAX, bytes_max: MOVE_BYTES_MAX });
+    let living = living.map_or_else(named, <[Node]>::to_vec);
+    let mut loads: Vec<PartitionLoad> = placed.iter().zip(weigh(&work)).map(load).collect();
+    loads.retain(|load| living.iter().any(|node| node.id == load.node));
+    let takers = takers(map, &living);
+    let mut plan = plan_moves(&loads, &takers, Budget { moves_max: MOVES_MAX, bytes_max: MOVE_BYTES_MAX });
     // A partition moves one step at a time.
     plan.moves.retain(|step| !map.moves.contains_key(&step.partition));
     plan.moves.iter_mut().for_each(|step| name_drain(map, step));
     plan
+}
+
+/// The nodes that take partitions.
+pub(crate) fn takers(map: &PlacementMap, living: &[Node]) -> Vec<Node> {
+    living.iter().filter(|node| !map.draining.contains(&node.id)).cloned().collect()
 }
 
 /// A node that is being emptied is there still, though it takes nothing.
@@ -100,10 +108,11 @@ fn name_drain(map: &PlacementMap, step: &mut Move) {
 }
 
 /// The map with moves of what lies on nodes that are being emptied, to those that take partitions: to the ones that hold the
-/// fewest, by zones first. A few at a time; the version rises by one more than that of `map` if there are any.
-pub(crate) fn off_draining(map: PlacementMap, takers: &[Node]) -> PlacementMap {
+/// fewest, by zones first. A few at a time; the version rises by one more than that of `map` if there are any. `kept`: the nodes that
+/// are not lost; off the others nothing can be moved.
+pub(crate) fn off_draining(map: PlacementMap, kept: &BTreeSet<NodeId>, takers: &[Node]) -> PlacementMap {
     let under_way = map.moves.values().filter(|step| step.reason == MoveReason::Drain).count();
-    let placed: Vec<(Replica, NodeId)> = replicas(&map).collect();
+    let placed: Vec<(Replica, NodeId)> = replicas(&map).filter(|(_, node)| kept.contains(node)).collect();
     if placed.iter().all(|(_, node)| !map.draining.contains(node)) || under_way >= MOVES_MAX {
         return map;
     }

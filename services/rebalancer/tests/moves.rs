@@ -1,26 +1,19 @@
 //! When the target of a move takes over, over nodes that stand in for the real ones.
 
+mod support;
+
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use metadata::{Coordination, NodeDescription, SqliteStore};
 use placement::{Move, MoveReason, Phase};
-use proto::{
-    hot_tier::{
-        ChecksumRequest, EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest,
-        TableChecksum, TablePartitionStatus,
-    },
-    members::HOT_TIER,
-};
+use proto::{hot_tier::HotTier, members::HOT_TIER};
 use rebalancer::{Placer, Spread};
-use types::{ApiError, NodeId, Offset, PartitionId, TableKey, Timestamp};
+use support::Shows;
+use types::{NodeId, PartitionId};
 
 const PARTITION: PartitionId = PartitionId(0);
 const SPREAD: Spread = Spread { partitions: 1, replicas: 1, nodes_first: 1 };
@@ -28,66 +21,13 @@ const SPREAD: Spread = Spread { partitions: 1, replicas: 1, nodes_first: 1 };
 const TRIES: usize = 600;
 const BETWEEN: Duration = Duration::from_millis(20);
 
-/// A node that shows the partition as held and up to date.
-#[derive(Default)]
-struct Shows {
-    map_version: AtomicU64,
-    looks: AtomicU64,
-}
-
-fn not_here<T>() -> Result<T, ApiError> {
-    Err(ApiError::unavailable("not here"))
-}
-
-#[async_trait]
-impl HotTier for Shows {
-    async fn scan(&self, _: ScanRequest) -> Result<NodeScan, ApiError> {
-        not_here()
-    }
-
-    async fn events(&self, _: EventsRequest) -> Result<NodeEvents, ApiError> {
-        not_here()
-    }
-
-    async fn applied(&self, _: Vec<(PartitionId, Offset)>, _: Instant) -> Result<(), ApiError> {
-        not_here()
-    }
-
-    async fn explain(&self, _: ScanRequest) -> Result<NodeExplanation, ApiError> {
-        not_here()
-    }
-
-    async fn checksum(&self, _: ChecksumRequest) -> Result<TableChecksum, ApiError> {
-        not_here()
-    }
-
-    async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {
-        self.looks.fetch_add(1, SeqCst);
-        Ok(vec![PartitionStatus {
-            partition: PARTITION,
-            next_offset: Offset(5),
-            append_time: Timestamp(1),
-            rows: 5,
-            bytes: 50,
-            events: 5,
-            scan_us: 0,
-            map_version: self.map_version.load(SeqCst),
-            whole: true,
-        }])
-    }
-
-    async fn table_status(&self, _: TableKey) -> Result<Vec<TablePartitionStatus>, ApiError> {
-        Ok(Vec::new())
-    }
-}
-
 /// Goal: a target that shows the partition takes over only when it has taken up a map that names it: one that shows it from before
 /// may be about to let go of it.
 #[tokio::test]
 async fn a_target_takes_over_by_the_map_that_names_it() {
     let directory = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(&directory.path().join("metadata.db")).await.unwrap());
-    let (source, target) = (Arc::new(Shows::default()), Arc::new(Shows::default()));
+    let (source, target) = (Arc::new(Shows::partitions(1)), Arc::new(Shows::partitions(1)));
     let nodes: BTreeMap<NodeId, Arc<dyn HotTier>> =
         [(NodeId(1), source as Arc<dyn HotTier>), (NodeId(2), target.clone())].into();
     let (_sender, nodes) = tokio::sync::watch::channel(Arc::new(nodes));

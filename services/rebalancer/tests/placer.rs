@@ -1,15 +1,22 @@
 //! Who places partitions, over real metadata and with the time as an argument.
 
+mod support;
+
 use std::{
-    collections::BTreeSet,
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
 use metadata::{Coordination, NodeDescription, SqliteStore};
-use proto::members::{GATEWAY, HOT_TIER};
-use rebalancer::{Placer, Spread};
+use proto::{
+    hot_tier::HotTier,
+    members::{GATEWAY, HOT_TIER},
+};
+use rebalancer::{HotTiers, Placer, Spread};
+use support::Shows;
 use tempfile::TempDir;
+use tokio::sync::watch;
 use types::NodeId;
 
 const LOOK: Duration = Duration::from_millis(500);
@@ -29,8 +36,19 @@ impl World {
     }
 
     fn placer(&self, name: &str) -> Placer {
-        let nodes = tokio::sync::watch::channel(Arc::default()).1;
+        self.placer_over(watch::channel(Arc::default()).1, name)
+    }
+
+    fn placer_over(&self, nodes: HotTiers, name: &str) -> Placer {
         Placer::new(self.store.clone(), nodes, SPREAD, Duration::from_secs(5), name.to_owned())
+    }
+
+    async fn register_many(&self, nodes: std::ops::RangeInclusive<u64>) -> Vec<(u64, u64)> {
+        let mut registered = Vec::new();
+        for node in nodes {
+            registered.push((node, self.register(node, HOT_TIER).await));
+        }
+        registered
     }
 
     async fn register(&self, node: u64, service: &str) -> u64 {
@@ -60,33 +78,65 @@ impl World {
     }
 }
 
-/// Goal: where all that held a partition are lost, others take it and they keep their places; the first that is back
-/// has all, so that the other lost one and what is too much leave the map.
+/// Goal: where all that held a partition are lost, others take it and they keep their places; one that is back with an empty disk
+/// ends nothing, one that shows all has all, so that the other lost one and what is too much leave the map.
 #[tokio::test]
 async fn lost_nodes_keep_what_nobody_else_has() {
     let mut world = World::new().await;
-    let mut placer = world.placer("a");
-    let mut nodes = Vec::new();
-    for node in 1..=4 {
-        nodes.push((node, world.register(node, HOT_TIER).await));
-    }
+    let back = Arc::new(Shows::partitions(SPREAD.partitions));
+    let shown = BTreeMap::from([(NodeId(1), Arc::clone(&back) as Arc<dyn HotTier>)]);
+    let (hot_tiers, seen) = watch::channel(Arc::default());
+    let mut placer = world.placer_over(seen, "a");
+    let nodes = world.register_many(1..=4).await;
     world.pass(&mut [&mut placer], LOOK, &nodes).await;
     let before = world.store.placement().await.unwrap().replicas;
     let lost = [1, 2].map(NodeId);
     let of_lost = |holders: &[NodeId]| holders.iter().all(|holder| lost.contains(holder));
     assert!(before.values().any(|holders| of_lost(holders)) && !before.values().all(|holders| of_lost(holders)));
     world.pass(&mut [&mut placer], Duration::from_secs(120), &nodes[2..]).await;
-    for (partition, holders) in &world.store.placement().await.unwrap().replicas {
+    let taken = world.store.placement().await.unwrap();
+    for (partition, holders) in &taken.replicas {
         let (gone, there): (Vec<NodeId>, Vec<NodeId>) = holders.iter().partition(|holder| lost.contains(holder));
         assert_eq!(there.len(), 2);
         let had = &before[partition];
         assert_eq!(gone, if of_lost(had) { had.clone() } else { Vec::new() }, "{partition}");
     }
-    world.pass(&mut [&mut placer], Duration::from_secs(2), &[&nodes[..1], &nodes[2..]].concat()).await;
+    let living = [&nodes[..1], &nodes[2..]].concat();
+    world.pass(&mut [&mut placer], Duration::from_secs(2), &living).await;
+    assert_eq!(world.store.placement().await.unwrap(), taken, "nobody knows what it has");
+    hot_tiers.send_replace(Arc::new(shown));
+    back.whole.store(false, SeqCst);
+    placer.measure(world.now).await;
+    world.pass(&mut [&mut placer], Duration::from_secs(2), &living).await;
+    assert_eq!(world.store.placement().await.unwrap(), taken, "its disk is another");
+    back.whole.store(true, SeqCst);
+    placer.measure(world.now).await;
+    world.pass(&mut [&mut placer], Duration::from_secs(2), &living).await;
     for (partition, holders) in &world.store.placement().await.unwrap().replicas {
         assert_eq!((holders.len(), holders.contains(&lost[1])), (2, false));
         assert_eq!(holders.contains(&lost[0]), of_lost(&before[partition]), "{partition}");
     }
+}
+
+/// Goal: what a node that is to be emptied had, and is in the map because nobody else has it, is not moved while that node is lost.
+#[tokio::test]
+async fn nothing_is_moved_off_a_lost_node() {
+    let mut world = World::new().await;
+    let mut placer = world.placer("a");
+    let nodes = world.register_many(1..=5).await;
+    world.pass(&mut [&mut placer], LOOK, &nodes).await;
+    world.pass(&mut [&mut placer], Duration::from_secs(5), &nodes[2..]).await;
+    let placed = world.store.placement().await.unwrap();
+    let held_by_lost = |map: &placement::PlacementMap| map.held_by(NodeId(1)).len();
+    assert!(held_by_lost(&placed) > 0, "{placed:?}");
+    let emptied = placed.with_draining(NodeId(1), true);
+    world.store.store_placement(&emptied, placed.version, None).await.unwrap();
+    world.pass(&mut [&mut placer], Duration::from_secs(10), &nodes[2..]).await;
+    assert_eq!(world.store.placement().await.unwrap(), emptied);
+
+    world.pass(&mut [&mut placer], Duration::from_secs(2), &[&nodes[..1], &nodes[2..]].concat()).await;
+    let moving = world.store.placement().await.unwrap();
+    assert_eq!(moving.moves.values().filter(|step| step.from == NodeId(1)).count(), held_by_lost(&placed));
 }
 
 /// Goal: nothing is placed before enough nodes are there; then on nodes of the hot tier alone; who falls silent has nothing any
@@ -125,10 +175,7 @@ async fn silence_of_all_nodes_moves_nothing() {
     let mut world = World::new().await;
     let mut placer = world.placer("a");
     let gateway = (9, world.register(9, GATEWAY).await);
-    let mut nodes = Vec::new();
-    for node in 1..=3 {
-        nodes.push((node, world.register(node, HOT_TIER).await));
-    }
+    let nodes = world.register_many(1..=3).await;
     let all = [nodes.clone(), vec![gateway]].concat();
     world.pass(&mut [&mut placer], Duration::from_secs(2), &all).await;
     let placed = world.store.placement().await.unwrap();
@@ -146,10 +193,7 @@ async fn silence_of_all_nodes_moves_nothing() {
 async fn a_cluster_that_was_stopped_comes_back_as_it_was() {
     let mut world = World::new().await;
     let mut placer = world.placer("a");
-    let mut nodes = Vec::new();
-    for node in 1..=3 {
-        nodes.push((node, world.register(node, HOT_TIER).await));
-    }
+    let nodes = world.register_many(1..=3).await;
     world.pass(&mut [&mut placer], LOOK, &nodes).await;
     let placed = world.store.placement().await.unwrap();
     for (node, epoch) in nodes {
@@ -184,10 +228,7 @@ async fn who_leaves_in_order_comes_back() {
 async fn one_places() {
     let mut world = World::new().await;
     let (mut first, mut second) = (world.placer("a"), world.placer("b"));
-    let mut nodes = Vec::new();
-    for node in 1..=3 {
-        nodes.push((node, world.register(node, HOT_TIER).await));
-    }
+    let nodes = world.register_many(1..=3).await;
     world.pass(&mut [&mut first, &mut second], Duration::from_secs(2), &nodes).await;
     assert_eq!(world.map(2).await.0, 1);
     first.give_up().await.unwrap();

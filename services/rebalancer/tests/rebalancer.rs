@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use metadata::{Coordination as _, NodeDescription, SqliteStore};
 use placement::PlacementMap;
 use proto::{
     catalog::{Catalog, NewTable, TablePatch},
@@ -17,8 +18,9 @@ use proto::{
         ChecksumRequest, EventsRequest, HotTier, NodeEvents, NodeExplanation, NodeScan, PartitionStatus, ScanRequest,
         TableChecksum, TablePartitionStatus,
     },
+    members::HOT_TIER,
 };
-use rebalancer::{Config, Deps};
+use rebalancer::{Config, Deps, Placer, Spread};
 use serde_json::{Value, json};
 use service::{Authenticator, Host, HttpLimits, Metrics, Running};
 use tokio::{
@@ -120,18 +122,27 @@ impl Catalog for World {
 }
 
 async fn start(world: &Arc<World>) -> Running {
+    start_with(world, None).await
+}
+
+async fn start_with(world: &Arc<World>, placer: Option<Placer>) -> Running {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let host = Host { limits: HttpLimits::default(), authenticator: Authenticator::Open, metrics: Metrics::install() };
-    let deps =
-        Deps { catalog: world.clone(), hot_tier: world.clone(), clock: Arc::new(|| Timestamp(42)), placer: None };
+    let deps = Deps { catalog: world.clone(), hot_tier: world.clone(), clock: Arc::new(|| Timestamp(42)), placer };
     rebalancer::start(&host, &Config { http: any, grpc: any }, deps).await.unwrap()
 }
 
 async fn ask(running: &Running, method: &str, path: &str) -> (u16, Value) {
+    ask_with(running, method, path, "").await
+}
+
+async fn ask_with(running: &Running, method: &str, path: &str, body: &str) -> (u16, Value) {
     let exchange = async {
         let mut stream = TcpStream::connect(running.http_address()).await.unwrap();
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-        stream.write_all(head.as_bytes()).await.unwrap();
+        let length = body.len();
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
@@ -182,4 +193,51 @@ async fn an_uneven_map_gives_moves() {
     assert_eq!((status, &answer["error"]["code"]), (409, &json!("FAILED_PRECONDITION")));
     assert_eq!(ask(&running, "GET", "/v1/moves").await.1["runs"], json!([]));
     let _drained = running.shutdown().await;
+}
+
+/// Goal: in a cluster nothing is planned off a node that does not live, though the map names it, nor asked of it; what lies on the
+/// others is evened out all the same.
+#[tokio::test]
+async fn nothing_is_planned_off_a_node_that_does_not_live() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteStore::open(&directory.path().join("metadata.db")).await.unwrap());
+    let replicas = (0..5).map(|partition| (PartitionId(partition), vec![NodeId(if partition == 4 { 3 } else { 1 })]));
+    let map = PlacementMap { version: 7, replicas: replicas.collect(), ..PlacementMap::default() };
+    store.store_placement(&map, 0, None).await.unwrap();
+    let mut living = Vec::new();
+    for node in [1, 2] {
+        let addresses = [(HOT_TIER.to_owned(), "127.0.0.1:1".to_owned())].into();
+        let epoch = store.register_node(&NodeDescription { id: NodeId(node), zone: None, addresses }, 0).await.unwrap();
+        living.push((NodeId(node), epoch));
+    }
+    let heard = store.clone();
+    let hearts = tokio::spawn(async move {
+        loop {
+            for &(node, epoch) in &living {
+                heard.heartbeat(node, epoch).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let spread = Spread { partitions: 5, replicas: 1, nodes_first: 1 };
+    let nodes = tokio::sync::watch::channel(Arc::default()).1;
+    let placer = Placer::new(store.clone(), nodes, spread, Duration::from_secs(5), "a".to_owned());
+    let world = Arc::new(World { nodes: 2, is_away: AtomicBool::new(false) });
+    let running = start_with(&world, Some(placer)).await;
+
+    let moves = |answer: &Value| {
+        let ends = |step: &Value| (step["from"].as_u64().unwrap(), step["to"].as_u64().unwrap());
+        answer["moves"].as_array().unwrap().iter().map(ends).collect::<Vec<_>>()
+    };
+    let (status, plan) = ask(&running, "GET", "/v1/plan").await;
+    assert_eq!((status, moves(&plan)), (200, vec![(1, 2), (1, 2)]), "{plan}");
+    let off_lost = r#"{"partition": 4, "from": 3, "to": 1}"#;
+    let (status, answer) = ask_with(&running, "POST", "/v1/moves", off_lost).await;
+    assert_eq!((status, &answer["error"]["field"]), (409, &json!("from")), "{answer}");
+    let (status, run) = ask(&running, "POST", "/v1/rebalance").await;
+    assert_eq!((status, moves(&run)), (200, vec![(1, 2), (1, 2)]), "{run}");
+    let stored = store.placement().await.unwrap();
+    assert_eq!(stored.moves.keys().copied().collect::<Vec<_>>(), [0, 1].map(PartitionId), "{stored:?}");
+    let _drained = running.shutdown().await;
+    hearts.abort();
 }

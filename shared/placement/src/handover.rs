@@ -9,7 +9,8 @@
 //! 4. Then the move is over, and `from` lets go.
 //!
 //! A partition never loses a replica that has all to one that may not: `to` becomes a replica where it was seen to have all, or
-//! where `from` is lost anyway; and while `from` still has all, it takes its place back if `to` is lost.
+//! where `from` is lost, beside which it stands then until somebody who lives has all ([`repair`](crate::repair)); and while `from`
+//! still has all, it takes its place back if `to` is lost.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -264,7 +265,7 @@ impl PlacementMap {
                 return;
             }
             (Outcome::TargetLost, Phase::Leaving) if source_lives => self.replace(partition, step.to, step.from),
-            (Outcome::SourceLost, Phase::Copying) => self.replace(partition, step.from, step.to),
+            (Outcome::SourceLost, Phase::Copying) => self.put_beside(partition, step.from, step.to),
             _ => {}
         }
         self.moves.remove(&partition);
@@ -278,6 +279,18 @@ impl PlacementMap {
         }
         if let Some(place) = replicas.iter_mut().find(|holder| **holder == node) {
             *place = by;
+        }
+    }
+
+    /// Puts a node beside another, which it replaces once that has left the map: who is lost leaves it when another was seen to
+    /// have all.
+    fn put_beside(&mut self, partition: PartitionId, node: NodeId, by: NodeId) {
+        let replicas = self.replicas.entry(partition).or_default();
+        if replicas.contains(&by) {
+            return;
+        }
+        if let Some(place) = replicas.iter().position(|holder| *holder == node) {
+            replicas.insert(place + 1, by);
         }
     }
 

@@ -31,7 +31,12 @@ enum Op {
         failed: BTreeSet<u32>,
         over: BTreeSet<u32>,
     },
+    /// A node falls silent; what it has lies on its disk.
     Lose {
+        node: u64,
+    },
+    /// A node is lost with its disk.
+    Wreck {
         node: u64,
     },
     Return {
@@ -56,7 +61,8 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (partition, node.clone()).prop_map(|(partition, node)| Op::CatchUp { partition, node }),
         6 => (prop::collection::btree_set(0..PARTITIONS, 0..2), some()).prop_map(|(failed, over)| Op::Round { failed, over }),
         2 => node.clone().prop_map(|node| Op::Lose { node }),
-        2 => node.clone().prop_map(|node| Op::Return { node }),
+        1 => node.clone().prop_map(|node| Op::Wreck { node }),
+        3 => node.clone().prop_map(|node| Op::Return { node }),
         1 => (node, any::<bool>()).prop_map(|(node, drains)| Op::Drain { node, drains }),
         1 => Just(Op::Read),
         1 => Just(Op::Late),
@@ -66,7 +72,7 @@ fn op() -> impl Strategy<Value = Op> {
 struct World {
     map: PlacementMap,
     living: BTreeSet<NodeId>,
-    /// Who has all of a partition.
+    /// Who has all of a partition, be it on the disk of a node that is lost.
     full: BTreeSet<(PartitionId, NodeId)>,
     read: Option<PlacementMap>,
 }
@@ -89,18 +95,23 @@ impl World {
 
     /// What the leader makes of a map, by what it sees now.
     fn next(&self, map: &PlacementMap, failed: &BTreeSet<u32>, over: &BTreeSet<u32>) -> PlacementMap {
+        let nodes: Vec<Node> = self.living.iter().map(|&id| Node { id, zone: None }).collect();
+        let takers: Vec<Node> = nodes.iter().filter(|node| !map.draining.contains(&node.id)).cloned().collect();
+        if takers.is_empty() {
+            return map.clone();
+        }
         let alike = |(partition, step): (&PartitionId, &Handover)| {
-            let both = [step.from, step.to].iter().all(|node| self.full.contains(&(*partition, *node)));
+            let both = [step.from, step.to].iter().all(|node| self.shows_all(*partition, *node));
             (both && step.phase == Phase::Copying).then_some(*partition)
         };
         let verified = map.moves.iter().filter_map(alike).collect();
         let seen = Seen { verified, failed: Self::numbers(failed), over: Self::numbers(over) };
         let (next, ended) = map.advanced(&self.living, &seen, PACE);
         assert_eq!(next.version, map.version + u64::from(next != *map), "{ended:?}");
-        let nodes: Vec<Node> = self.living.iter().map(|&id| Node { id, zone: None }).collect();
-        let takers: Vec<Node> = nodes.iter().filter(|node| !map.draining.contains(&node.id)).cloned().collect();
         let replicas = next.replicas.iter().flat_map(|(&of, nodes)| nodes.iter().map(move |&node| (of, node)));
-        let unproven = replicas.filter(|replica| !self.full.contains(replica)).collect();
+        // Of the lost nothing is seen.
+        let lacks = |&(of, node): &(PartitionId, NodeId)| self.living.contains(&node) && !self.shows_all(of, node);
+        let unproven = replicas.filter(lacks).collect();
         repair(&next, PARTITIONS, REPLICAS, &nodes, &takers, &unproven)
     }
 
@@ -111,18 +122,37 @@ impl World {
         }
         assert!(next.version > from);
         self.map = next;
-        // Who does not hold a partition any more lets go of it.
-        let map = &self.map;
-        self.full.retain(|(partition, node)| map.holds(*node, *partition));
+        self.let_go();
     }
 
-    /// The partitions of which a replica has all, or a node that holds it in any way.
-    fn whole(&self, is_held: impl Fn(PartitionId, NodeId) -> bool) -> BTreeSet<PartitionId> {
-        self.full
-            .iter()
-            .filter(|(partition, node)| is_held(*partition, *node))
-            .map(|(partition, _)| *partition)
-            .collect()
+    /// Who lives and does not hold a partition any more lets go of it.
+    fn let_go(&mut self) {
+        let Self { map, living, full, .. } = self;
+        full.retain(|(partition, node)| !living.contains(node) || map.holds(*node, *partition));
+    }
+
+    /// Whether a node lives and has all of a partition.
+    fn shows_all(&self, partition: PartitionId, node: NodeId) -> bool {
+        self.living.contains(&node) && self.full.contains(&(partition, node))
+    }
+
+    /// The partitions of which a node that is meant has all.
+    fn whole(&self, is_meant: impl Fn(PartitionId, NodeId) -> bool) -> BTreeSet<PartitionId> {
+        let meant = self.full.iter().filter(|(partition, node)| is_meant(*partition, *node));
+        meant.map(|(partition, _)| *partition).collect()
+    }
+
+    /// Whether a node can get all of a partition: the log let go of its begin, so from one that lives and has it, or, where
+    /// nobody has it any more, what is left is all.
+    fn can_catch_up(&self, partition: PartitionId) -> bool {
+        let mut having = self.full.iter().filter(|(of, node)| *of == partition && self.map.holds(*node, partition));
+        let is_left = having.clone().next().is_some();
+        !is_left || having.any(|(_, node)| self.living.contains(node))
+    }
+
+    /// A round in which nothing fails and nothing is over.
+    fn look(&mut self) {
+        self.store(self.next(&self.map, &BTreeSet::new(), &BTreeSet::new()), self.map.version);
     }
 
     fn apply(&mut self, op: Op) {
@@ -148,21 +178,23 @@ impl World {
             }
             Op::CatchUp { partition, node } => {
                 let (partition, node) = (PartitionId(partition), NodeId(node));
-                // It has to come from somewhere: the log has it all as long as one that has all lives.
-                if self.living.contains(&node) && map.holds(node, partition) {
+                if self.living.contains(&node) && map.holds(node, partition) && self.can_catch_up(partition) {
                     self.full.insert((partition, node));
                 }
             }
             Op::Round { failed, over } => self.store(self.next(&map, &failed, &over), version),
             Op::Lose { node } => {
-                if self.living.len() > 1 {
-                    self.living.remove(&NodeId(node));
-                    self.full.retain(|(_, holder)| holder.0 != node);
-                    self.store(self.next(&map, &BTreeSet::new(), &BTreeSet::new()), version);
-                }
+                self.living.remove(&NodeId(node));
+                self.look();
+            }
+            Op::Wreck { node } => {
+                self.living.remove(&NodeId(node));
+                self.full.retain(|(_, holder)| holder.0 != node);
+                self.look();
             }
             Op::Return { node } => {
                 self.living.insert(NodeId(node));
+                self.let_go();
             }
             Op::Drain { node, drains } => self.store(map.with_draining(NodeId(node), drains), version),
             Op::Read => self.read = Some(map),
@@ -179,42 +211,52 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Goal: whatever is moved, lost, aborted and read too late, a partition of which a node that lives holds all has a replica
-    /// that has all; no node stands twice in a partition; who is lost stays in the map only while nobody else has all; and left alone, all
-    /// moves end.
+    /// Goal: whatever is moved, lost, aborted and read too late: a partition that a replica shows all of goes on to have one, unless
+    /// that is lost; who has all of a partition, be it on the disk of a node that is lost, never leaves the map while nobody else has;
+    /// no node stands twice in a partition; and left alone, all moves end.
     #[test]
     fn no_step_loses_the_last_whole_replica(history in prop::collection::vec(op(), 0..60)) {
         let mut world = World::new();
         for op in history {
-            let lost = if let Op::Lose { node } = op { Some(NodeId(node)) } else { None };
+            let (lost, wrecked) = match op {
+                Op::Lose { node } => (Some(NodeId(node)), None),
+                Op::Wreck { node } => (Some(NodeId(node)), Some(NodeId(node))),
+                _ => (None, None),
+            };
             let before = world.map.clone();
-            let of_replicas = |world: &World, map: &PlacementMap| {
-                world.whole(|partition, node| map.replicas[&partition].contains(&node) && Some(node) != lost)
+            let is_copy = |partition, node| {
+                before.moves.get(&partition).is_some_and(|step| step.phase == Phase::Copying && step.to == node)
             };
-            // A loss may take the replica while the source of its move still has all.
-            let whole = match lost {
-                Some(lost) if world.living.len() > 1 => world.whole(|partition, node| {
-                    let is_copy = before.moves.get(&partition).is_some_and(|step| step.phase == Phase::Copying && step.to == node);
-                    node != lost && !is_copy
-                }),
-                _ => of_replicas(&world, &before),
-            };
+            // A loss may take the replica while the source of its move still shows all.
+            let shown = world.whole(|partition, node| {
+                let answers = before.is_replica(node, partition);
+                let stays = Some(node) != lost && before.holds(node, partition) && !is_copy(partition, node);
+                world.living.contains(&node) && if lost.is_some() { stays } else { answers }
+            });
+            // What is only copied is given up with its move.
+            let kept = world.whole(|partition, node| {
+                before.holds(node, partition) && Some(node) != wrecked && !is_copy(partition, node)
+            });
             world.apply(op.clone());
-            let after = of_replicas(&world, &world.map);
-            prop_assert!(after.is_superset(&whole), "{op:?}: {before:?} to {:?}", world.map);
+            let answers = |partition, node| world.living.contains(&node) && world.map.is_replica(node, partition);
+            let can_change = !world.living.is_subset(&world.map.draining);
+            prop_assert!(!can_change || world.whole(answers).is_superset(&shown), "{op:?}: {before:?} to {:?}", world.map);
+            let left = world.whole(|partition, node| world.map.holds(node, partition));
+            prop_assert!(left.is_superset(&kept), "{op:?}: {before:?} to {:?}", world.map);
             for (partition, nodes) in &world.map.replicas {
                 let distinct: BTreeSet<_> = nodes.iter().collect();
                 prop_assert_eq!(distinct.len(), nodes.len(), "{:?}", partition);
             }
+            for (&partition, step) in &world.map.moves {
+                // A source may be a replica again, in the place of another that was lost.
+                let has_a_place = if step.phase == Phase::Leaving { step.to } else { step.from };
+                prop_assert!(world.map.is_replica(has_a_place, partition), "{:?}", world.map);
+            }
         }
         world.apply(Op::Round { failed: BTreeSet::new(), over: BTreeSet::new() });
-        for (partition, nodes) in &world.map.replicas {
-            let is_lost = |node: &NodeId| !world.living.contains(node);
-            let has_all = |node: &NodeId| world.full.contains(&(*partition, *node));
-            let can_change = !world.living.is_subset(&world.map.draining);
-            prop_assert!(!can_change || !nodes.iter().any(is_lost) || !nodes.iter().any(has_all), "{:?}", world.map);
-        }
-        world.living = (1..=NODES).map(NodeId).collect();
+        check_repaired(&world)?;
+        (1..=NODES).for_each(|node| world.apply(Op::Return { node }));
+        world.map.draining.clear();
         for _ in 0..3 * PARTITIONS + 1 {
             for (partition, node) in (0..PARTITIONS).flat_map(|partition| (1..=NODES).map(move |node| (partition, node))) {
                 world.apply(Op::CatchUp { partition, node });
@@ -222,7 +264,25 @@ proptest! {
             world.apply(Op::Round { failed: BTreeSet::new(), over: (0..PARTITIONS).collect() });
         }
         prop_assert!(world.map.moves.is_empty(), "{:?}", world.map);
+        check_repaired(&world)?;
     }
+}
+
+/// After a round: there are as many replicas as there can be; who is lost, and who lacks something beyond that number, is in the map
+/// only while nobody who lives has all.
+fn check_repaired(world: &World) -> Result<(), TestCaseError> {
+    let takers = world.living.difference(&world.map.draining).count();
+    for (partition, nodes) in world.map.replicas.iter().filter(|_| takers > 0) {
+        let living = nodes.iter().filter(|node| world.living.contains(node)).count();
+        prop_assert!(living >= REPLICAS.min(takers), "{:?}", world.map);
+        if nodes.iter().any(|node| world.shows_all(*partition, *node)) {
+            let having = nodes.iter().filter(|node| world.shows_all(*partition, **node)).count();
+            prop_assert_eq!(living, nodes.len(), "{:?}", world.map);
+            let enough = world.map.moves.contains_key(partition) || living <= REPLICAS.max(having);
+            prop_assert!(enough, "{:?}", world.map);
+        }
+    }
+    Ok(())
 }
 
 /// Goal: a move goes through its phases and ends where it was to; until the switch it can be given up without a trace, then no
@@ -254,4 +314,62 @@ fn a_move_takes_its_steps() {
     let (over, ended) = leaving.advanced(&living, &Seen { over: all, ..Seen::default() }, PACE);
     assert_eq!((ended[0].outcome, held(&over), over.version), (Outcome::Done, [false, true, true], 8));
     assert_eq!(over.advanced(&living, &seen, PACE), (over.clone(), Vec::new()));
+}
+
+/// Goal: a move ends with the loss of one of its nodes, in each phase: who has all stays in the map, the target of a copy that
+/// lost its source is a replica beside it, and a source that still has all is back in the place of a target that is lost.
+#[test]
+fn losses_end_moves() {
+    let (from, to, other) = (NodeId(1), NodeId(2), NodeId(3));
+    let partition = PartitionId(0);
+    let replicas = |phase| if phase == Phase::Leaving { vec![to, other] } else { vec![from, other] };
+    let moving = |phase, replicas: Vec<NodeId>| PlacementMap {
+        version: 7,
+        replicas: [(partition, replicas)].into(),
+        moves: [(partition, Handover { from, to, phase, bytes: 0, reason: MoveReason::Request })].into(),
+        draining: BTreeSet::new(),
+    };
+    let losses = [
+        (Phase::Waiting, vec![to, other], vec![from, other], Outcome::SourceLost),
+        (Phase::Waiting, vec![from, other], vec![from, other], Outcome::TargetLost),
+        (Phase::Copying, vec![to, other], vec![from, to, other], Outcome::SourceLost),
+        (Phase::Copying, vec![from, other], vec![from, other], Outcome::TargetLost),
+        (Phase::Copying, vec![other], vec![from, other], Outcome::TargetLost),
+        (Phase::Leaving, vec![to, other], vec![to, other], Outcome::SourceLost),
+        (Phase::Leaving, vec![from, other], vec![from, other], Outcome::TargetLost),
+        (Phase::Leaving, vec![other], vec![to, other], Outcome::TargetLost),
+    ];
+    for (phase, living, after, outcome) in losses {
+        let (map, ended) =
+            moving(phase, replicas(phase)).advanced(&living.iter().copied().collect(), &Seen::default(), PACE);
+        assert_eq!((&map.replicas[&partition], map.moves.len()), (&after, 0), "{phase:?} {living:?}");
+        assert_eq!((map.version, ended[0].outcome), (8, outcome), "{phase:?} {living:?}");
+    }
+
+    let (living, all) = ([from, to, other].into(), BTreeSet::from([partition]));
+    let leaving = moving(Phase::Leaving, replicas(Phase::Leaving));
+    let failed = Seen { failed: all.clone(), ..Seen::default() };
+    assert_eq!(leaving.advanced(&living, &failed, PACE), (leaving.clone(), Vec::new()), "it is too late to fail");
+    let taken = moving(Phase::Copying, vec![from, to]);
+    let (over, _) = taken.advanced(&living, &Seen { verified: all, ..Seen::default() }, PACE);
+    assert_eq!(
+        (&over.replicas, over.moves.len()),
+        (&taken.replicas, 0),
+        "the target took the place of one that was lost"
+    );
+}
+
+/// Goal: a replica that moves is not taken from its node while there are more than are wanted, though it is not known to hold all.
+#[test]
+fn what_moves_keeps_its_source() {
+    let partition = PartitionId(0);
+    let nodes: Vec<Node> = (1..=4).map(|id| Node { id: NodeId(id), zone: None }).collect();
+    let replicas = [(partition, [1, 2, 3].map(NodeId).to_vec())].into();
+    let map = PlacementMap { version: 7, replicas, ..PlacementMap::default() };
+    let unproven = BTreeSet::from([(partition, NodeId(3))]);
+    let repaired = repair(&map, 1, 2, &nodes, &nodes, &unproven);
+    assert_eq!((repaired.version, &*repaired.replicas[&partition]), (8, &[1, 2].map(NodeId)[..]));
+    let step = Move { partition, from: NodeId(3), to: NodeId(4), bytes: 0, reason: MoveReason::Request };
+    let moving = map.with_move(&step).unwrap();
+    assert_eq!(repair(&moving, 1, 2, &nodes, &nodes, &unproven), moving);
 }
