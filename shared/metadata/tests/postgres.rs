@@ -3,12 +3,14 @@
 //! `POSTGRES_TEST_URL` is the URL of a server on which databases can be made; `scripts/test_engines.sh` starts one. Each test
 //! has a database of its own.
 
+mod away;
 #[macro_use]
 mod conformance;
+mod locked;
 
-use std::{str::FromStr as _, sync::Arc};
+use std::{str::FromStr as _, sync::Arc, time::Duration};
 
-use metadata::{Coordination as _, MetadataError, MetadataStore as _, PostgresStore};
+use metadata::{MetadataError, PostgresStore};
 use sqlx::{ConnectOptions as _, PgConnection, postgres::PgConnectOptions};
 
 use conformance::{Store, new_table};
@@ -39,8 +41,28 @@ impl Scratch {
     }
 
     async fn on_database(&self, sql: &'static str) {
-        let mut connection = self.server.clone().database(&self.name).connect().await.expect("the server answers");
-        sqlx::raw_sql(sql).execute(&mut connection).await.expect("the server does it");
+        sqlx::raw_sql(sql).execute(&mut self.connect().await).await.expect("the server does it");
+    }
+
+    /// A connection beside those of stores.
+    async fn connect(&self) -> PgConnection {
+        self.server.clone().database(&self.name).connect().await.expect("the server answers")
+    }
+
+    /// Waits until so many calls of stores wait for a lock; gives the processes that serve them.
+    async fn waiting(&self, count: usize) -> Vec<i32> {
+        let mut connection = self.connect().await;
+        loop {
+            let pids = sqlx::query_scalar(
+                "SELECT pid FROM pg_stat_activity \
+                 WHERE datname = current_database() AND application_name = 'truenow' AND wait_event_type = 'Lock'",
+            );
+            let pids: Vec<i32> = pids.fetch_all(&mut connection).await.expect("the server tells");
+            if pids.len() >= count {
+                return pids;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     async fn open(&self) -> Result<PostgresStore, MetadataError> {
@@ -88,36 +110,6 @@ async fn processes_migrate_once() {
     assert_eq!(stores[3].tables(None).await.unwrap().len(), 1);
     scratch.on_database("INSERT INTO format (version) VALUES (99)").await;
     assert!(matches!(scratch.open().await, Err(MetadataError::Newer { found: 99, .. })));
-}
-
-/// Goal: calls of a database that ends every connection and takes no new ones fail within their time, then at once and by name,
-/// while what keeps leases alive still tries, and its success lets calls through again; nothing shows the password.
-#[tokio::test]
-#[ignore = "needs a PostgreSQL, scripts/test_engines.sh starts one"]
-async fn a_database_that_is_away_is_not_asked() {
-    let scratch = Scratch::new().await;
-    let store = scratch.open().await.unwrap();
-    let lease = conformance::coordination::taken(&again(&scratch).await, "a", conformance::coordination::LONG).await;
-    scratch.on_server(format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", scratch.name)).await;
-    scratch
-        .on_server(format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", scratch.name))
-        .await;
-    for _ in 0..5 {
-        match store.tables(None).await {
-            Err(MetadataError::Away { .. }) => panic!("five failures open the breaker, not fewer"),
-            Err(error) => assert!(!format!("{error:?}").contains("truenow:"), "{error:?}"),
-            Ok(_) => panic!("nobody can connect"),
-        }
-    }
-    let refused = store.tables(None).await;
-    assert!(matches!(refused, Err(MetadataError::Away { retry_after }) if !retry_after.is_zero()), "{refused:?}");
-    assert!(matches!(
-        store.renew_lease(&lease, conformance::coordination::LONG).await,
-        Err(MetadataError::Database(_))
-    ));
-    scratch.on_server(format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", scratch.name)).await;
-    store.renew_lease(&lease, conformance::coordination::LONG).await.expect("it is tried although the breaker is open");
-    assert_eq!(store.tables(None).await.unwrap(), [], "and tells that the database is back");
 }
 
 /// Goal: an address that cannot be read is refused without showing it.

@@ -108,6 +108,8 @@ pub(crate) async fn ids_are_never_reused(store: Store) {
     store.create_table(&second).await.unwrap();
     let other = new_table(&store, "b").await;
     assert_ne!(other.key.table, first.key.table);
+    let of_another = store.reserve_table(TenantId(1), &name("a")).await.unwrap();
+    assert!(of_another.table != first.key.table && of_another.generation == Generation(1), "another tenant's name");
     assert!(store.table_by_key(first.key).await.unwrap().unwrap().ended);
 }
 
@@ -131,6 +133,8 @@ pub(crate) async fn writers_compare_and_swap(store: Store) {
     third.settings = TableSettings::default();
     store.update_table(&third, winner.schema.version()).await.unwrap();
     assert_eq!(store.table_by_key(table.key).await.unwrap(), Some(stored(&third, 0, false)));
+    let same = store.update_table(&third, third.schema.version()).await;
+    assert!(matches!(same, Err(MetadataError::Conflict)), "a version rises: {same:?}");
     store.end_table(table.key).await.unwrap();
     let late = grown(&third, &[column("w", ColumnKind::Metric)]);
     assert!(matches!(store.update_table(&late, third.schema.version()).await, Err(MetadataError::NotFound)));
@@ -151,6 +155,7 @@ pub(crate) async fn announcements_are_remembered(store: Store) {
     store.mark_announced(a.key, SchemaVersion(2)).await.unwrap();
     store.mark_announced(a.key, SchemaVersion(1)).await.unwrap();
     store.mark_end_announced(a.key).await.unwrap();
+    assert_eq!(store.table(TENANT, &name("a")).await.unwrap(), Some(stored(&grown, 2, false)), "it has not ended");
     assert_eq!(store.unannounced().await.unwrap(), [stored(&b, 0, false)]);
     store.end_table(b.key).await.unwrap();
     assert_eq!(store.unannounced().await.unwrap(), [stored(&b, 0, true)]);
@@ -244,7 +249,8 @@ macro_rules! conformance {
             conformance!(@alone [$($attribute)?] $open, crate::conformance::coordination: leases_are_fenced,
                 leases_run_out, nodes_come_and_go, a_registration_is_one_life, placement_is_guarded, shares_follow_what_is_wanted);
             conformance!(@together [$($attribute)?] $open, $again, crate::conformance::races: tables_are_made_once,
-                columns_are_never_lost, followers_miss_nothing, one_takes_a_lease, shares_never_exceed_the_whole);
+                columns_are_never_lost, followers_miss_nothing, one_takes_a_lease, one_map_follows_another,
+                shares_never_exceed_the_whole);
         }
     };
     (@alone $attributes:tt $open:path, $cases:path: $($case:ident),+) => {

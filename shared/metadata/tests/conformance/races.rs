@@ -6,10 +6,11 @@ use std::{
 };
 
 use metadata::{Claim, MetadataError, SHARE_WHOLE, Want};
+use placement::PlacementMap;
 use tokio::task::JoinSet;
-use types::{ColumnKind, SchemaVersion, TableKey, TenantId};
+use types::{ColumnKind, NodeId, SchemaVersion, TableKey, TenantId};
 
-use super::{Store, column, coordination::LONG, grown, new_table, stored};
+use super::{Store, column, coordination::LONG, grown, map, new_table, stored};
 
 const WRITERS: usize = 4;
 
@@ -138,6 +139,23 @@ pub(crate) async fn one_takes_a_lease(a: Store, b: Store) {
         assert_eq!(taken.len(), 1, "{claims:?}");
         assert_eq!(taken[0].epoch, round);
         b.give_up_lease(taken[0]).await.unwrap();
+    }
+}
+
+/// Goal: of many that replace one version of the placement map at once one does, and what it stored is there; the others are told.
+pub(crate) async fn one_map_follows_another(a: Store, b: Store) {
+    for version in 0..8 {
+        let mut tasks = JoinSet::new();
+        for (n, store) in writers(&a, &b) {
+            // Each writes a map of its own.
+            let next = map(version + 1).with_draining(NodeId(n as u64), true);
+            let next = PlacementMap { version: version + 1, ..next };
+            tasks.spawn(async move { store.store_placement(&next, version, None).await.map(|()| next) });
+        }
+        let (stored, refused): (Vec<_>, Vec<_>) = tasks.join_all().await.into_iter().partition(Result::is_ok);
+        assert_eq!(stored.len(), 1, "{stored:?}");
+        assert!(refused.iter().all(|refused| matches!(refused, Err(MetadataError::Conflict))), "{refused:?}");
+        assert_eq!(&b.placement().await.unwrap(), stored[0].as_ref().unwrap());
     }
 }
 
