@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kernels::{Scale, Selection};
+use kernels::{Scale, Selection, Values};
 
 use crate::{
     columns::{Codes, by_width},
@@ -42,6 +42,22 @@ impl<'a> Metric<'a> {
         match self {
             Self::Doubles(values) => values[row],
             Self::Decimals { scale, digits } => scale.value(digits.get(row)),
+        }
+    }
+
+    /// Rows in the form in which they lie.
+    ///
+    /// # Panics
+    /// There are no such rows.
+    #[must_use]
+    pub fn values(&self, rows: Range<usize>) -> Values<'a> {
+        match *self {
+            Self::Doubles(values) => Values::Doubles(&values[rows]),
+            Self::Decimals { scale, digits } => match digits {
+                Codes::U8(digits) => Values::U8(&digits[rows], scale),
+                Codes::U16(digits) => Values::U16(&digits[rows], scale),
+                Codes::U32(digits) => Values::U32(&digits[rows], scale),
+            },
         }
     }
 

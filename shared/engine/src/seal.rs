@@ -94,7 +94,7 @@ fn range_of(values: &[f64]) -> Option<(f64, f64)> {
     let (mut min, mut max) = (f64::INFINITY, f64::NEG_INFINITY);
     for values in values.chunks(CHUNK_ROWS) {
         let all = Selection::all(values.len());
-        (min, max) = (min.min(kernels::least(values, &all)), max.max(kernels::greatest(values, &all)));
+        (min, max) = (min.min(kernels::least(values.into(), &all)), max.max(kernels::greatest(values.into(), &all)));
     }
     (min <= max).then_some((min, max))
 }

@@ -13,7 +13,7 @@
 //!    than 2 units of its leading bit. So the exponents taken are those with `m <= 1/2`: 5 is not one of them.
 //! 3. An integer and a base are doubles here, below 2^53 in magnitude, so that their sum is exact.
 
-use crate::{Code, LANES, Selection};
+use crate::{Code, LANES, Selection, dispatch::dispatch_fused};
 
 /// The exponents of ten that values may have, ascending. See rule 2.
 pub const EXPONENTS: [u8; 8] = [0, 1, 2, 3, 4, 6, 7, 8];
@@ -71,7 +71,7 @@ impl Scale {
         (first < end).then(|| (first as u32, (end - 1) as u32))
     }
 
-    fn steps(self) -> Steps {
+    pub(crate) fn steps(self) -> Steps {
         let power = POWERS[usize::from(self.exponent)];
         Steps { base: self.base, power, inverse: 1.0 / power }
     }
@@ -89,7 +89,7 @@ fn partition_point(before: impl Fn(u32) -> bool) -> u64 {
 
 /// A scale as loops use it.
 #[derive(Clone, Copy)]
-struct Steps {
+pub(crate) struct Steps {
     base: f64,
     power: f64,
     inverse: f64,
@@ -108,46 +108,9 @@ fn quotient<const FUSED: bool>(steps: Steps, integer: f64) -> f64 {
 
 /// The value of digits.
 #[inline(always)]
-fn one<const FUSED: bool>(steps: Steps, digits: f64) -> f64 {
+pub(crate) fn one<const FUSED: bool>(steps: Steps, digits: f64) -> f64 {
     let value = quotient::<FUSED>(steps, digits + steps.base);
     if digits == 0.0 { ABSENT } else { value }
-}
-
-/// Defines `$name(args)` as `$body::<FUSED>(args)`: with fused multiply-adds where the machine has them.
-macro_rules! dispatch_fused {
-    ($(#[$doc:meta])* $vis:vis fn $name:ident $(<$generic:ident: $bound:path>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:ident) => {
-        $(#[$doc])*
-        $vis fn $name $(<$generic: $bound>)? ($($arg: $type),*) $(-> $result)? {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,bmi2,popcnt")]
-                fn avx512 $(<$generic: $bound>)? ($($arg: $type),*) $(-> $result)? {
-                    $body::<true $(, $generic)?>($($arg),*)
-                }
-
-                #[target_feature(enable = "avx2,fma,bmi2,popcnt")]
-                fn avx2 $(<$generic: $bound>)? ($($arg: $type),*) $(-> $result)? {
-                    $body::<true $(, $generic)?>($($arg),*)
-                }
-
-                if std::is_x86_feature_detected!("avx2")
-                    && std::is_x86_feature_detected!("fma")
-                    && std::is_x86_feature_detected!("bmi2")
-                {
-                    if std::is_x86_feature_detected!("avx512bw")
-                        && std::is_x86_feature_detected!("avx512vl")
-                        && std::is_x86_feature_detected!("avx512dq")
-                    {
-                        // SAFETY: the machine has these instructions; avx512f and popcnt come with the ones asked for.
-                        return unsafe { avx512($($arg),*) };
-                    }
-                    // SAFETY: the machine has these instructions; popcnt comes with AVX2.
-                    return unsafe { avx2($($arg),*) };
-                }
-            }
-            $body::<false $(, $generic)?>($($arg),*)
-        }
-    };
 }
 
 dispatch_fused! {

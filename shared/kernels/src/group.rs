@@ -6,7 +6,11 @@
 //! 4. What nearly all rows have is counted by its absence: a metric's present values are the rows less the absent ones, which
 //!    only a chunk that has any pays for.
 
-use crate::{CHUNK_ROWS, Code, LANES, dispatch::dispatch};
+use crate::{
+    CHUNK_ROWS, Code, LANES, Values,
+    dispatch::{dispatch, dispatch_fused},
+    values::{BLOCK_ROWS, Column, all_present, by_form},
+};
 
 /// Which rows of a chunk are taken, ascending.
 #[derive(Debug, Clone, Copy)]
@@ -166,19 +170,41 @@ pub fn count_slots_equal<C: Code>(slots: &[u32], rows: Rows<'_>, codes: &[C], wa
 }
 
 /// Counts rows where a metric is present, by slot.
-pub fn count_slots_present(slots: &[u32], rows: Rows<'_>, values: &[f64], counts: &mut [u64]) {
-    each(rows, values, |k, value| counts[slots[k] as usize] += u64::from(!value.is_nan()));
+pub fn count_slots_present(slots: &[u32], rows: Rows<'_>, values: Values<'_>, counts: &mut [u64]) {
+    match values {
+        Values::Doubles(values) => {
+            each(rows, values, |k, value| counts[slots[k] as usize] += u64::from(!value.is_nan()));
+        }
+        Values::U8(digits, _) => count_slots_codes(slots, rows, digits, counts),
+        Values::U16(digits, _) => count_slots_codes(slots, rows, digits, counts),
+        Values::U32(digits, _) => count_slots_codes(slots, rows, digits, counts),
+    }
 }
 
-dispatch! {
-    /// Whether no value is absent.
-    pub fn all_present(values: &[f64]) -> bool = all_present_body
-}
-
+/// Calls `take(slot, value)` for each row taken, in order.
 #[inline(always)]
-fn all_present_body(values: &[f64]) -> bool {
-    // No early end: a chunk is short, and a loop that always runs to its end is made of wide instructions.
-    values.iter().fold(true, |all, value| all & !value.is_nan())
+fn each_value<const FUSED: bool, T: Column>(
+    slots: &[u32],
+    rows: Rows<'_>,
+    column: T,
+    mut take: impl FnMut(usize, f64),
+) {
+    match rows {
+        Rows::All(count) => {
+            let (slots, mut scratch) = (&slots[..count], [0.0; BLOCK_ROWS]);
+            let (blocks, rest) = slots.as_chunks::<BLOCK_ROWS>();
+            for (at, slots) in blocks.iter().enumerate() {
+                let values = column.block::<FUSED>(at, &mut scratch);
+                slots.iter().zip(values).for_each(|(&slot, &value)| take(slot as usize, value));
+            }
+            let done = blocks.len() * BLOCK_ROWS;
+            rest.iter().enumerate().for_each(|(k, &slot)| take(slot as usize, column.value::<FUSED>(done + k)));
+        }
+        Rows::Listed(rows) => {
+            let rows = slots[..rows.len()].iter().zip(rows);
+            rows.for_each(|(&slot, &row)| take(slot as usize, column.value::<FUSED>(row.into())));
+        }
+    }
 }
 
 /// The present values of each slot, added up.
@@ -236,25 +262,13 @@ impl SlotSums {
     }
 
     /// Adds the values of the rows taken, of slots below the number that it was grown to.
-    pub fn add(&mut self, slots: &[u32], rows: Rows<'_>, values: &[f64]) {
+    pub fn add(&mut self, slots: &[u32], rows: Rows<'_>, values: Values<'_>) {
         if let Rows::All(count) = rows
-            && all_present(&values[..count])
+            && all_present(values, count)
         {
-            let sums = &mut *self.sums;
-            for (&slot, &value) in slots.iter().zip(&values[..count]) {
-                // Never -0.0, as which a sum is no mark.
-                sums[slot as usize] += value + 0.0;
-            }
-            return;
+            return by_form!(values, |column| add_present(&mut self.sums, slots, rows, column));
         }
-        each(rows, values, |k, value| {
-            let slot = slots[k] as usize;
-            if value.is_nan() {
-                self.count_absent(slot);
-            } else {
-                self.sums[slot] += value + 0.0;
-            }
-        });
+        by_form!(values, |column| add_any(self, slots, rows, column));
     }
 
     /// Takes rows that have no value.
@@ -277,18 +291,57 @@ impl SlotSums {
     }
 }
 
+dispatch_fused! {
+    fn add_present<T: Column>(sums: &mut [f64], slots: &[u32], rows: Rows<'_>, column: T) = add_present_body
+}
+
+#[inline(always)]
+fn add_present_body<const FUSED: bool, T: Column>(sums: &mut [f64], slots: &[u32], rows: Rows<'_>, column: T) {
+    // Never -0.0, as which a sum is no mark.
+    each_value::<FUSED, T>(slots, rows, column, |slot, value| sums[slot] += value + 0.0);
+}
+
+dispatch_fused! { fn add_any<T: Column>(into: &mut SlotSums, slots: &[u32], rows: Rows<'_>, column: T) = add_any_body }
+
+#[inline(always)]
+fn add_any_body<const FUSED: bool, T: Column>(into: &mut SlotSums, slots: &[u32], rows: Rows<'_>, column: T) {
+    each_value::<FUSED, T>(slots, rows, column, |slot, value| {
+        if value.is_nan() {
+            into.count_absent(slot);
+        } else {
+            into.sums[slot] += value + 0.0;
+        }
+    });
+}
+
 /// Keeps the least present value by slot.
-pub fn least_slots(slots: &[u32], rows: Rows<'_>, values: &[f64], least: &mut [f64]) {
-    each(rows, values, |k, value| {
-        let into = &mut least[slots[k] as usize];
+pub fn least_slots(slots: &[u32], rows: Rows<'_>, values: Values<'_>, least: &mut [f64]) {
+    by_form!(values, |column| keep_least(slots, rows, column, least));
+}
+
+dispatch_fused! { fn keep_least<T: Column>(slots: &[u32], rows: Rows<'_>, column: T, least: &mut [f64]) = keep_least_body }
+
+#[inline(always)]
+fn keep_least_body<const FUSED: bool, T: Column>(slots: &[u32], rows: Rows<'_>, column: T, least: &mut [f64]) {
+    each_value::<FUSED, T>(slots, rows, column, |slot, value| {
+        let into = &mut least[slot];
         *into = if value < *into { value } else { *into };
     });
 }
 
 /// Keeps the greatest present value by slot.
-pub fn greatest_slots(slots: &[u32], rows: Rows<'_>, values: &[f64], greatest: &mut [f64]) {
-    each(rows, values, |k, value| {
-        let into = &mut greatest[slots[k] as usize];
+pub fn greatest_slots(slots: &[u32], rows: Rows<'_>, values: Values<'_>, greatest: &mut [f64]) {
+    by_form!(values, |column| keep_greatest(slots, rows, column, greatest));
+}
+
+dispatch_fused! {
+    fn keep_greatest<T: Column>(slots: &[u32], rows: Rows<'_>, column: T, greatest: &mut [f64]) = keep_greatest_body
+}
+
+#[inline(always)]
+fn keep_greatest_body<const FUSED: bool, T: Column>(slots: &[u32], rows: Rows<'_>, column: T, greatest: &mut [f64]) {
+    each_value::<FUSED, T>(slots, rows, column, |slot, value| {
+        let into = &mut greatest[slot];
         *into = if value > *into { value } else { *into };
     });
 }

@@ -15,6 +15,7 @@ mod decimal;
 mod dispatch;
 mod few;
 mod filter;
+mod fold;
 mod group;
 mod large_table;
 mod leaders;
@@ -22,14 +23,15 @@ mod offsets;
 mod pairs;
 mod prefetch;
 mod selection;
+mod values;
 
 pub use aggregate::{LANES, MomentsLanes, SumLanes, count_codes, count_equal, count_present, greatest, least};
 pub use code::Code;
 pub use decimal::{EXPONENTS, Integers, Scale, decimals, digits, exponent_of, integers, selected_decimals};
-pub use few::{count_few, few_max, key_range, keys_by_time, sum_few};
+pub use few::{FewRows, count_few, few_max, greatest_few, key_range, keys_by_time, least_few, sum_few};
 pub use filter::{and_any_of, and_listed, and_metric, and_none_of, and_range, and_times};
 pub use group::{
-    GroupMoments, Key, Rows, SlotSums, add_lanes, all_present, append_absent, append_bucket, append_codes, count_rows,
+    GroupMoments, Key, Rows, SlotSums, add_lanes, append_absent, append_bucket, append_codes, count_rows,
     count_slots_codes, count_slots_equal, count_slots_present, greatest_slots, least_slots, moments_slots,
 };
 pub use large_table::{LargeTable, Plain};
@@ -41,3 +43,4 @@ pub use pairs::{
 };
 pub use prefetch::{prefetch, prefetch_all, prefetch_listed};
 pub use selection::{CHUNK_ROWS, Selection};
+pub use values::Values;

@@ -1,9 +1,11 @@
 //! Every path of a kernel against a plain loop, over values that bring out what differs: absent ones, both zeros, extremes.
 
 use kernels::{
-    CHUNK_ROWS, Groups, LANES, MomentsLanes, Rows, Selection, SlotSums, SumLanes, add_lanes, and_any_of, and_listed,
-    and_none_of, and_range, and_times, append_bucket, append_codes, count_few, count_numbers, count_pairs,
-    count_present, count_rows, greatest, key_range, keys_by_time, least, list_pairs, list_values, mark_pairs, sum_few,
+    CHUNK_ROWS, EXPONENTS, FewRows, Groups, LANES, MomentsLanes, Rows, Scale, Selection, SlotSums, SumLanes, Values,
+    add_lanes, and_any_of, and_listed, and_none_of, and_range, and_times, append_bucket, append_codes, count_few,
+    count_numbers, count_pairs, count_present, count_rows, count_slots_present, few_max, greatest, greatest_few,
+    greatest_slots, key_range, keys_by_time, least, least_few, least_slots, list_pairs, list_values, mark_pairs,
+    sum_few,
 };
 use proptest::prelude::*;
 
@@ -89,12 +91,12 @@ proptest! {
         }).collect();
         let [a, b, c, d, e, f, g, h] = lanes;
         let mut sum = SumLanes::default();
-        sum.add(&values, &selection);
+        sum.add(values[..].into(), &selection);
         prop_assert_eq!(sum.sum().to_bits(), (((a + e) + (c + g)) + ((b + f) + (d + h))).to_bits());
         prop_assert_eq!(sum.count(), present.len() as u64);
-        prop_assert_eq!(count_present(&values, &selection), present.len() as u64);
-        prop_assert_eq!(least(&values, &selection), present.iter().copied().fold(f64::INFINITY, f64::min));
-        prop_assert_eq!(greatest(&values, &selection), present.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+        prop_assert_eq!(count_present(values[..].into(), &selection), present.len() as u64);
+        prop_assert_eq!(least(values[..].into(), &selection), present.iter().copied().fold(f64::INFINITY, f64::min));
+        prop_assert_eq!(greatest(values[..].into(), &selection), present.iter().copied().fold(f64::NEG_INFINITY, f64::max));
         let small: Vec<f64> = values.iter().map(|value| value % 1e6).collect();
         let moments = MomentsLanes::of(&small, &selection);
         prop_assert_eq!(moments.count, present.len() as u64);
@@ -133,7 +135,7 @@ proptest! {
             let end = expected.iter().max().map_or(0, |&slot| slot as usize + 1);
             let (mut got, mut sums, mut absent) = (SlotSums::default(), vec![0.0_f64; end], vec![0; end]);
             got.grow(end);
-            got.add(&slots, rows, &values);
+            got.add(&slots, rows, values[..].into());
             for (&row, &slot) in taken.iter().zip(&expected) {
                 match values[row].is_nan() {
                     true => absent[slot as usize] += 1,
@@ -166,7 +168,7 @@ proptest! {
             let (mut marking, mut plain) = (SlotSums::marking(), SlotSums::default());
             for sums in [&mut marking, &mut plain] {
                 sums.grow(groups as usize + 1);
-                sums.add(&slots, rows, &values);
+                sums.add(&slots, rows, values[..].into());
             }
             for slot in 0..=groups as usize {
                 let of_slot: Vec<f64> =
@@ -230,10 +232,17 @@ proptest! {
         }
     }
 
-    /// Goal: where a chunk has few groups, masks add the same numbers to the same slots in the same order as slots do, for
-    /// every number of groups; and they add nothing at all where a value is absent.
+    /// Goal: where a chunk has few groups, masks add the same numbers to the same slots in the same order as slots do, and keep
+    /// the same extremes, for every number of groups, whichever rows are taken; and they add nothing at all where a value that is
+    /// taken is absent.
     #[test]
-    fn masks_add_what_slots_add((mut values, _) in chunk(), groups in 1..=20_u8, least in 0..9_u8, hole in prop::option::of(0..500_usize)) {
+    fn masks_take_what_slots_take(
+        (mut values, kept) in chunk(),
+        groups in 1..=20_u8,
+        least in 0..9_u8,
+        hole in prop::option::of(0..500_usize),
+        all in any::<bool>(),
+    ) {
         values.iter_mut().filter(|value| value.is_nan()).for_each(|value| *value = 2.5);
         if let Some(value) = hole.and_then(|row| values.get_mut(row)) {
             *value = f64::NAN;
@@ -248,15 +257,32 @@ proptest! {
         }
         let (first, last) = key_range(&keys);
         prop_assert_eq!((Some(&first), Some(&last)), (keys.iter().min(), keys.iter().max()));
-        let (rows, slots) = (Rows::All(keys.len()), (usize::from(last) + 1) * LANES);
-        let mut of_rows = vec![0; keys.len()];
+        let kept = selection(&kept);
+        let mut list = [0; CHUNK_ROWS];
+        let (selected, rows) = match all {
+            true => (None, Rows::All(keys.len())),
+            false => (Some(&kept), Rows::Listed(kept.list(&mut list))),
+        };
+        let few = FewRows { keys: &keys, least: first, greatest: last, selection: selected };
+        let slots = (usize::from(last) + 1) * LANES;
+        let mut of_rows = vec![0; rows.len()];
         append_codes(&mut of_rows, rows, &keys, 256);
         add_lanes(&mut of_rows, rows);
         let (mut counts, mut want_counts) = (vec![0; slots], vec![0; slots]);
-        count_few(&keys, first, last, &mut counts);
+        count_few(&keys, first, last, selected, &mut counts);
         count_rows(&of_rows, &mut want_counts);
         for (few, each) in counts.chunks(LANES).zip(want_counts.chunks(LANES)) {
             prop_assert_eq!(few.iter().sum::<u32>(), each.iter().sum::<u32>());
+        }
+        let can = usize::from(last - first) < few_max();
+        let values = values[..].into();
+        let (mut least, mut greatest) = (vec![f64::INFINITY; slots], vec![f64::NEG_INFINITY; slots]);
+        let (mut want_least, mut want_greatest) = (least.clone(), greatest.clone());
+        least_slots(&of_rows, rows, values, &mut want_least);
+        greatest_slots(&of_rows, rows, values, &mut want_greatest);
+        prop_assert_eq!((least_few(few, values, &mut least), greatest_few(few, values, &mut greatest)), (can, can));
+        if can {
+            prop_assert_eq!((bits(&least), bits(&greatest)), (bits(&want_least), bits(&want_greatest)));
         }
         let mut want = SlotSums::default();
         want.grow(slots);
@@ -264,9 +290,9 @@ proptest! {
         // Two chunks, so that sums do not begin at zero.
         for _ in 0..2 {
             let before = bits(&got);
-            let added = sum_few(&keys, first, last, &values, &mut got);
-            want.add(&of_rows, rows, &values);
-            if values.iter().any(|value| value.is_nan()) {
+            let added = sum_few(few, values, &mut got);
+            want.add(&of_rows, rows, values);
+            if !can || (0..slots).any(|slot| want.absent(slot) > 0) {
                 prop_assert!(!added);
                 prop_assert_eq!(bits(&got), before);
             } else if added {
@@ -275,6 +301,67 @@ proptest! {
                 // Infinite sums may meet; whoever is told so takes the other way.
                 prop_assert!(want.sums.iter().any(|sum| sum.is_nan()));
                 return Ok(());
+            }
+        }
+    }
+
+    /// Goal: aggregates of digits are, bit for bit, those of the doubles that they stand for, of any width, whichever rows are
+    /// taken, in total and by slots, few or many.
+    #[test]
+    fn digits_are_the_doubles_that_they_stand_for(
+        (numbers, kept) in (prop::collection::vec(prop_oneof![8 => 1..256_u32, 1 => Just(0)], 1..400), any::<u64>()),
+        no_hole in any::<bool>(),
+        base in -(1_i64 << 40)..1 << 40,
+        exponent in prop::sample::select(&EXPONENTS[..]),
+        groups in 1..=9_u32,
+    ) {
+        let numbers: Vec<u32> = numbers.into_iter().map(|number| number.max(u32::from(no_hole))).collect();
+        let scale = Scale::new(base, exponent).unwrap();
+        let narrow: (Vec<u8>, Vec<u16>) = numbers.iter().map(|&number| (number as u8, number as u16)).unzip();
+        let doubles: Vec<f64> = numbers.iter().map(|&number| scale.value(number)).collect();
+        let flags: Vec<bool> = (0..numbers.len()).map(|row| kept >> (row % 64) & 1 == 1).collect();
+        let some = selection(&flags);
+        let keys: Vec<u8> = (0..numbers.len() as u32).map(|row| (row * 5 % groups) as u8).collect();
+        let mut list = [0; CHUNK_ROWS];
+        let listed = some.list(&mut list);
+        let of = |values: Values<'_>, all: bool| {
+            let everything = Selection::all(numbers.len());
+            let (selected, rows) = if all { (&everything, Rows::All(numbers.len())) } else { (&some, Rows::Listed(listed)) };
+            let mut sum = SumLanes::default();
+            sum.add(values, selected);
+            let mut found = vec![sum.sum(), sum.count() as f64, count_present(values, selected) as f64];
+            found.extend([least(values, selected), greatest(values, selected)]);
+            let mut slots = vec![0; rows.len()];
+            append_codes(&mut slots, rows, &keys, 256);
+            add_lanes(&mut slots, rows);
+            let all_slots = groups as usize * LANES;
+            let mut sums = SlotSums::default();
+            sums.grow(all_slots);
+            sums.add(&slots, rows, values);
+            found.extend((0..all_slots).map(|slot| f64::from(sums.absent(slot))).chain(sums.sums.iter().copied()));
+            let mut counts = vec![0; all_slots];
+            count_slots_present(&slots, rows, values, &mut counts);
+            found.extend(counts.into_iter().map(|count| count as f64));
+            let (first, last) = key_range(&keys);
+            let few = FewRows { keys: &keys, least: first, greatest: last, selection: (!all).then_some(&some) };
+            for (take, take_few, none) in [
+                (least_slots as fn(&[u32], Rows<'_>, Values<'_>, &mut [f64]), least_few as fn(FewRows<'_>, Values<'_>, &mut [f64]) -> bool, f64::INFINITY),
+                (greatest_slots, greatest_few, f64::NEG_INFINITY),
+            ] {
+                let (mut by_slot, mut by_mask) = (vec![none; all_slots], vec![none; all_slots]);
+                take(&slots, rows, values, &mut by_slot);
+                found.push(f64::from(u8::from(take_few(few, values, &mut by_mask))));
+                found.extend(by_slot.into_iter().chain(by_mask));
+            }
+            let mut by_mask = vec![0.0; all_slots];
+            found.push(f64::from(u8::from(sum_few(few, values, &mut by_mask))));
+            found.extend(by_mask);
+            bits(&found)
+        };
+        for all in [true, false] {
+            let expected = of(Values::Doubles(&doubles), all);
+            for values in [Values::U8(&narrow.0, scale), Values::U16(&narrow.1, scale), Values::U32(&numbers, scale)] {
+                prop_assert_eq!(of(values, all), expected.clone(), "{:?}", values);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What a task accumulates: one state per cell, or one per cell and slot.
 
 use engine::Codes;
-use kernels::{CHUNK_ROWS, GroupMoments, Groups, MomentsLanes, Rows, Selection, SlotSums, SumLanes};
+use kernels::{CHUNK_ROWS, GroupMoments, Groups, MomentsLanes, Rows, Selection, SlotSums, SumLanes, Values};
 
 use crate::{
     cells::Cell,
@@ -17,8 +17,8 @@ pub(crate) enum CellColumn<'a> {
     Codes(Codes<'a>),
     /// Only the rows with this code count.
     Equal(Codes<'a>, u32),
-    /// Of the chunk's rows alone.
-    Values(&'a [f64]),
+    /// Of the chunk's rows alone; doubles for a cell that [`Cell::reads_doubles`], else in the form in which they lie.
+    Values(Values<'a>),
     /// No row has a value.
     Absent,
 }
@@ -84,10 +84,11 @@ impl Single {
             (Self::Max(greatest), CellColumn::Values(values)) => {
                 *greatest = greatest.max(kernels::greatest(values, selection));
             }
-            (Self::Moments(moments), CellColumn::Values(values)) => {
+            (Self::Moments(moments), CellColumn::Values(Values::Doubles(values))) => {
                 let MomentsLanes { count, mean, deviation } = MomentsLanes::of(values, selection);
                 moments.absorb(Moments { count, mean, deviation });
             }
+            (Self::Moments(_), CellColumn::Values(_)) => unreachable!("moments read doubles"),
             (_, CellColumn::Codes(_) | CellColumn::Equal(..)) => unreachable!("only counts are of dimensions"),
         }
     }
@@ -164,14 +165,16 @@ impl Slotted {
         }
     }
 
-    /// Takes all rows of a chunk, which is `range` of its segment; `false`: it took none, and wants their slots.
+    /// Takes the rows of a chunk, which is `range` of its segment; `false`: it took none, and wants their slots.
     pub(crate) fn add_few(&mut self, column: CellColumn<'_>, range: std::ops::Range<usize>, few: Few<'_>) -> bool {
         match (self, column) {
             (Self::Sum(sums), CellColumn::Values(values)) => few.sum(values, &mut sums.sums),
+            (Self::Min(least), CellColumn::Values(values)) => few.least(values, least),
+            (Self::Max(greatest), CellColumn::Values(values)) => few.greatest(values, greatest),
             (Self::Keyed(keyed), column) => {
-                let rows = Rows::All(range.len());
-                keyed.add(column, range, rows, few.groups());
-                true
+                let groups = few.groups();
+                groups.into_iter().for_each(|groups| keyed.add(column, range.clone(), Rows::All(range.len()), groups));
+                groups.is_some()
             }
             _ => false,
         }
@@ -200,9 +203,10 @@ impl Slotted {
             (Self::Max(greatest), CellColumn::Values(values)) => {
                 kernels::greatest_slots(slots, rows, values, greatest);
             }
-            (Self::Moments(moments), CellColumn::Values(values)) => {
+            (Self::Moments(moments), CellColumn::Values(Values::Doubles(values))) => {
                 kernels::moments_slots(slots, rows, values, moments);
             }
+            (Self::Moments(_), CellColumn::Values(_)) => unreachable!("moments read doubles"),
             (_, CellColumn::Codes(_) | CellColumn::Equal(..)) => unreachable!("only counts are of dimensions"),
         }
     }

@@ -77,6 +77,15 @@ impl Cell {
         }
     }
 
+    /// Whether it reads its metric as doubles, whatever form this lies in.
+    pub(crate) fn reads_doubles(&self) -> bool {
+        match self {
+            Self::Moments(_) | Self::Quantiles { .. } | Self::Digest(_) => true,
+            Self::PresentMetric(_) | Self::Sum(_) | Self::Min(_) | Self::Max(_) => false,
+            Self::PresentDimension(_) | Self::Frequency { .. } | Self::Distinct(_) | Self::Top { .. } => false,
+        }
+    }
+
     /// Whether its state is a count of rows.
     pub(crate) fn counts(&self) -> bool {
         matches!(self, Self::PresentDimension(_) | Self::PresentMetric(_) | Self::Frequency { .. })

@@ -7,7 +7,7 @@
 
 use engine::{Codes, Times, Zone};
 use hashbrown::HashTable;
-use kernels::{CHUNK_ROWS, Groups, Key, LANES, Rows};
+use kernels::{CHUNK_ROWS, FewRows, Groups, Key, LANES, Rows, Selection, Values};
 use types::{ApiError, Interval, Timestamp};
 
 use crate::{
@@ -62,12 +62,10 @@ pub(crate) struct Grouper {
     times: Box<[i64; CHUNK_ROWS]>,
 }
 
-/// The rows of a chunk by keys of one byte, of which there are few.
+/// Rows of a chunk by keys of one byte, of which there are few.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Few<'k> {
-    keys: &'k [u8],
-    least: u8,
-    greatest: u8,
+    rows: FewRows<'k>,
     /// The slot of key 0.
     first_slot: usize,
 }
@@ -87,24 +85,37 @@ impl<'k> Found<'k> {
 }
 
 impl<'k> Few<'k> {
-    /// The groups of the rows.
-    pub(crate) fn groups(&self) -> Groups<'k> {
-        Groups::Keys { keys: self.keys, first: (self.first_slot / LANES) as u32 }
+    /// The groups of the rows, where all of the chunk are taken.
+    pub(crate) fn groups(&self) -> Option<Groups<'k>> {
+        let FewRows { keys, selection, .. } = self.rows;
+        selection.is_none().then_some(Groups::Keys { keys, first: (self.first_slot / LANES) as u32 })
     }
 
     /// Counts the rows in slots of their groups.
     pub(crate) fn count(&self, counts: &mut [u32]) {
-        kernels::count_few(self.keys, self.least, self.greatest, &mut counts[self.first_slot..]);
+        let FewRows { keys, least, greatest, selection } = self.rows;
+        kernels::count_few(keys, least, greatest, selection, &mut counts[self.first_slot..]);
     }
 
     /// Whether all keys that there can be have rows already.
     pub(crate) fn have_rows(&self, counts: &[u32]) -> bool {
-        (self.least..=self.greatest).all(|key| counts[self.first_slot + usize::from(key) * LANES] > 0)
+        let FewRows { least, greatest, .. } = self.rows;
+        (least..=greatest).all(|key| counts[self.first_slot + usize::from(key) * LANES] > 0)
     }
 
     /// Adds values by slot; `false`: nothing was added, and it has to be done otherwise.
-    pub(crate) fn sum(&self, values: &[f64], sums: &mut [f64]) -> bool {
-        kernels::sum_few(self.keys, self.least, self.greatest, values, &mut sums[self.first_slot..])
+    pub(crate) fn sum(&self, values: Values<'_>, sums: &mut [f64]) -> bool {
+        kernels::sum_few(self.rows, values, &mut sums[self.first_slot..])
+    }
+
+    /// Keeps the least value by slot. As [`Few::sum`].
+    pub(crate) fn least(&self, values: Values<'_>, least: &mut [f64]) -> bool {
+        kernels::least_few(self.rows, values, &mut least[self.first_slot..])
+    }
+
+    /// Keeps the greatest value by slot. As [`Few::sum`].
+    pub(crate) fn greatest(&self, values: Values<'_>, greatest: &mut [f64]) -> bool {
+        kernels::greatest_few(self.rows, values, &mut greatest[self.first_slot..])
     }
 }
 
@@ -215,9 +226,15 @@ impl Grouper {
         self.direct.map(|slots| slots >> self.lanes_log2)
     }
 
-    /// Keys of one byte for the rows of a chunk, all of which are taken, where there is one part to a key and the chunk has
-    /// few of them; `keys` is scratch. `zone` has the rows' times.
-    pub(crate) fn few<'k>(&self, columns: &KeyColumns<'k>, zone: Zone, keys: &'k mut [u8]) -> Option<Few<'k>> {
+    /// Keys of one byte for the rows of a chunk, of which those that are selected are taken, where there is one part to a key
+    /// and the chunk has few of them; `keys` is scratch. `zone` has the rows' times.
+    pub(crate) fn few<'k>(
+        &self,
+        columns: &KeyColumns<'k>,
+        zone: Zone,
+        selection: Option<&'k Selection>,
+        keys: &'k mut [u8],
+    ) -> Option<Few<'k>> {
         let stage = self.stages.first().filter(|_| self.lanes_log2 > 0 && self.direct.is_some())?;
         let [(part, radix)] = stage.parts[..] else { return None };
         let rows = columns.rows.clone();
@@ -235,14 +252,14 @@ impl Grouper {
                 };
                 let (least, greatest) = kernels::key_range(keys);
                 let few = greatest.checked_sub(least).is_some_and(|more| usize::from(more) < few_max);
-                few.then_some(Few { keys, least, greatest, first_slot: 0 })
+                few.then_some(Few { rows: FewRows { keys, least, greatest, selection }, first_slot: 0 })
             }
             Part::Bucket => {
                 let interval = self.interval?;
                 // A zone may have widened since the first bucket was found, but not by rows of this snapshot.
                 let last_bucket = self.first_bucket.saturating_add_unsigned(radix - 1);
                 let first = interval.bucket_of(zone.min).max(self.first_bucket);
-                let more = interval.bucket_of(zone.max).min(last_bucket).abs_diff(first) as usize;
+                let more = interval.bucket_of(zone.max).min(last_bucket).checked_sub(first)? as usize;
                 if more >= few_max {
                     return None;
                 }
@@ -251,7 +268,7 @@ impl Grouper {
                 let keys = &mut keys[..rows.len()];
                 columns.times.count_starts(rows, &starts, keys);
                 let first_slot = first.abs_diff(self.first_bucket) as usize * LANES;
-                Some(Few { keys, least: 0, greatest: more as u8, first_slot })
+                Some(Few { rows: FewRows { keys, least: 0, greatest: more as u8, selection }, first_slot })
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kernels::{Groups, Rows};
+use kernels::{Groups, Rows, Values};
 
 use crate::{
     accumulator::CellColumn,
@@ -57,8 +57,8 @@ impl Keyed {
             (_, CellColumn::Absent) => {}
             (Self::Sets(sets), CellColumn::Codes(codes)) => sets.add_codes(of, rows, codes, range),
             (Self::Counts(counts), CellColumn::Codes(codes)) => counts.add_codes(of, rows, codes, range),
-            (Self::Quantiles(scan), CellColumn::Values(values)) => scan.add(of, rows, values),
-            (Self::Digests(digests), CellColumn::Values(values)) => digests.add(of, rows, values),
+            (Self::Quantiles(scan), CellColumn::Values(Values::Doubles(values))) => scan.add(of, rows, values),
+            (Self::Digests(digests), CellColumn::Values(Values::Doubles(values))) => digests.add(of, rows, values),
             _ => unreachable!("a cell's column is of its kind"),
         }
     }

@@ -1,7 +1,7 @@
 //! A task of a further round of a selection: the values that lie in the ranges of their groups.
 
 use hashbrown::HashMap;
-use kernels::{CHUNK_ROWS, Rows, from_ordered_bits, ordered_bits};
+use kernels::{CHUNK_ROWS, Rows, Values, from_ordered_bits, ordered_bits};
 use types::ApiError;
 
 use crate::{
@@ -159,7 +159,7 @@ impl Sink for Narrow<'_> {
         self.find_places(rows);
         let taken = &self.taken[..rows.len()];
         for ((cell, &column), ranges) in self.cells.iter_mut().zip(chunk.cells).zip(&self.round.ranges) {
-            let CellColumn::Values(values) = column else { continue };
+            let CellColumn::Values(Values::Doubles(values)) = column else { continue };
             let NarrowCell { first, wanted, found, counts } = cell;
             let mut look = |k: usize, value: f64| {
                 let bits = ordered_bits(value);

@@ -24,6 +24,9 @@ use crate::{
     task::Task,
 };
 
+/// Rows of which one is taken where masks, which look at all of them, are as fast as a slot for each that is taken.
+const FEW_SHARE: usize = 8;
+
 /// Chunks between two looks at the clock: some 100 µs of work.
 const CLOCK_CHUNKS: u64 = 16;
 
@@ -338,49 +341,64 @@ impl<'a> Slots<'a> {
     }
 }
 
-impl Sink for Slots<'_> {
-    fn add(&mut self, chunk: Chunk<'_>) -> Result<(), ApiError> {
-        let columns = KeyColumns { times: chunk.segment.times, codes: &chunk.segment.codes, rows: chunk.rows.clone() };
-        let mut keys = std::mem::take(&mut self.keys);
-        let few = match chunk.selection {
-            None => self.grouper.few(&columns, chunk.zone, &mut keys),
-            Some(_) => None,
-        };
-        let rows = match chunk.selection {
-            None => Rows::All(chunk.rows.len()),
+impl Slots<'_> {
+    /// Finds the slots of a chunk's rows.
+    fn find<'l>(
+        &mut self,
+        segment: &SegmentColumns<'_>,
+        columns: &KeyColumns<'_>,
+        selection: Option<&Selection>,
+        list: &'l mut [u16; CHUNK_ROWS],
+    ) -> Result<Rows<'l>, ApiError> {
+        let rows = match selection {
+            None => {
+                // Additions in no order wait for the second cache, not for memory, which is free meanwhile.
+                segment.prefetch_behind(&columns.rows);
+                Rows::All(columns.rows.len())
+            }
             Some(selection) => {
-                let listed = selection.list(chunk.list);
-                chunk.segment.prefetch_listed(&chunk.rows, listed);
+                let listed = selection.list(list);
+                segment.prefetch_listed(&columns.rows, listed);
                 Rows::Listed(listed)
             }
         };
-        let mut found = false;
+        self.grouper.find(columns, rows)?;
+        self.grow();
+        Ok(rows)
+    }
+}
+
+impl Sink for Slots<'_> {
+    fn add(&mut self, chunk: Chunk<'_>) -> Result<(), ApiError> {
+        let Chunk { segment, cells, rows: range, zone, selection, list } = chunk;
+        let columns = KeyColumns { times: segment.times, codes: &segment.codes, rows: range.clone() };
+        let mut keys = std::mem::take(&mut self.keys);
+        let few = match selection.is_none_or(|rows| rows.count() * FEW_SHARE >= range.len()) {
+            true => self.grouper.few(&columns, zone, selection, &mut keys),
+            false => None,
+        };
+        let (mut list, mut found) = (Some(list), None);
         if let Some(few) = few {
             self.grow();
             if self.counts || !few.have_rows(&self.rows) {
                 few.count(&mut self.rows);
             }
         } else {
-            if chunk.selection.is_none() {
-                // Additions in no order wait for the second cache, not for memory, which is free meanwhile.
-                chunk.segment.prefetch_behind(&chunk.rows);
-            }
-            self.grouper.find(&columns, rows)?;
-            self.grow();
+            let rows = self.find(segment, &columns, selection, list.take().expect("it is scratch for one list"))?;
             if self.marked_by.is_none() {
                 kernels::count_rows(self.grouper.found(rows).slots, &mut self.rows);
             }
-            found = true;
+            found = Some(rows);
         }
-        for (cell, &column) in self.cells.iter_mut().zip(chunk.cells) {
-            if few.is_some_and(|few| cell.add_few(column, chunk.rows.clone(), few)) {
+        for (at, &column) in cells.iter().enumerate() {
+            if few.is_some_and(|few| self.cells[at].add_few(column, range.clone(), few)) {
                 continue;
             }
-            if !found {
-                self.grouper.find(&columns, rows)?;
-                found = true;
+            if let Some(list) = list.take() {
+                found = Some(self.find(segment, &columns, selection, list)?);
             }
-            cell.add(column, chunk.rows.clone(), rows, self.grouper.found(rows));
+            let rows = found.expect("found above, or for the cell before");
+            self.cells[at].add(column, range.clone(), rows, self.grouper.found(rows));
         }
         self.keys = keys;
         Ok(())

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use engine::{CHUNK_ROWS, Codes, ColumnIndex, Metric, SegmentView, Times};
-use kernels::Selection;
+use kernels::{Selection, Values};
 
 use crate::{accumulator::CellColumn, cells::Cell, codes::by_width, plan::Plan, source::PlannedSource};
 
@@ -16,7 +16,15 @@ pub(crate) struct SegmentColumns<'a> {
     pub(crate) codes: Vec<Option<Codes<'a>>>,
     cells: Vec<CellSource<'a>>,
     /// Each once, however many cells want it.
-    metrics: Vec<(ColumnIndex, Metric<'a>)>,
+    metrics: Vec<CellMetric<'a>>,
+}
+
+/// A metric that cells want.
+struct CellMetric<'a> {
+    column: ColumnIndex,
+    metric: Metric<'a>,
+    /// Whether one of them reads doubles: then all do, for they are there.
+    as_doubles: bool,
 }
 
 /// Where a cell's column in a chunk comes from.
@@ -29,7 +37,7 @@ enum CellSource<'a> {
 
 impl<'a> SegmentColumns<'a> {
     pub(crate) fn new(plan: &Plan, source: &PlannedSource, segment: &'a SegmentView) -> Self {
-        let mut metrics: Vec<(ColumnIndex, Metric<'a>)> = Vec::new();
+        let mut metrics: Vec<CellMetric<'a>> = Vec::new();
         let cells = plan.cells.iter().enumerate().map(|(at, cell)| {
             let column = source.cell(at);
             let found = match cell {
@@ -43,11 +51,13 @@ impl<'a> SegmentColumns<'a> {
                 _ => {
                     let found = column.and_then(|column| Some((column, segment.metric(column)?)));
                     let Some((column, metric)) = found else { return CellSource::Segment(CellColumn::Absent) };
-                    let known = metrics.iter().position(|&(known, _)| known == column);
-                    return CellSource::Metric(known.unwrap_or_else(|| {
-                        metrics.push((column, metric));
+                    let known = metrics.iter().position(|known| known.column == column);
+                    let known = known.unwrap_or_else(|| {
+                        metrics.push(CellMetric { column, metric, as_doubles: false });
                         metrics.len() - 1
-                    }));
+                    });
+                    metrics[known].as_doubles |= cell.reads_doubles();
+                    return CellSource::Metric(known);
                 }
             };
             CellSource::Segment(found.unwrap_or(CellColumn::Absent))
@@ -70,8 +80,11 @@ impl<'a> SegmentColumns<'a> {
         scratch: &'c mut [Box<[f64; CHUNK_ROWS]>],
     ) -> Vec<CellColumn<'c>> {
         let read = self.metrics.iter().zip(scratch);
-        let read = read.map(|((_, metric), scratch)| metric.read(rows.clone(), selection, scratch));
-        let values: Vec<&[f64]> = read.collect();
+        let read = read.map(|(of, scratch)| match of.as_doubles {
+            true => Values::Doubles(of.metric.read(rows.clone(), selection, scratch)),
+            false => of.metric.values(rows.clone()),
+        });
+        let values: Vec<Values<'_>> = read.collect();
         let cells = self.cells.iter().map(|cell| match cell {
             CellSource::Segment(column) => *column,
             CellSource::Metric(at) => CellColumn::Values(values[*at]),
@@ -106,7 +119,7 @@ impl<'a> SegmentColumns<'a> {
                 take(Items::Codes(codes.slice(rows.clone())));
             }
         }
-        for (_, metric) in &self.metrics {
+        for CellMetric { metric, .. } in &self.metrics {
             match metric {
                 Metric::Doubles(values) => take(Items::Values(&values[rows.clone()])),
                 Metric::Decimals { digits, .. } => take(Items::Codes(digits.slice(rows.clone()))),
