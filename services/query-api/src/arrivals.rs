@@ -4,6 +4,8 @@
 //!    who was fast.
 //! 2. Of two results of one partition (a slow node's request was made once more elsewhere) the first counts, with what it covers.
 //! 3. What is ready is merged off the network threads, where it is enough to be worth it; the end of a query merges the rest.
+//! 4. What has arrived and is not merged takes no more than the plan allows to a node: a query whose results wait for those before
+//!    them beyond that ends with an error. Holding back who sends was left (docs/decisions/0022-the-hot-tier-across-processes.md).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -71,7 +73,12 @@ impl EarlyMerge {
             }
             let expired = || Instant::now() >= self.deadline;
             let cancel = Cancel::new(&self.left, &expired);
-            let done = ready.iter().try_for_each(|partial| merge.absorb(&self.plan, partial, &cancel));
+            // Each goes as soon as it is merged.
+            let done = ready.into_iter().try_for_each(|partial| {
+                merge.absorb(&self.plan, &partial, &cancel)?;
+                arrivals.let_go(partial.bytes());
+                Ok(())
+            });
             if let Err(error) = done {
                 *merged = Err(error);
             }
@@ -81,6 +88,7 @@ impl EarlyMerge {
 
 /// What has arrived of some partitions.
 pub(crate) struct Arrivals {
+    plan: Arc<Plan>,
     early: Option<Arc<EarlyMerge>>,
     state: Mutex<State>,
 }
@@ -89,6 +97,8 @@ struct State {
     /// Partitions whose results may come still.
     expected: BTreeSet<PartitionId>,
     arrived: BTreeMap<PartitionId, Arrived>,
+    /// Bytes of results that are not merged.
+    held: usize,
     /// Whether somebody merges.
     busy: bool,
 }
@@ -101,31 +111,40 @@ pub(crate) struct Arrived {
 }
 
 impl Arrivals {
-    /// Nothing yet of these partitions, and where they are merged before all are there, if they are.
-    pub(crate) fn new(expected: BTreeSet<PartitionId>, early: Option<Arc<EarlyMerge>>) -> Arc<Self> {
-        let state = State { expected, arrived: BTreeMap::new(), busy: false };
-        Arc::new(Self { early, state: Mutex::new(state) })
+    /// Nothing yet of these partitions of a plan, and where they are merged before all are there, if they are.
+    pub(crate) fn new(plan: &Arc<Plan>, expected: BTreeSet<PartitionId>, early: Option<Arc<EarlyMerge>>) -> Arc<Self> {
+        let state = State { expected, arrived: BTreeMap::new(), held: 0, busy: false };
+        Arc::new(Self { plan: Arc::clone(plan), early, state: Mutex::new(state) })
     }
 
     /// Takes what a node found in a partition.
-    pub(crate) fn take(self: &Arc<Self>, node: NodeId, scan: PartitionScan) {
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` where more than the plan allows has to wait.
+    pub(crate) fn take(self: &Arc<Self>, node: NodeId, scan: PartitionScan) -> Result<(), ApiError> {
         let mut state = lock(&self.state);
         if !state.expected.contains(&scan.partition) {
-            return;
+            return Ok(());
         }
+        state.held += bytes_of(&scan);
+        self.plan.allow_bytes(state.held)?;
         // One that has a known version may be asked for its result later.
         if scan.partial.is_some() {
             state.expected.remove(&scan.partition);
         }
         state.arrived.insert(scan.partition, Arrived { node, scan, merged: false });
-        let Some(early) = self.early.as_ref().filter(|_| !state.busy) else { return };
-        if state.ready().map(|arrived| arrived.scan.partial.as_ref().map_or(0, Partial::bytes)).sum::<usize>()
-            >= early.ready_bytes_min
-        {
+        let Some(early) = self.early.as_ref().filter(|_| !state.busy) else { return Ok(()) };
+        if state.ready().map(|arrived| bytes_of(&arrived.scan)).sum::<usize>() >= early.ready_bytes_min {
             state.busy = true;
             let (early, arrivals) = (Arc::clone(early), Arc::clone(self));
             tokio::task::spawn_blocking(move || early.run(&arrivals));
         }
+        Ok(())
+    }
+
+    /// So many bytes of results are merged.
+    fn let_go(&self, bytes: usize) {
+        lock(&self.state).held -= bytes;
     }
 
     /// Whether results are merged before all are there.
@@ -147,7 +166,9 @@ impl Arrivals {
 
     /// What was known of a partition is of no use any more.
     pub(crate) fn forget(&self, partition: PartitionId) {
-        lock(&self.state).arrived.remove(&partition);
+        let mut state = lock(&self.state);
+        let forgotten = state.arrived.remove(&partition);
+        state.held -= forgotten.map_or(0, |arrived| bytes_of(&arrived.scan));
     }
 
     /// All that has arrived; nothing of it is merged from now on.
@@ -180,6 +201,10 @@ impl State {
             self.arrived.range_mut(..).take_while(move |(partition, _)| end.is_none_or(|end| **partition < end));
         before.map(|(_, arrived)| arrived).filter(|arrived| !arrived.merged)
     }
+}
+
+fn bytes_of(scan: &PartitionScan) -> usize {
+    scan.partial.as_ref().map_or(0, Partial::bytes)
 }
 
 /// A lock whose holders cannot panic between changes that belong together.
@@ -235,10 +260,11 @@ mod tests {
         let cancel = Cancel::new(&left, &|| false);
         for missing in [0, 3, PARTITIONS] {
             let early = Arc::new(EarlyMerge::of(Arc::clone(&plan), deadline, &place, 0));
-            let arrivals = Arrivals::new((0..PARTITIONS).map(PartitionId).collect(), Some(Arc::clone(&early)));
+            let partitions = (0..PARTITIONS).map(PartitionId).collect();
+            let arrivals = Arrivals::new(&plan, partitions, Some(Arc::clone(&early)));
             for partition in [5, 1, 0, 7, 2, 6, 4, 3].into_iter().filter(|partition| *partition != missing) {
-                arrivals.take(NodeId(1), scan(&plan, partition, 7));
-                arrivals.take(NodeId(2), scan(&plan, partition, 9));
+                arrivals.take(NodeId(1), scan(&plan, partition, 7)).unwrap();
+                arrivals.take(NodeId(2), scan(&plan, partition, 9)).unwrap();
             }
             while lock(&arrivals.state).busy {
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -102,7 +102,7 @@ impl FanOut {
         placement: &PlacementMap,
         early: Option<Arc<EarlyMerge>>,
     ) -> Result<Gathered, ApiError> {
-        let arrivals = Arrivals::new(self.partitions.clone(), early);
+        let arrivals = Arrivals::new(&self.plan, self.partitions.clone(), early);
         let mut unavailable = self.ask(fleet, placement, &arrivals).await?;
         let unchanged = arrivals.unchanged();
         // What is known is of use as a whole alone: the nodes that have nothing new are asked for all that they have.
@@ -159,21 +159,24 @@ impl FanOut {
             if self.at.is_empty() {
                 fleet.answered_of(id, scan.partition, scan.next_offset, asked_at);
             }
-            arrivals.take(id, scan);
+            arrivals.take(id, scan)
         };
         if !(arrivals.merges_early() && self.plan.grouped()) {
             // A result without groups is a row.
             let NodeScan { scans, unavailable } = node.scan(request).await?;
-            scans.into_iter().for_each(take);
+            scans.into_iter().try_for_each(take)?;
             return Ok(((), unavailable));
         }
         let (found, mut each) = mpsc::channel(1);
-        let taking = async {
+        let taking = async move {
+            // Dropped with an error, so that the scan ends, too.
             while let Some(scan) = each.recv().await {
-                take(scan);
+                take(scan)?;
             }
+            Ok::<_, ApiError>(())
         };
-        let (unavailable, ()) = tokio::join!(node.scan_each(request, found), taking);
+        let (unavailable, taken) = tokio::join!(node.scan_each(request, found), taking);
+        taken?;
         Ok(((), unavailable?))
     }
 }

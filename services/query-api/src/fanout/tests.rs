@@ -1,5 +1,7 @@
 //! Fake nodes in virtual time.
 
+mod merging;
+
 use std::{
     sync::{
         Mutex,
@@ -13,7 +15,7 @@ use proto::hot_tier::{
     ChecksumRequest, EventsRequest, HotTier, NodeEvents, NodeExplanation, PartitionStatus, TableChecksum,
     TablePartitionStatus,
 };
-use query::{Cancel, Finishing, QueryLimits};
+use query::{Cancel, QueryLimits};
 use tokio::sync::{Semaphore, watch};
 use types::{
     ErrorCode, Generation, Schema, SchemaVersion, Table, TableId, TableKey, TableName, TableSettings, TenantId,
@@ -35,11 +37,13 @@ struct Manner {
     /// What each of its partitions has applied.
     applied: u64,
     version: u128,
+    /// Its results come one by one as this lets them, each with so many groups.
+    one_by_one: Option<(Arc<Semaphore>, usize)>,
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { takes: Duration::ZERO, error: None, recovering: Vec::new(), applied: 0, version: 1 }
+        Self { takes: Duration::ZERO, error: None, recovering: Vec::new(), applied: 0, version: 1, one_by_one: None }
     }
 }
 
@@ -118,6 +122,21 @@ impl HotTier for Fake {
             scans: there.into_iter().map(|p| self.scan_of(&request.plan, p, &request.known)).collect(),
             unavailable: not_there.into_iter().map(|p| (p, Unavailable::Recovering)).collect(),
         })
+    }
+
+    async fn scan_each(
+        &self,
+        request: ScanRequest,
+        found: mpsc::Sender<PartitionScan>,
+    ) -> Result<Vec<(PartitionId, Unavailable)>, ApiError> {
+        if let Some((gate, groups)) = self.manner().one_by_one {
+            return merging::one_by_one(self, &request, &found, &gate, groups).await;
+        }
+        let NodeScan { scans, unavailable } = self.scan(request).await?;
+        for scan in scans {
+            found.send(scan).await.map_err(|_| ApiError::internal("nobody takes it"))?;
+        }
+        Ok(unavailable)
     }
 
     async fn applied(&self, after: Vec<(PartitionId, Offset)>, deadline: Instant) -> Result<(), ApiError> {
@@ -221,6 +240,10 @@ fn plan() -> Arc<Plan> {
 }
 
 fn plan_of(json: &str) -> Arc<Plan> {
+    plan_within(json, &QueryLimits::default())
+}
+
+fn plan_within(json: &str, limits: &QueryLimits) -> Arc<Plan> {
     let table = Table {
         key: TableKey { tenant: TenantId::DEFAULT, table: TableId(1), generation: Generation(1) },
         name: TableName::new("shop", "events"),
@@ -231,7 +254,7 @@ fn plan_of(json: &str) -> Arc<Plan> {
         schema: Schema::from_parts(SchemaVersion(1), Vec::new()),
         settings: TableSettings::default(),
     };
-    let query = query::parse(json.as_bytes(), &QueryLimits::default()).unwrap();
+    let query = query::parse(json.as_bytes(), limits).unwrap();
     Arc::new(query::plan(&query, &[Arc::new(table)]).unwrap())
 }
 
@@ -424,26 +447,6 @@ async fn lagging_replicas_are_passed_over() {
     assert_eq!(wait(0).await, Err(Some("after".to_owned())));
     world.fakes.iter().for_each(|fake| fake.set(Manner { error: Some(ErrorCode::Unavailable), ..Manner::default() }));
     assert_eq!(wait(0).await, Ok(()));
-}
-
-/// Goal: where results may be merged as they come, whatever came of a partition comes once, also where a node fails.
-#[tokio::test(start_paused = true)]
-async fn results_come_one_by_one() {
-    let world = World::replicated();
-    let plan = plan_of(r#"{"namespace":"shop","table":"events","start_time":0,"end_time":1000,"interval_us":10}"#);
-    let place = Arc::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap());
-    let left = false.into();
-    let cancel = Cancel::new(&left, &|| false);
-    for (error, from) in [(None, [0, 1]), (Some(ErrorCode::Unavailable), [1, 1])] {
-        world.fakes[0].set(Manner { error, ..Manner::default() });
-        let fan_out = FanOut { plan: Arc::clone(&plan), ..world.fan_out() };
-        let early = EarlyMerge::new(Arc::clone(&plan), fan_out.deadline, &place);
-        let gathered = fan_out.run(&world.fleet, &world.placement, Some(Arc::clone(&early))).await.unwrap();
-        assert!(nodes(&gathered) == from && !gathered.is_unchanged() && gathered.unavailable.is_empty());
-        let partials: Vec<_> = gathered.scans.into_iter().map(|scan| scan.partial.unwrap()).collect();
-        assert_eq!(partials.iter().map(|partial| partial.partition().0).collect::<Vec<_>>(), [0, 1]);
-        Finishing::after(&plan, early.take().unwrap(), partials, &cancel).unwrap();
-    }
 }
 
 /// Goal: a replica that stands still while the log goes on is not asked where there is another, though it is preferred; it is tried
