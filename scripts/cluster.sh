@@ -121,18 +121,23 @@ cluster_start() {
   done < <(cluster_processes)
 }
 
-# cluster_status HOME: prints a line per process; fails if one is not healthy.
+# health_field FIELD URL: prints one text of a service's health, whatever its status; nothing if it does not answer.
+health_field() {
+  curl -s --noproxy '*' --max-time 5 "$2/health" | sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" || true
+}
+
+# cluster_status HOME: prints a line per service; fails if one is not healthy.
 cluster_status() {
-  local name services more ports port pid state ok=0 offset
+  local name services more ports port pid url state ok=0 offset
   read -r CLUSTER_NODES CLUSTER_GATEWAYS CLUSTER_QUERY_APIS offset <"$1/run/cluster"
   while read -r name services more ports; do
     cluster_files "$1" "$name"
     pid=$(server_pid) || pid=-
     for port in $ports; do
-      state=$(curl -s --noproxy '*' --max-time 5 "http://127.0.0.1:$((port + offset + more))/health" |
-        sed -n 's/.*"status":"\([a-z]*\)".*/\1/p') || true
+      url=http://127.0.0.1:$((port + offset + more))
+      state=$(health_field status "$url")
       case $state in healthy | degraded) ;; *) ok=1 ;; esac
-      printf '%-16s process %-8s http://127.0.0.1:%-6s %s\n' "$name" "$pid" "$((port + offset + more))" "${state:-away}"
+      printf '%-16s process %-8s %-23s %-9s %s\n' "$name" "$pid" "$url" "${state:-away}" "$(health_field version "$url")"
     done
   done < <(cluster_processes)
   return "$ok"
@@ -160,11 +165,26 @@ cluster_stop_one() {
   [ "$code" = 0 ] || { say "error: $2 ended with exit code $code, its log: $LOG_FILE" && return 1; }
 }
 
-# cluster_restart HOME: restarts all processes one after the other, each when the one before is healthy. Who reads the log comes
-# before who writes it: a newer version may write what an older one cannot read.
+# cluster_no_step_back OFFSET VERSION: fails where a process runs a later version: an older one may not read what that has written.
+cluster_no_step_back() {
+  local name services more ports port runs
+  while read -r name services more ports; do
+    for port in $ports; do
+      runs=$(health_field version "http://127.0.0.1:$((port + $1 + more))")
+      [ -z "$runs" ] || [ "$(printf '%s\n' "$runs" "$2" | sort -V | tail -n 1)" = "$2" ] ||
+        die "$name runs version $runs, the program is $2" "there is no step back without the backup, see docs/operations.md"
+    done
+  done < <(cluster_processes)
+}
+
+# cluster_restart HOME: restarts all processes one after the other, each when the one before is healthy and is of the version of
+# the program. Who reads the log comes before who writes it, and who answers before who asks: a newer version may write or ask what
+# an older one cannot read.
 cluster_restart() {
-  local home=$1 kind name services more ports offset
+  local home=$1 kind name services more ports port offset version runs
   read -r CLUSTER_NODES CLUSTER_GATEWAYS CLUSTER_QUERY_APIS offset <"$home/run/cluster"
+  version=$("$bin" --version | sed 's/.* //')
+  cluster_no_step_back "$offset" "$version"
   cluster_engines "$home"
   cluster_settings "$home" "$offset"
   for kind in hot-tier watermark query-api rebalancer control-plane gateway; do
@@ -173,6 +193,10 @@ cluster_restart() {
       cluster_start_one "$home" "$offset" "$name" "$services" "$more"
       # shellcheck disable=SC2086 # one word per port
       cluster_await "$home" "$offset" "$name" "$more" $ports
+      for port in $ports; do
+        runs=$(health_field version "http://127.0.0.1:$((port + offset + more))")
+        [ "$runs" = "$version" ] || die "$name runs version $runs after its restart, the program is $version"
+      done
     done < <(cluster_processes | grep "^$kind\(-[0-9]*\)\? ")
   done
 }

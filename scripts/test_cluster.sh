@@ -58,6 +58,10 @@ ask_at_random() {
   say "acceptance.py --seed $seed --queries $queries"
   if python3 ../shared/acceptance/acceptance.py --data ../shared/data --seed "$seed" --queries "$queries" --gateway "$(at 8188)" \
     --query "$(at 8181)" --watermark "$(at 8084)" --control "$(at 8001)"; then pass; else fail "acceptance"; fi
+  # shellcheck disable=SC2016 # expands in the program
+  printf '#!/usr/bin/env bash\nif [ "$1" = --version ]; then echo "truenow 0.0.0"; else exec "%s" "$@"; fi\n' "$bin" >"$home/older"
+  chmod +x "$home/older"
+  if BIN=$home/older ./start-services.sh --rolling-restart --home "$home/cluster" 2>/dev/null; then fail "a step back"; else pass; fi
   if BIN=$bin ./start-services.sh --rolling-restart --home "$home/cluster"; then pass; else fail "the rolling restart"; fi
   if "$bin" verify --port-offset "$offset"; then pass; else fail "truenow verify"; fi
   ./stop-services.sh --home "$home/cluster"

@@ -175,8 +175,8 @@ impl Fleet {
     /// Asks the nodes of some partitions; `request` makes one request.
     ///
     /// # Errors
-    /// The first error of a node that is not its absence; that of a node which does not know what is asked, where no other
-    /// replica does.
+    /// The first error of a node that is not its absence; `UNAVAILABLE` with the words of a node which does not know what is asked,
+    /// where no other replica does: nodes of several versions run, and that ends.
     pub(crate) async fn ask<R, F>(
         &self,
         placement: &PlacementMap,
@@ -213,7 +213,7 @@ impl Fleet {
                     }
                     Err(error) if is_absence(&error) => {
                         if error.code == ErrorCode::Unimplemented {
-                            unknown = Some(error);
+                            unknown = Some(format!("node {id} speaks another version: {}", error.message));
                         }
                         partitions.into_iter().map(|partition| (partition, Unavailable::Unreachable)).collect()
                     }
@@ -235,7 +235,7 @@ impl Fleet {
         drop(running);
         asked.unavailable.sort_unstable_by_key(|(partition, _)| *partition);
         match unknown {
-            Some(error) if !asked.unavailable.is_empty() => Err(error),
+            Some(message) if !asked.unavailable.is_empty() => Err(ApiError::unavailable(message)),
             _ => Ok(asked),
         }
     }

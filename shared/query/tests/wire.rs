@@ -205,7 +205,7 @@ fn later_versions_are_refused_by_name() {
         [&bytes[..at], to, &bytes[at + from.len()..]].concat()
     };
     let later = Plan::from_bytes(&[&[2], &bytes[1..]].concat()).unwrap_err();
-    assert_eq!(later.to_string(), "a plan of version 2 is not known to this version");
+    assert_eq!(later.to_string(), "it is of version 2, and this process reads up to 1");
     // The only cell: its tag, the length of its column's name and the name.
     let unknown = Plan::from_bytes(&with(b"\x02\x05value", b"\x63\x05value")).unwrap_err();
     assert_eq!(unknown.to_string(), "an aggregate of kind 99 is not known to this version");
@@ -213,9 +213,10 @@ fn later_versions_are_refused_by_name() {
         Plan::from_bytes(&with(b"\x02\x05value", b"\x03\x05value")).unwrap_err().to_string(),
         "an output does not come from its cell"
     );
+    assert!(matches!(Plan::from_bytes(&[&[0], &bytes[1..]].concat()), Err(WireError::Invalid(_))));
     assert_eq!(Plan::from_bytes(&[]), Err(WireError::Truncated));
     assert_eq!(Plan::from_bytes(&[&bytes[..], &[0]].concat()), Err(WireError::Trailing(1)));
     let (_, partial) = sent(&world, &plan).pop().unwrap();
     let later = Partial::from_bytes(&plan, &[&[9], &partial[1..]].concat()).unwrap_err();
-    assert_eq!(later.to_string(), "a partial result of version 9 is not known to this version");
+    assert_eq!(later.to_string(), "it is of version 9, and this process reads up to 1");
 }

@@ -33,8 +33,8 @@ use types::{
 
 pub const PARTITIONS: u32 = 3;
 pub const TOKEN_KEY: [u8; 32] = [9; 32];
-const NODE: NodeId = NodeId(1);
-const REPLICA: NodeId = NodeId(2);
+pub const NODE: NodeId = NodeId(1);
+pub const REPLICA: NodeId = NodeId(2);
 
 /// An event of the tests: its time, and what all else is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,6 +95,8 @@ pub struct Setup {
     pub elsewhere: bool,
     /// Another node that has the same partitions.
     pub replica: Option<Arc<dyn HotTier>>,
+    /// Who holds the partitions, by the placement map; `None`: all nodes, the one of this world first.
+    pub held_by: Option<Vec<NodeId>>,
 }
 
 impl Setup {
@@ -110,6 +112,7 @@ impl Setup {
             shared_results: None,
             elsewhere: false,
             replica: None,
+            held_by: None,
         }
     }
 }
@@ -169,7 +172,7 @@ impl World {
         let node = if setup.elsewhere { as_elsewhere(node_port, Some(cluster_key())) } else { node };
         let replica = setup.replica.clone().map(|replica| (REPLICA, replica));
         let nodes: Vec<_> = [(NODE, Arc::clone(&node))].into_iter().chain(replica).collect();
-        let held_by = nodes.iter().map(|(id, _)| *id).collect();
+        let held_by = setup.held_by.clone().unwrap_or_else(|| nodes.iter().map(|(id, _)| *id).collect());
         let table = Mutex::new(Arc::new(setup.table.clone()));
         let catalog = Arc::new(OneTable { table, looks_left: Mutex::default(), held_by });
         let deps = || query_api::Deps {
@@ -272,6 +275,11 @@ impl World {
         as_elsewhere(self.node_running.grpc_address(), key)
     }
 
+    /// Where the node is served.
+    pub fn node_address(&self) -> SocketAddr {
+        self.node_running.grpc_address()
+    }
+
     pub fn grpc_address(&self) -> SocketAddr {
         self.running.grpc_address()
     }
@@ -282,7 +290,7 @@ pub fn cluster_key() -> ClusterKey {
 }
 
 /// A node as other processes see it: on its port, by the key that they show.
-fn as_elsewhere(port: SocketAddr, key: Option<ClusterKey>) -> Arc<dyn HotTier> {
+pub fn as_elsewhere(port: SocketAddr, key: Option<ClusterKey>) -> Arc<dyn HotTier> {
     Arc::new(HotTierClient::new(Connector::new(key).to(&port.to_string()).unwrap()))
 }
 

@@ -25,7 +25,7 @@ const REMAINING_MAX: Duration = Duration::from_secs(3_600);
 /// Why a plan or a result of another process is not read: it is of another version of the product, or was damaged.
 pub(super) fn unread(what: &str, error: WireError) -> ApiError {
     let code = match error {
-        WireError::Unknown { .. } => ErrorCode::Unimplemented,
+        WireError::Unknown { .. } | WireError::Version { .. } => ErrorCode::Unimplemented,
         _ => ErrorCode::Internal,
     };
     ApiError::new(code, format!("{what} of another process cannot be read: {error}"))

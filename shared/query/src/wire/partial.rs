@@ -6,6 +6,7 @@ use types::PartitionId;
 use super::{
     Reader, WireError, Writer,
     plan_parts::{read_buckets, read_values, write_buckets, write_values},
+    read_version,
 };
 use crate::{
     cells::Cell,
@@ -53,10 +54,7 @@ impl Partial {
     /// No result of the plan is written like this, or a later version wrote it and used what this one does not know.
     pub fn from_bytes(plan: &Plan, bytes: &[u8]) -> Result<Self, WireError> {
         let mut from = Reader::new(bytes);
-        let version = from.tag()?;
-        if version != VERSION {
-            return Err(WireError::Unknown { what: "a partial result of version", number: version.into() });
-        }
+        read_version(&mut from, VERSION)?;
         let partition = PartitionId(from.u32()?);
         let stats = read_stats(&mut from)?;
         let floor = from.option(|from| from.number_upto(ROWS_MAX))?;

@@ -7,6 +7,7 @@ use types::{Generation, Interval, PartitionId, TableId, TableKey, TableName, Ten
 use super::{
     Reader, WireError, Writer,
     plan_parts::{read_filter, read_round, write_filter, write_round},
+    read_version,
 };
 use crate::{
     ast::{AGGREGATES_MAX, FILTERS_MAX, GROUP_COLUMNS_MAX, ORDER_COLUMNS_MAX, TABLES_MAX, TOP_MAX, ValueLimits},
@@ -76,10 +77,7 @@ impl Plan {
     /// No plan is written like this, or a later version wrote it and used what this one does not know.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
         let mut from = Reader::new(bytes);
-        let version = from.tag()?;
-        if version != VERSION {
-            return Err(WireError::Unknown { what: "a plan of version", number: version.into() });
-        }
+        read_version(&mut from, VERSION)?;
         let tables = from.list(TABLES_MAX, read_table)?;
         let (start, end) = (Timestamp(from.signed()?), Timestamp(from.signed()?));
         let range = TimeRange::new(start, end).ok_or(WireError::Invalid("a range is empty"))?;
