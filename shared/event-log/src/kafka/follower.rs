@@ -26,8 +26,8 @@ use super::{
 };
 use crate::api::Record;
 
-/// How often to look whether the log ends.
-const POLL_WAIT: Duration = Duration::from_millis(50);
+/// How often to look whether the log ends; records are taken as they come.
+const POLL_WAIT: Duration = Duration::from_millis(200);
 /// Records that are shown together at most: readers see the first of them that much later.
 const BATCH_RECORDS: usize = 64;
 /// How often a record that was passed over is asked for again, before it counts as lost: a batch may have been damaged on its way.
