@@ -102,7 +102,10 @@ fn write_rows(plan: &Plan, rows: &Rows<'_>, allowance: &mut Allowance<'_>) -> Re
             out.finish()
         })
         .collect();
-    let quoted: Vec<Option<Quoted>> = rows.values.iter().map(|values| Quoted::new(values, rows.kept.len())).collect();
+    let (of_groups, of_outputs) = keys.split_at(keys.len() - rows.outputs.len());
+    let (of_time, of_groups) = of_groups.split_at(of_groups.len() - rows.values.len());
+    let quoted = rows.values.iter().zip(of_groups).map(|(values, key)| Quoted::new(key, values, rows.kept.len()));
+    let quoted: Vec<Option<Quoted>> = quoted.collect();
     let held = quoted.iter().flatten().map(|quoted| quoted.text.0.len() + size_of_val(&*quoted.ends)).sum();
     if held > 0 {
         allowance.take(1, held)?;
@@ -114,21 +117,22 @@ fn write_rows(plan: &Plan, rows: &Rows<'_>, allowance: &mut Allowance<'_>) -> Re
             out.raw(",");
         }
         let (group, begin) = (group as usize, out.0.len());
-        let mut keys = keys.iter();
-        let mut key = |out: &mut Writer| out.raw(keys.next().expect("a key for each column"));
-        if let Some(interval) = plan.interval {
-            key(&mut out);
+        if let (Some(interval), [key]) = (plan.interval, of_time) {
+            out.raw(key);
             out.integer(start_of(interval, rows.groups.buckets[group]));
         }
-        for ((column, values), quoted) in rows.groups.keys.iter().zip(rows.values).zip(&quoted) {
-            key(&mut out);
+        let columns = rows.groups.keys.iter().zip(rows.values).zip(of_groups);
+        for (((column, values), key), quoted) in columns.zip(&quoted) {
             match quoted {
                 Some(quoted) => out.0.extend_from_slice(quoted.get(column[group])),
-                None => out.value(values.get(column[group])),
+                None => {
+                    out.raw(key);
+                    out.value(values.get(column[group]));
+                }
             }
         }
-        for output in rows.outputs {
-            key(&mut out);
+        for (output, key) in rows.outputs.iter().zip(of_outputs) {
+            out.raw(key);
             match output.cells[group] {
                 Cell::List(at) => out.leaders(&output.lists[at as usize]),
                 cell => out.cell(cell),
@@ -146,20 +150,21 @@ fn start_of(interval: Interval, bucket: i64) -> i64 {
     bucket.saturating_mul(interval.micros())
 }
 
-/// The strings of a group column as JSON, by number, where most of them stand in more than a row.
+/// The strings of a group column as JSON, by number, each behind its key, where most of them stand in more than a row.
 struct Quoted {
     text: Writer,
     ends: Vec<usize>,
 }
 
 impl Quoted {
-    fn new(values: &Values, rows: usize) -> Option<Self> {
+    fn new(key: &str, values: &Values, rows: usize) -> Option<Self> {
         const ROWS_PER_VALUE: usize = 4;
         if rows < values.numbers() * ROWS_PER_VALUE {
             return None;
         }
         let (mut text, mut ends) = (Writer::default(), Vec::with_capacity(values.numbers()));
         for number in 0..values.numbers() as u32 {
+            text.raw(key);
             text.value(values.get(number));
             ends.push(text.0.len());
         }
