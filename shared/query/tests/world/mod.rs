@@ -138,6 +138,15 @@ impl World {
         self.tasks(plan).iter().filter_map(|task| task.lacks_before(plan)).max()
     }
 
+    /// How many segments of the first table are sealed, and how many are open.
+    pub(crate) fn sealed_segments(&self) -> (usize, usize) {
+        let snapshots = self.readers.iter().filter_map(|reader| reader.snapshot(self.tables[0].key));
+        let sealed: Vec<bool> =
+            snapshots.flat_map(|s| s.segments().iter().map(engine::SegmentView::sealed).collect::<Vec<_>>()).collect();
+        let count = sealed.iter().filter(|sealed| **sealed).count();
+        (count, sealed.len() - count)
+    }
+
     /// Applies those of `rows` that are of `table`.
     pub(crate) fn apply(&mut self, partition: usize, table: usize, rows: &[Row]) {
         let mut builder = BodyBuilder::default();
