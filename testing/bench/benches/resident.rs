@@ -1,7 +1,7 @@
 //! What rows take once they are resident, and what scanning them costs: a quarter of the workload of the side-by-side
 //! comparison (a partition of four), with its distributions. Bytes are those that the budget counts; times are of the
-//! processor, on one thread: the least of all runs and their median. `-- sum distinct` asks what has one of these words in
-//! its name.
+//! processor, on one thread: the least of all runs and their median. `-- 100 sum distinct` asks what has one of these words in
+//! its name, so often.
 #![allow(clippy::print_stdout, reason = "its report")]
 
 use std::{
@@ -122,79 +122,52 @@ fn ask(table: &Arc<Table>, reader: &Reader, json: &str) {
 
 fn cases() -> Vec<(&'static str, String)> {
     let end = START_US + SPAN_US + DISORDER_US;
-    let whole = format!(r#""namespace":"shop","table":"events","start_time":{START_US},"end_time":{end}"#);
-    let cut = format!(
-        r#""namespace":"shop","table":"events","start_time":{},"end_time":{}"#,
-        START_US + 240_000_123,
-        START_US + 300_000_456
-    );
-    let sum = r#""aggregate":"sum","metric":"revenue""#;
-    let of = |functions: &[&str], metric: &str| -> String {
-        let one = |function: &&str| format!(r#"{{"fn":"{function}","metric":"{metric}"}}"#);
-        functions.iter().map(one).collect::<Vec<_>>().join(",")
+    let asked = |start: u64, end: u64, more: &str| {
+        format!(r#"{{"namespace":"shop","table":"events","start_time":{start},"end_time":{end}{more}}}"#)
     };
+    let (minute, late) = (START_US + 240_000_123, START_US + SPAN_US - 5_000_000);
+    let mut cases = vec![
+        ("count of a minute", asked(minute, minute + 60_000_333, "")),
+        ("count by tenant, last 5 s", asked(late, end, r#","group_by":["tenant"]"#)),
+    ];
+    cases.extend(questions().into_iter().map(|(name, more)| (name, asked(START_US, end, &more))));
+    cases
+}
+
+/// Questions about all rows: what is asked.
+fn questions() -> Vec<(&'static str, String)> {
+    let sum = |metric: &str, more: &str| format!(r#","aggregate":"sum","metric":"{metric}"{more}"#);
+    let of = |functions: &[&str], metric: &str, more: &str| {
+        let one = |function: &&str| format!(r#"{{"fn":"{function}","metric":"{metric}"}}"#);
+        format!(r#","aggregates":[{}]{more}"#, functions.iter().map(one).collect::<Vec<_>>().join(","))
+    };
+    let (region, above) = (r#","group_by":["region"]"#, r#","filters":{"revenue":{"gt":100}}"#);
+    let two_filters = r#","group_by":["product"],"filters":{"region":"eu-west","event_type":"click"}"#;
+    let three = r#","group_by":["region","event_type","product"],"limit":1000000"#;
+    let users = |what: &str, more: &str| format!(r#","aggregate":"{what}","dimension":"user_id"{more}"#);
     vec![
-        ("count of a minute", format!("{{{cut}}}")),
-        ("sum of revenue", format!("{{{whole},{sum}}}")),
-        ("sum of quantity", format!(r#"{{{whole},"aggregate":"sum","metric":"quantity"}}"#)),
-        ("sum of latency", format!(r#"{{{whole},"aggregate":"sum","metric":"latency_ms"}}"#)),
-        ("sum of revenue by region", format!(r#"{{{whole},{sum},"group_by":["region"]}}"#)),
-        (
-            "sum of revenue by product, two filters",
-            format!(
-                r#"{{{whole},{sum},"group_by":["product"],"filters":{{"region":"eu-west","event_type":"click"}}}}"#
-            ),
-        ),
+        ("sum of revenue", sum("revenue", "")),
+        ("sum of quantity", sum("quantity", "")),
+        ("sum of latency", sum("latency_ms", "")),
+        ("sum of revenue by region", sum("revenue", region)),
+        ("sum of latency by region", sum("latency_ms", region)),
+        ("sum of quantity by tenant", sum("quantity", r#","group_by":["tenant"]"#)),
+        ("sum of revenue by product, two filters", sum("revenue", two_filters)),
         (
             "count and sum by second",
-            format!(
-                r#"{{{whole},"interval_us":1000000,"aggregates":[{{"fn":"count"}},{{"fn":"sum","metric":"revenue"}}]}}"#
-            ),
+            r#","interval_us":1000000,"aggregates":[{"fn":"count"},{"fn":"sum","metric":"revenue"}]"#.to_owned(),
         ),
-        (
-            "sum, average, least and greatest of revenue by region",
-            format!(
-                r#"{{{whole},"group_by":["region"],"aggregates":[{}]}}"#,
-                of(&["sum", "avg", "min", "max"], "revenue")
-            ),
-        ),
-        ("least and greatest of revenue", format!(r#"{{{whole},"aggregates":[{}]}}"#, of(&["min", "max"], "revenue"))),
-        (
-            "sum of latency by region",
-            format!(r#"{{{whole},"aggregate":"sum","metric":"latency_ms","group_by":["region"]}}"#),
-        ),
-        (
-            "sum of quantity by tenant",
-            format!(r#"{{{whole},"aggregate":"sum","metric":"quantity","group_by":["tenant"]}}"#),
-        ),
-        (
-            "percentiles of latency by region",
-            format!(r#"{{{whole},"group_by":["region"],"aggregates":[{}]}}"#, of(&["p50", "p95", "p99"], "latency_ms")),
-        ),
-        (
-            "distinct users by event type",
-            format!(r#"{{{whole},"aggregate":"distinct","dimension":"user_id","group_by":["event_type"]}}"#),
-        ),
-        ("distinct users", format!(r#"{{{whole},"aggregate":"distinct","dimension":"user_id"}}"#)),
-        ("top 20 users", format!(r#"{{{whole},"aggregate":"top","dimension":"user_id","k":20}}"#)),
-        (
-            "count by tenant, last 5 s",
-            format!(
-                r#"{{"namespace":"shop","table":"events","start_time":{},"end_time":{end},"group_by":["tenant"]}}"#,
-                START_US + SPAN_US - 5_000_000
-            ),
-        ),
-        ("p99 of revenue, sketch", format!(r#"{{{whole},"aggregate":"p99","metric":"revenue"}}"#)),
-        ("revenue above 100", format!(r#"{{{whole},"filters":{{"revenue":{{"gt":100}}}}}}"#)),
-        (
-            "sum of revenue above 100 by region",
-            format!(r#"{{{whole},{sum},"group_by":["region"],"filters":{{"revenue":{{"gt":100}}}}}}"#),
-        ),
-        ("one user", format!(r#"{{{whole},{sum},"filters":{{"user_id":"user_0012345"}}}}"#)),
-        (
-            "sum by three dimensions",
-            format!(r#"{{{whole},{sum},"group_by":["region","event_type","product"],"limit":1000000}}"#),
-        ),
+        ("sum, average, least and greatest of revenue by region", of(&["sum", "avg", "min", "max"], "revenue", region)),
+        ("least and greatest of revenue", of(&["min", "max"], "revenue", "")),
+        ("percentiles of latency by region", of(&["p50", "p95", "p99"], "latency_ms", region)),
+        ("p99 of revenue, sketch", of(&["p99"], "revenue", "")),
+        ("distinct users by event type", users("distinct", r#","group_by":["event_type"]"#)),
+        ("distinct users", users("distinct", "")),
+        ("top 20 users", users("top", r#","k":20"#)),
+        ("revenue above 100", above.to_owned()),
+        ("sum of revenue above 100 by region", sum("revenue", &format!("{region}{above}"))),
+        ("one user", sum("revenue", r#","filters":{"user_id":"user_0012345"}"#)),
+        ("sum by three dimensions", sum("revenue", three)),
     ]
 }
 
@@ -204,10 +177,12 @@ fn main() {
     let (_writer, reader) = filled(&table, &budget);
     let per_event = budget.used() as f64 / ROWS as f64;
     println!("resident: {per_event:.2} bytes per event, {:.1}M events per GiB", GIB / per_event / 1e6);
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let words = std::env::args().skip(1).filter(|word| !word.starts_with("--"));
+    let (numbers, words): (Vec<String>, Vec<String>) = words.partition(|word| word.parse::<usize>().is_ok());
+    let runs = numbers.first().map_or(RUNS, |runs| runs.parse().expect("it is a number")).max(1);
     let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
     for (name, json) in cases().into_iter().filter(|(name, _)| wanted(name)) {
-        let mut times: Vec<Duration> = (0..RUNS)
+        let mut times: Vec<Duration> = (0..runs)
             .map(|_| {
                 let start = thread_time();
                 ask(&table, &reader, &json);
@@ -216,6 +191,6 @@ fn main() {
             .collect();
         times.sort_unstable();
         let per_row = |time: Duration| time.as_nanos() as f64 / ROWS as f64;
-        println!("{name}: {:.3} ns per row (median {:.3})", per_row(times[0]), per_row(times[RUNS / 2]));
+        println!("{name}: {:.3} ns per row (median {:.3})", per_row(times[0]), per_row(times[runs / 2]));
     }
 }
