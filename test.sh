@@ -204,7 +204,7 @@ if cargo clippy --version >/dev/null 2>&1; then
 else
   left_out "lints" "clippy is not installed"
 fi
-step "unit, property and layer tests" cargo test --locked --workspace
+step "unit, property and layer tests" cargo test --locked --workspace --no-fail-fast
 step "event log on Kafka" scripts/test_kafka.sh
 step "metadata on PostgreSQL, results in Redis" scripts/test_engines.sh
 if [ -x scripts/check-loom.sh ]; then step "loom models" scripts/check-loom.sh; fi
