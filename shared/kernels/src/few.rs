@@ -52,24 +52,24 @@ fn keys_by_time_body(times: &[i64], starts: &[i64], keys: &mut [u8]) {
     }
 }
 
-/// Counts rows by key, in the slot of each key's first lane.
-///
-/// # Panics
-/// There are fewer slots than the keys need.
-pub fn count_few(rows: FewRows<'_>, counts: &mut [u32]) {
-    let counts = &mut counts.as_chunks_mut::<LANES>().0[usize::from(rows.least)..=usize::from(rows.greatest)];
-    #[cfg(target_arch = "x86_64")]
-    if counts.len() <= few_max() && few_max() == avx512::KEYS_MAX {
-        // SAFETY: `few_max` is more than 1 only where the machine has these instructions.
-        return unsafe { avx512::count(rows, counts) };
+/// Counts rows by key, in the slot of each key's first lane. `least..=greatest` holds all keys.
+pub fn count_few(keys: &[u8], least: u8, greatest: u8, selection: Option<&Selection>, counts: &mut [u32]) {
+    match selection {
+        None => count_all(keys, least, greatest, counts),
+        Some(selection) => {
+            for key in least..=greatest {
+                counts[usize::from(key) * LANES] += crate::count_equal(keys, key.into(), selection) as u32;
+            }
+        }
     }
-    let all = || Selection::all(rows.keys.len());
-    for (key, [count, ..]) in (rows.least..=rows.greatest).zip(counts) {
-        let counted = match rows.selection {
-            Some(selection) => crate::count_equal(rows.keys, key.into(), selection),
-            None => crate::count_equal(rows.keys, key.into(), &all()),
-        };
-        *count += counted as u32;
+}
+
+dispatch! { fn count_all(keys: &[u8], least: u8, greatest: u8, counts: &mut [u32]) = count_all_body }
+
+#[inline(always)]
+fn count_all_body(keys: &[u8], least: u8, greatest: u8, counts: &mut [u32]) {
+    for group in least..=greatest {
+        counts[usize::from(group) * LANES] += keys.iter().map(|&key| u32::from(key == group)).sum::<u32>();
     }
 }
 
@@ -220,24 +220,6 @@ mod avx512 {
             9..=10 => masked::<10, FOLD, T>(rows, column, slots),
             11..=12 => masked::<12, FOLD, T>(rows, column, slots),
             _ => masked::<KEYS_MAX, FOLD, T>(rows, column, slots),
-        }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,popcnt")]
-    pub(super) fn count(rows: FewRows<'_>, counts: &mut [[u32; LANES]]) {
-        let (blocks, rest) = rows.keys.as_chunks::<BLOCK_ROWS>();
-        for (at, keys) in blocks.iter().enumerate() {
-            let word = rows.word(at);
-            // SAFETY: a block has 64 keys.
-            let keys = unsafe { _mm512_loadu_epi8(keys.as_ptr().cast()) };
-            for (key, [count, ..]) in (rows.least..=rows.greatest).zip(&mut *counts) {
-                let mask = _mm512_cmpeq_epi8_mask(keys, _mm512_set1_epi8(key.cast_signed())) & word;
-                *count += mask.count_ones();
-            }
-        }
-        let behind = if rest.is_empty() { 0 } else { rows.word(blocks.len()) };
-        for (at, key) in rest.iter().enumerate() {
-            counts[usize::from(key - rows.least)][0] += (behind >> at & 1) as u32;
         }
     }
 

@@ -269,7 +269,7 @@ proptest! {
         append_codes(&mut of_rows, rows, &keys, 256);
         add_lanes(&mut of_rows, rows);
         let (mut counts, mut want_counts) = (vec![0; slots], vec![0; slots]);
-        count_few(few, &mut counts);
+        count_few(&keys, first, last, selected, &mut counts);
         count_rows(&of_rows, &mut want_counts);
         for (few, each) in counts.chunks(LANES).zip(want_counts.chunks(LANES)) {
             prop_assert_eq!(few.iter().sum::<u32>(), each.iter().sum::<u32>());

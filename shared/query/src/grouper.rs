@@ -93,7 +93,8 @@ impl<'k> Few<'k> {
 
     /// Counts the rows in slots of their groups.
     pub(crate) fn count(&self, counts: &mut [u32]) {
-        kernels::count_few(self.rows, &mut counts[self.first_slot..]);
+        let FewRows { keys, least, greatest, selection } = self.rows;
+        kernels::count_few(keys, least, greatest, selection, &mut counts[self.first_slot..]);
     }
 
     /// Whether all keys that there can be have rows already.
