@@ -169,14 +169,14 @@ impl FanOut {
         }
         let (found, mut each) = mpsc::channel(1);
         let taking = async move {
-            // Dropped with an error, so that the scan ends, too.
             while let Some(scan) = each.recv().await {
                 take(scan)?;
             }
             Ok::<_, ApiError>(())
         };
-        let (unavailable, taken) = tokio::join!(node.scan_each(request, found), taking);
-        taken?;
+        // What a node said counts although it failed then; what cannot be taken ends the scan at once.
+        let scanning = async { Ok(node.scan_each(request, found).await) };
+        let (unavailable, ()) = tokio::try_join!(scanning, taking)?;
         Ok(((), unavailable?))
     }
 }
