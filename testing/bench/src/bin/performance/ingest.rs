@@ -8,7 +8,7 @@ use bench::{
 use crate::context::{Context, Driven};
 
 /// Events per batch, with how many batches are under way on each of two connections: small ones need many.
-const BATCHES: [(u32, u32); 5] = [(1, 128), (10, 64), (100, 16), (1_000, 4), (10_000, 2)];
+const BATCHES: [(u32, u32); 5] = [(1, 128), (10, 64), (100, 16), (1_000, 24), (10_000, 6)];
 const PARTITIONS: [u32; 5] = [1, 2, 4, 8, 16];
 /// A point of a graph takes so long, s.
 const SECONDS: u64 = 10;
@@ -97,7 +97,7 @@ pub(crate) async fn partitions(context: &Context) -> Result<Part, Failure> {
     let mut points = Points::new("partitions");
     for partitions in PARTITIONS {
         let options = format!(
-            "--mode columns --ids --connections 2 --batch 10000 --window 2 --seconds {}",
+            "--mode columns --ids --connections 2 --batch 10000 --window 6 --seconds {}",
             context.seconds(SECONDS)
         );
         let driven = context.drive_anew(&[("TRUENOW_PARTITIONS", &partitions.to_string())], &options).await?;

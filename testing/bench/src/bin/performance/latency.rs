@@ -21,7 +21,7 @@ const OPTIONS: &str = "--mode columns --ids --connections 4 --batch 1000";
 /// A server or the generator fails.
 pub(crate) async fn run(context: &Context) -> Result<Part, Failure> {
     let seconds = context.seconds(SECONDS);
-    let peak = context.drive_anew(&[], &format!("{OPTIONS} --window 4 --seconds {seconds}")).await?.rate();
+    let peak = context.drive_anew(&[], &format!("{OPTIONS} --window 12 --seconds {seconds}")).await?.rate();
     let columns = [
         "of the peak",
         "offered, events/s",

@@ -22,7 +22,7 @@ struct Way {
 const WAYS: [Way; 4] = [
     Way {
         name: "columns, 10,000",
-        options: "--mode columns --ids --connections 2 --batch 10000 --window 2",
+        options: "--mode columns --ids --connections 2 --batch 10000 --window 6",
         wanted: 5e6,
     },
     Way { name: "rows, 1,000", options: "--mode rows --ids --connections 2 --batch 1000 --window 8", wanted: 1.5e6 },
