@@ -59,8 +59,12 @@ pub(crate) async fn follow(gauge: Arc<LagGauge>, log: Arc<dyn EventLog>, partiti
         ticks.tick().await;
         let (log, partitions) = (Arc::clone(&log), partitions.progress());
         // The time of a record that left the log's memory is looked up on disk.
-        let looked = tokio::task::spawn_blocking(move || lags_at(log.as_ref(), &partitions, now())).await;
-        gauge.set(looked.expect("looking at the log does not panic"));
+        match tokio::task::spawn_blocking(move || lags_at(log.as_ref(), &partitions, now())).await {
+            Ok(looked) => gauge.set(looked),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime ends.
+            Err(_) => return,
+        }
     }
 }
 
