@@ -32,6 +32,9 @@ use crate::{
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Requests under way on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 200;
+/// Calls on a connection that were given up before they were looked at, beyond which the connection is closed: as many as a client may
+/// have under way, as one that gives up on a busy server gives them all up at once. (The usual 20 are fewer than hedged queries are.)
+const GIVEN_UP_MAX: usize = STREAMS_MAX as usize;
 /// How often a quiet HTTP/2 connection is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long it has to answer.
@@ -217,6 +220,7 @@ fn http2_builder(window_bytes: u32) -> http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(HEADER_BYTES_MAX as u32)
         .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(GIVEN_UP_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW_BYTES.min(window_bytes))

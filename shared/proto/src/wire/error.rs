@@ -50,9 +50,11 @@ fn of_transport(status: &Status) -> ApiError {
         Code::Unauthenticated => ErrorCode::Unauthenticated,
         Code::PermissionDenied => ErrorCode::PermissionDenied,
         Code::Unimplemented => ErrorCode::Unimplemented,
-        Code::ResourceExhausted => ErrorCode::ResourceExhausted,
-        // Cancelled, too, is said of a connection that went away: the caller is still here.
-        Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Aborted => ErrorCode::Unavailable,
+        // Cancelled, too, is said of a connection that went away: the caller is still here. And so is exhausted, where the other side
+        // closes a connection on which too many calls were given up (ENHANCE_YOUR_CALM): our services say it with details.
+        Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Aborted | Code::ResourceExhausted => {
+            ErrorCode::Unavailable
+        }
         _ => ErrorCode::Internal,
     };
     let error = ApiError::new(code, status.message());
@@ -150,7 +152,7 @@ mod tests {
     /// Goal: a connection that went away reads as something to try again, however the transport puts it.
     #[test]
     fn a_lost_connection_is_unavailable() {
-        for code in [Code::Unavailable, Code::Cancelled, Code::Unknown] {
+        for code in [Code::Unavailable, Code::Cancelled, Code::Unknown, Code::ResourceExhausted] {
             let error = error_of(&Status::new(code, "transport error"));
             assert_eq!((error.code, error.retry_after), (ErrorCode::Unavailable, Some(RETRY_AFTER)));
         }
