@@ -61,7 +61,13 @@ ask_at_random() {
   # shellcheck disable=SC2016 # expands in the program
   printf '#!/usr/bin/env bash\nif [ "$1" = --version ]; then echo "truenow 0.0.0"; else exec "%s" "$@"; fi\n' "$bin" >"$home/older"
   chmod +x "$home/older"
-  if BIN=$home/older ./start-services.sh --rolling-restart --home "$home/cluster" 2>/dev/null; then fail "a step back"; else pass; fi
+  if BIN=$home/older ./start-services.sh --rolling-restart --home "$home/cluster" 2>"$home/refusal"; then
+    fail "a step back"
+  elif grep -q 'runs version .*, the program is 0\.0\.0' "$home/refusal"; then
+    pass
+  else
+    fail "a step back is refused: $(cat "$home/refusal")"
+  fi
   if BIN=$bin ./start-services.sh --rolling-restart --home "$home/cluster"; then pass; else fail "the rolling restart"; fi
   if "$bin" verify --port-offset "$offset"; then pass; else fail "truenow verify"; fi
   ./stop-services.sh --home "$home/cluster"

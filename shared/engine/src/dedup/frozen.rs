@@ -8,7 +8,7 @@ use super::{
 /// Places that are gone through in one step. Few in tests, so that runs of a few ids are entered in several steps.
 const STEP_PLACES: usize = if cfg!(test) { 4 } else { 512 };
 /// Ids that are sorted at a time, about: they and what is needed to sort them stay in the processor's nearest cache.
-const SORTED_AT_ONCE: usize = 256;
+const SORTED_AT_ONCE: usize = 96;
 
 /// Tables that take no more ids, no id in two of them: they are looked into where they are until their ids lie sorted elsewhere.
 #[derive(Debug)]
