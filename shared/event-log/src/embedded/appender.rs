@@ -1,14 +1,18 @@
-//! The appender: the one that writes, on a thread of its own or driven step by step ([`super::driver`]).
+//! The appender: the one that writes, at any time one thread of those of the log ([`super::pipeline`]).
 //!
 //! 1. A group is written to one file with one sync, then shown to readers, then acked. So what a caller or a reader
-//!    knows of is durable.
+//!    knows of is durable. The group after it may be written before that sync returns; it is synced after it.
 //! 2. A file in which a write or a sync failed gets no further record: what the system says of it later is worth
 //!    nothing. The next file's header says where its truth ends.
 //!    Nor does one after which a file could not be made: what is left of that file says where this one ends.
-//! 3. A failed group changes nothing: the next one gets its offsets and its row counts.
+//! 3. A failed group changes nothing: the next one gets its offsets and its row counts. One that was written meanwhile
+//!    stands behind it in the file and so fails with it.
 //! 4. Every group tries anew. A disk that has room again, or works again, needs nobody's help.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 
 use types::AppenderId;
 
@@ -16,13 +20,13 @@ use super::{
     config::EmbeddedConfig,
     group::{Group, RowCounts, Start},
     index::FileIndex,
-    queue::{Queue, Request, Work},
+    pipeline::{Durable, lock},
+    queue::Request,
     segment::{SegmentHeader, Stand, index_name, log_name, records_at, spare_name, totals_name},
     store::{ActiveFile, OpenFile, SealedFile, Store},
     totals::TotalsAt,
 };
 use crate::{
-    api::AppendError,
     clock::Clock,
     files::{LogFile, OpenMode, write_all_at},
 };
@@ -34,13 +38,15 @@ pub(crate) const SPARES_MAX: usize = 2;
 /// The one that writes.
 pub(crate) struct Appender {
     pub(crate) store: Arc<Store>,
-    pub(crate) queue: Arc<Queue>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: EmbeddedConfig,
     pub(crate) id: AppenderId,
-    /// Where the partitions stand; what is durable, as in the store.
+    /// Where the partitions stand after all that was written.
     pub(crate) stands: Vec<Stand>,
+    /// The row counts after all that was written.
     pub(crate) rows: RowCounts,
+    /// Up to where the active file was durable when that was last asked.
+    pub(crate) durable_to: u64,
     pub(crate) active: Option<Active>,
     /// Number and end of the newest file that gets no more records; (0, 0) where there is none.
     pub(crate) newest_sealed: (u64, u64),
@@ -52,62 +58,28 @@ pub(crate) struct Appender {
 pub(crate) struct Active {
     number: u64,
     file: Arc<dyn LogFile>,
-    /// Where its records end; all before is durable.
+    /// Where what was written ends.
     end: u64,
 }
 
 impl Appender {
-    /// The next thing to do; waits for it.
-    pub(crate) fn take(&self) -> Work {
-        self.queue.take(self.config.group_bytes_max, self.config.linger)
-    }
-
-    /// The next thing to do, if there is any now.
-    pub(crate) fn try_take(&self) -> Option<Work> {
-        self.queue.try_take(self.config.group_bytes_max)
-    }
-
-    /// Does it.
-    pub(crate) fn work(&mut self, work: Work) {
-        match work {
-            Work::Group(requests) => self.commit(requests),
-            Work::Release => self.drop_released(),
-            Work::Closed => {}
+    /// Writes a group behind all that was written, to be synced.
+    ///
+    /// # Errors
+    /// As the system has it; [`Self::start_over`] is to follow.
+    pub(crate) fn write(&mut self, requests: &[Request], durable: &Mutex<Durable>) -> io::Result<Group> {
+        // Where a sync is in progress, what was durable before it is known, and that will do.
+        if let Ok(mut durable) = durable.try_lock() {
+            self.catch_up(&mut durable);
         }
-    }
-
-    fn commit(&mut self, requests: Vec<Request>) {
-        let written = self.write(&requests);
-        self.queue.done();
-        match written {
-            Ok(group) => {
-                let mut appended: Vec<_> = group.appended().collect();
-                self.store.publish(group.into_records());
-                for request in requests {
-                    let rest = appended.split_off(request.blocks.len());
-                    // A caller that left knows nothing of its append, which stands all the same.
-                    let _ = request.ack.send(Ok(std::mem::replace(&mut appended, rest)));
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, calls = requests.len(), "event log: a group could not be made durable");
-                let error = Arc::new(error);
-                for request in requests {
-                    let _ = request.ack.send(Err(AppendError::Unavailable(error.clone())));
-                }
-            }
-        }
-    }
-
-    /// Makes a group durable.
-    fn write(&mut self, requests: &[Request]) -> io::Result<Group> {
-        self.make_room(requests.iter().map(Request::stored_bytes).sum())?;
+        self.make_room(requests.iter().map(Request::stored_bytes).sum(), durable)?;
         let active = self.active.as_mut().expect("room was made in it");
         let group = Group::place(
             requests,
             Start {
                 file: active.number,
                 position: active.end,
+                durable_to: self.durable_to,
                 frame_key: self.store.frame_key,
                 appender: self.id,
                 now: self.clock.now(),
@@ -115,25 +87,58 @@ impl Appender {
                 rows: &self.rows,
             },
         );
-        let written = write_all_at(&*active.file, &mut group.parts(), active.end);
-        if let Err(error) = written.and_then(|()| active.file.sync_data()) {
-            self.abandon_active();
-            return Err(error);
-        }
+        write_all_at(&*active.file, &mut group.parts(), active.end)?;
         active.end += group.bytes;
         self.stands.clone_from(&group.stands);
         self.rows.extend(&group.rows);
         Ok(group)
     }
 
+    /// The file that the last group was written to.
+    ///
+    /// # Panics
+    /// None was written, or it failed.
+    pub(crate) fn active_file(&self) -> Arc<dyn LogFile> {
+        self.active.as_ref().expect("a group was written").file.clone()
+    }
+
+    /// Learns what became of the groups that were synced.
+    fn catch_up(&mut self, durable: &mut Durable) {
+        if durable.failed {
+            self.start_over(durable);
+        }
+        self.durable_to = durable.end;
+    }
+
+    /// Goes back to what is durable, after a failure to write or to sync.
+    pub(crate) fn start_over(&mut self, durable: &mut Durable) {
+        durable.failed = false;
+        self.stands.clone_from(&self.store.lock().ends);
+        self.rows.clone_from(&durable.rows);
+        let Some(active) = &mut self.active else { return };
+        active.end = durable.end;
+        // Of use if it works, of no harm if it does not: the next file's header says the same.
+        let _ = active.file.truncate(active.end).and_then(|()| active.file.sync_data());
+        self.seal_active();
+    }
+
+    /// Ends the active file, once what was written to it is durable or failed.
+    pub(crate) fn finish(&mut self, durable: &mut Durable) {
+        self.catch_up(durable);
+        self.seal_active();
+    }
+
     /// Sees to it that there is an active file with room for a group, if need be a new one.
-    fn make_room(&mut self, bytes: u64) -> io::Result<()> {
+    fn make_room(&mut self, bytes: u64, durable: &Mutex<Durable>) -> io::Result<()> {
         let start = records_at(self.stands.len());
         if let Some(active) = &self.active
             && (active.end == start || active.end + bytes <= self.config.segment_bytes)
         {
             return Ok(());
         }
+        // Where the next file begins is known once all of this one is durable.
+        let mut durable = lock(durable);
+        self.catch_up(&mut durable);
         let previous = self.active.as_ref().map_or(self.newest_sealed, |active| (active.number, active.end));
         let number = previous.0 + 1;
         let header =
@@ -148,6 +153,8 @@ impl Appender {
         let next = ActiveFile { number, file: file.clone(), index };
         self.replace_active(Some(next));
         self.active = Some(Active { number, file, end: start });
+        durable.end = start;
+        self.durable_to = start;
         Ok(())
     }
 
@@ -171,16 +178,8 @@ impl Appender {
         Ok(file)
     }
 
-    /// Gives up the active file after a failure in it (rule 2).
-    fn abandon_active(&mut self) {
-        let Some(active) = &self.active else { return };
-        // Of use if it works, of no harm if it does not: the next file's header says the same.
-        let _ = active.file.truncate(active.end).and_then(|()| active.file.sync_data());
-        self.seal_active();
-    }
-
     /// Ends the active file where its durable records end. One without records goes.
-    pub(crate) fn seal_active(&mut self) {
+    fn seal_active(&mut self) {
         let Some(active) = self.active.take() else { return };
         if active.end == records_at(self.stands.len()) {
             let Store { files, dir, .. } = &*self.store;
@@ -217,7 +216,7 @@ impl Appender {
     }
 
     /// Removes files all of whose records were released, oldest first.
-    fn drop_released(&mut self) {
+    pub(crate) fn drop_released(&mut self) {
         loop {
             let taken = self.store.lock().take_released(self.config.retention_bytes_min);
             let Some(file) = taken else { return };

@@ -22,6 +22,8 @@ pub struct EmbeddedConfig {
     pub queue_bytes_max: u64,
     /// Bytes that one sync covers at most; one larger append is a group of its own.
     pub group_bytes_max: u64,
+    /// Bytes that are written while the group before them is synced; fewer wait for that sync.
+    pub overlap_bytes_min: u64,
     /// How long a group waits for more once it has its first block. Zero: not at all; what comes during a sync makes
     /// the next group.
     pub linger: Duration,
@@ -45,6 +47,7 @@ impl EmbeddedConfig {
             segment_bytes: 128 << 20,
             queue_bytes_max: 64 << 20,
             group_bytes_max: 8 << 20,
+            overlap_bytes_min: 256 << 10,
             linger: Duration::ZERO,
             tail_bytes_max: 64 << 20,
             index_bytes_max: 32 << 20,

@@ -1,16 +1,16 @@
-//! Who drives the appender: a thread of its own, or a caller who decides when it does what.
+//! Who drives the pipeline: two threads of its own, or a caller who decides when it does what.
 
 use std::{any::Any, io, thread};
 
 use tokio::sync::watch;
 
-use super::{appender::Appender, queue::Work};
+use super::pipeline::Pipeline;
 
-/// Drives the appender of a log that was opened without a thread. Until it is driven nothing that was appended becomes
+/// Drives the pipeline of a log that was opened without a thread. Until it is driven nothing that was appended becomes
 /// durable. Dropped before it said [`Step::Closed`], it does nothing more to the files, like a process that dies; its log
 /// is closed then.
 pub struct Driver {
-    appender: Appender,
+    pipeline: Pipeline,
     /// On the log's directory.
     lock: Option<Box<dyn Any + Send + Sync>>,
     ended: watch::Sender<bool>,
@@ -29,9 +29,9 @@ pub enum Step {
 
 impl Driver {
     /// A driver, and what turns true when it ends.
-    pub(crate) fn new(appender: Appender, lock: Box<dyn Any + Send + Sync>) -> (Self, watch::Receiver<bool>) {
+    pub(crate) fn new(pipeline: Pipeline, lock: Box<dyn Any + Send + Sync>) -> (Self, watch::Receiver<bool>) {
         let (ended, watched) = watch::channel(false);
-        (Self { appender, lock: Some(lock), ended }, watched)
+        (Self { pipeline, lock: Some(lock), ended }, watched)
     }
 
     /// Does what waits to be done first, if anything does. Blocks while the disk works.
@@ -39,40 +39,40 @@ impl Driver {
         if *self.ended.borrow() {
             return Step::Closed;
         }
-        match self.appender.try_take() {
-            None => Step::Idle,
-            Some(Work::Closed) => {
-                self.appender.seal_active();
-                self.end();
-                Step::Closed
-            }
-            Some(work) => {
-                self.appender.work(work);
-                Step::Worked
-            }
+        let step = self.pipeline.turn(false);
+        if step == Step::Closed {
+            self.end();
         }
+        step
     }
 
-    /// Works on a thread of its own until the log is closed.
+    /// Works on threads of its own until the log is closed: one writes while the other syncs.
     ///
     /// # Errors
     /// The system gives no more threads.
-    pub(crate) fn start(mut self) -> io::Result<thread::JoinHandle<()>> {
-        thread::Builder::new().name("event-log".into()).spawn(move || {
-            loop {
-                match self.appender.take() {
-                    Work::Closed => break,
-                    work => self.appender.work(work),
+    pub(crate) fn start(self) -> io::Result<thread::JoinHandle<()>> {
+        let named = |name: &str| thread::Builder::new().name(name.into());
+        named("event-log").spawn(move || {
+            thread::scope(|scope| {
+                // Without it the log works as well, one group after the other.
+                let second = named("event-log-2").spawn_scoped(scope, || self.work());
+                if let Err(error) = second {
+                    tracing::warn!(%error, "event log: groups are not written while others are synced");
                 }
-            }
-            self.appender.seal_active();
+                self.work();
+            });
         })
+    }
+
+    fn work(&self) {
+        let _others = EndsOthers(&self.pipeline);
+        while self.pipeline.turn(true) != Step::Closed {}
     }
 
     /// However this ends, nobody is left waiting, and the directory is free before anybody is told.
     fn end(&mut self) {
-        self.appender.queue.abandon();
-        self.appender.store.close();
+        self.pipeline.queue.abandon();
+        self.pipeline.store.close();
         self.lock = None;
         self.ended.send_replace(true);
     }
@@ -81,5 +81,16 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Ends the other threads where this one panics, so that nobody waits for what nobody does.
+struct EndsOthers<'a>(&'a Pipeline);
+
+impl Drop for EndsOthers<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.queue.close();
+        }
     }
 }

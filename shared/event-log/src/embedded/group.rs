@@ -28,8 +28,10 @@ pub(crate) type RowCounts = HashMap<(TableKey, PartitionId), u64>;
 pub(crate) struct Start<'a> {
     /// The file's number.
     pub(crate) file: u64,
-    /// The position in it; all before is durable.
+    /// The position in it.
     pub(crate) position: u64,
+    /// The position up to which it is known to be durable.
+    pub(crate) durable_to: u64,
     /// The log's key.
     pub(crate) frame_key: FrameKey,
     /// The appender's id.
@@ -87,7 +89,7 @@ impl Group {
                 offset: stand.next,
                 append_time: start.now.max(stand.last_time),
                 file: start.file,
-                durable_to: start.position,
+                durable_to: start.durable_to,
                 header,
             };
             *stand = Stand { next: frame.offset.next(), last_time: frame.append_time };

@@ -2,8 +2,8 @@
 //! appends durable, whatever tables and partitions they go to.
 //!
 //! ```text
-//! append ─▶ queue ─▶ appender (own thread): place, write, sync ─▶ store ─▶ readers
-//!           bounded                                                tail in memory, else files
+//! append ─▶ queue ─▶ pipeline (own threads): place, write ─▶ sync ─▶ store ─▶ readers
+//!           bounded                                                 tail in memory, else files
 //! ```
 //!
 //! 1. One directory, one process: a lock sees to it.
@@ -17,6 +17,7 @@ mod frame;
 mod group;
 mod index;
 mod manifest;
+mod pipeline;
 mod queue;
 mod reader;
 mod recovery;
@@ -43,6 +44,7 @@ use self::{
     group::RowCounts,
     index::{FILE_BYTES_MAX, FileIndex},
     manifest::Manifest,
+    pipeline::Pipeline,
     queue::{Queue, Request},
     reader::Reader,
     recovery::{Inventory, recover},
@@ -74,12 +76,12 @@ pub struct EmbeddedLog {
     id: AppenderId,
     recovery: Recovery,
     ended: watch::Receiver<bool>,
-    /// The appender's; `None` where a [`Driver`] is its own.
+    /// The first of the pipeline's, which ends last; `None` where a [`Driver`] is its own.
     thread: Option<JoinHandle<()>>,
 }
 
 impl EmbeddedLog {
-    /// Opens the log of `config.dir`, or makes it, and starts its thread. Reads the last file: blocks for up to a
+    /// Opens the log of `config.dir`, or makes it, and starts its threads. Reads the last file: blocks for up to a
     /// tenth of a second or so.
     ///
     /// # Errors
@@ -119,24 +121,24 @@ impl EmbeddedLog {
         let Manifest { epoch, identity, partitions, .. } = manifest;
         tracing::info!(files, cut_bytes, damaged_records, epoch, %identity, "event log: open");
 
-        let queue = Arc::new(Queue::new(config.queue_bytes_max));
+        let queue = Arc::new(Queue::new(config.queue_bytes_max, config.overlap_bytes_min));
         let (stands, newest_sealed) = {
             let state = store.lock();
             (state.ends.clone(), state.files.back().map_or((0, 0), |file| (file.number, file.end)))
         };
         let appender = Appender {
             store: store.clone(),
-            queue: queue.clone(),
             clock,
             config,
             id: manifest.appender(),
             stands,
             rows: RowCounts::new(),
+            durable_to: 0,
             active: None,
             newest_sealed,
             spares: inventory.spares,
         };
-        let (driver, ended) = Driver::new(appender, lock);
+        let (driver, ended) = Driver::new(Pipeline::new(appender, queue.clone()), lock);
         let log = Self { store, queue, identity, partitions, id: manifest.appender(), recovery, ended, thread: None };
         Ok((log, driver))
     }

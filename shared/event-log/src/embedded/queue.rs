@@ -2,7 +2,9 @@
 //!
 //! 1. An append is queued whole or refused whole; it is refused once the queue holds its bound, unless it is empty.
 //! 2. Bytes count until their group is durable or failed.
-//! 3. After `close` nothing is queued; what was before is still taken.
+//! 3. While a group is synced the next one is taken only if it is large: few bytes gain nothing from being written early,
+//!    and what comes with them until the sync is done shares their write and their sync.
+//! 4. After `close` nothing is queued; what was before is still taken.
 
 use std::{
     collections::VecDeque,
@@ -49,6 +51,7 @@ pub(crate) struct Queue {
     inner: Mutex<Inner>,
     changed: Condvar,
     bytes_max: u64,
+    overlap_bytes_min: u64,
 }
 
 #[derive(Debug, Default)]
@@ -56,15 +59,18 @@ struct Inner {
     requests: VecDeque<Request>,
     /// Of `requests`.
     waiting_bytes: u64,
-    /// Of the group taken last.
+    /// Of the groups taken that are neither durable nor failed.
     taken_bytes: u64,
+    /// A group is being synced.
+    syncing: bool,
     released: bool,
     closed: bool,
 }
 
 impl Queue {
-    pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { inner: Mutex::default(), changed: Condvar::new(), bytes_max }
+    /// A queue of at most `bytes_max`, of which `overlap_bytes_min` are taken during a sync.
+    pub(crate) fn new(bytes_max: u64, overlap_bytes_min: u64) -> Self {
+        Self { inner: Mutex::default(), changed: Condvar::new(), bytes_max, overlap_bytes_min }
     }
 
     /// Queues a call.
@@ -92,7 +98,7 @@ impl Queue {
     /// most `bytes_max`; one that is smaller waits `linger` for more.
     pub(crate) fn take(&self, bytes_max: u64, linger: Duration) -> Work {
         let mut inner = self.lock();
-        while inner.is_idle() {
+        while inner.is_idle(self.overlap_bytes_min) {
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         if std::mem::take(&mut inner.released) {
@@ -107,7 +113,7 @@ impl Queue {
     /// As [`Queue::take`], but waits for nothing: `None` where nothing is to be done.
     pub(crate) fn try_take(&self, bytes_max: u64) -> Option<Work> {
         let mut inner = self.lock();
-        if inner.is_idle() {
+        if inner.is_idle(self.overlap_bytes_min) {
             return None;
         }
         let release = std::mem::take(&mut inner.released);
@@ -121,9 +127,22 @@ impl Queue {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// The group taken last is durable or failed.
-    pub(crate) fn done(&self) {
-        self.lock().taken_bytes = 0;
+    /// A group of that many bytes is durable or failed.
+    pub(crate) fn done(&self, bytes: u64) {
+        self.lock().taken_bytes -= bytes;
+    }
+
+    /// A group is being synced until what this returns is dropped.
+    pub(crate) fn syncing(&self) -> impl Drop + '_ {
+        struct Syncing<'a>(&'a Queue);
+        impl Drop for Syncing<'_> {
+            fn drop(&mut self) {
+                self.0.lock().syncing = false;
+                self.0.changed.notify_one();
+            }
+        }
+        self.lock().syncing = true;
+        Syncing(self)
     }
 
     /// Tells the appender that files may have become free.
@@ -159,21 +178,23 @@ impl Queue {
 }
 
 impl Inner {
-    fn is_idle(&self) -> bool {
-        self.requests.is_empty() && !self.closed && !self.released
+    fn is_idle(&self, overlap_bytes_min: u64) -> bool {
+        let awaits_sync = self.syncing && self.waiting_bytes < overlap_bytes_min;
+        (self.requests.is_empty() || awaits_sync) && !self.closed && !self.released
     }
 
     /// The next group; [`Work::Closed`] where nothing waits.
     fn take_group(&mut self, bytes_max: u64) -> Work {
-        let mut group = Vec::new();
+        let (mut group, mut bytes) = (Vec::new(), 0);
         while let Some(next) = self.requests.front().map(Request::stored_bytes) {
-            if !group.is_empty() && self.taken_bytes + next > bytes_max {
+            if !group.is_empty() && bytes + next > bytes_max {
                 break;
             }
-            self.waiting_bytes -= next;
-            self.taken_bytes += next;
+            bytes += next;
             group.extend(self.requests.pop_front());
         }
+        self.waiting_bytes -= bytes;
+        self.taken_bytes += bytes;
         if group.is_empty() { Work::Closed } else { Work::Group(group) }
     }
 }

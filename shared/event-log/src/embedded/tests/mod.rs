@@ -6,6 +6,7 @@ mod disk_full;
 mod driven;
 mod layout;
 mod ledger;
+mod overlap;
 
 use std::{
     path::Path,
@@ -41,6 +42,7 @@ fn config(dir: &Path) -> EmbeddedConfig {
     EmbeddedConfig {
         segment_bytes: SEGMENT_BYTES,
         queue_bytes_max: 4 << 20,
+        overlap_bytes_min: 1_000,
         tail_bytes_max: 100 << 10,
         ..EmbeddedConfig::new(dir, 3)
     }
