@@ -4,7 +4,8 @@
 //! 2. Bytes count until their group is durable or failed.
 //! 3. While a group is synced the next one is taken only if it is large: few bytes gain nothing from being written early,
 //!    and what comes with them until the sync is done shares their write and their sync.
-//! 4. After `close` nothing is queued; what was before is still taken.
+//! 4. Who takes is woken where there is something to take, and once: waking costs a call of the system, whoever waits.
+//! 5. After `close` nothing is queued; what was before is still taken.
 
 use std::{
     collections::VecDeque,
@@ -63,6 +64,8 @@ struct Inner {
     taken_bytes: u64,
     /// A group is being synced.
     syncing: bool,
+    /// Who takes waits, and was not woken yet.
+    asleep: bool,
     released: bool,
     closed: bool,
 }
@@ -89,8 +92,7 @@ impl Queue {
         }
         inner.waiting_bytes += bytes;
         inner.requests.push_back(request);
-        drop(inner);
-        self.changed.notify_one();
+        self.wake(inner);
         Ok(())
     }
 
@@ -99,8 +101,10 @@ impl Queue {
     pub(crate) fn take(&self, bytes_max: u64, linger: Duration) -> Work {
         let mut inner = self.lock();
         while inner.is_idle(self.overlap_bytes_min) {
+            inner.asleep = true;
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
+        inner.asleep = false;
         if std::mem::take(&mut inner.released) {
             return Work::Release;
         }
@@ -122,9 +126,23 @@ impl Queue {
 
     fn linger<'a>(&self, inner: MutexGuard<'a, Inner>, bytes_max: u64, linger: Duration) -> MutexGuard<'a, Inner> {
         let until = Instant::now() + linger;
-        let more = |inner: &mut Inner| inner.waiting_bytes < bytes_max && !inner.closed && Instant::now() < until;
+        let more = |inner: &mut Inner| {
+            inner.asleep = inner.waiting_bytes < bytes_max && !inner.closed && Instant::now() < until;
+            inner.asleep
+        };
         let waited = self.changed.wait_timeout_while(inner, linger, more);
-        waited.unwrap_or_else(PoisonError::into_inner).0
+        let mut inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        inner.asleep = false;
+        inner
+    }
+
+    /// Wakes who takes, if there is something to take.
+    fn wake(&self, mut inner: MutexGuard<'_, Inner>) {
+        if inner.asleep && !inner.is_idle(self.overlap_bytes_min) {
+            inner.asleep = false;
+            drop(inner);
+            self.changed.notify_one();
+        }
     }
 
     /// A group of that many bytes is durable or failed.
@@ -137,8 +155,9 @@ impl Queue {
         struct Syncing<'a>(&'a Queue);
         impl Drop for Syncing<'_> {
             fn drop(&mut self) {
-                self.0.lock().syncing = false;
-                self.0.changed.notify_one();
+                let mut inner = self.0.lock();
+                inner.syncing = false;
+                self.0.wake(inner);
             }
         }
         self.lock().syncing = true;
@@ -147,14 +166,16 @@ impl Queue {
 
     /// Tells the appender that files may have become free.
     pub(crate) fn release(&self) {
-        self.lock().released = true;
-        self.changed.notify_one();
+        let mut inner = self.lock();
+        inner.released = true;
+        self.wake(inner);
     }
 
     /// Refuses all that comes from now on.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
-        self.changed.notify_one();
+        let mut inner = self.lock();
+        inner.closed = true;
+        self.wake(inner);
     }
 
     /// Drops what waits; its callers see that the log is closed. For an appender that ends.
