@@ -1,9 +1,9 @@
 //! One checkpoint of a partition: from the capture to what the log may let go of. Who decides when, and on which thread,
 //! is another's.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, never, select};
+use crossbeam_channel::Receiver;
 use engine::RunFault;
 use id_store::{CheckpointError, CheckpointStore, Generation, Paused, RunKeeper, Written};
 use types::Offset;
@@ -45,8 +45,8 @@ impl Rounds {
     }
 
     #[cfg(test)]
-    pub(crate) fn seam(&self) -> &Seam {
-        &self.seam
+    pub(crate) fn seam(&self) -> Arc<Seam> {
+        Arc::clone(&self.seam)
     }
 
     /// Lets go of a capture that came when it was not waited for any more: it keeps memory, and is of another time.
@@ -57,18 +57,19 @@ impl Rounds {
     /// The capture that was asked for, if it is there; else none is wanted any more.
     #[must_use]
     pub fn take(&self) -> Option<Captured> {
-        self.take_within(Duration::ZERO, &never())
+        let captured = self.captures.try_recv().ok();
+        self.want_none();
+        captured
     }
 
-    /// The capture that was asked for, once it is there; none is wanted any more after `wait`, or where `stopped` ends.
-    pub(crate) fn take_within(&self, wait: Duration, stopped: &Receiver<()>) -> Option<Captured> {
-        let captured = select! {
-            recv(self.captures) -> captured => captured.ok(),
-            recv(stopped) -> _ => None,
-            default(wait) => None,
-        };
+    /// Where the capture comes out that was asked for.
+    pub(crate) fn captures(&self) -> &Receiver<Captured> {
+        &self.captures
+    }
+
+    /// No capture is wanted any more.
+    pub(crate) fn want_none(&self) {
         self.seam.want(false);
-        captured
     }
 
     /// Makes a capture the newest checkpoint, durable, and lets the log go of what none needs.
@@ -115,7 +116,7 @@ impl Rounds {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{io, thread};
 
     use codec::{BodyBuilder, BodyView, EventRef};
@@ -128,9 +129,11 @@ mod tests {
 
     use super::*;
 
-    const KEY: TableKey = TableKey { tenant: TenantId(1), table: TableId(1), generation: TableGeneration(1) };
+    pub(crate) const KEY: TableKey =
+        TableKey { tenant: TenantId(1), table: TableId(1), generation: TableGeneration(1) };
     const LIMIT: u64 = 16 << 20;
-    const ROWS: i64 = 1_000;
+    /// Of a record.
+    pub(crate) const ROWS: i64 = 1_000;
     /// Of a sealed row: two of its time, eight of its value.
     const ROW_BYTES: u64 = 10;
 
@@ -205,7 +208,7 @@ mod tests {
     }
 
     /// Applies the next record, of rows that are newer than all before, and does the housekeeping.
-    fn apply(writer: &mut Writer, seam: &Seam) {
+    pub(crate) fn apply(writer: &mut Writer, seam: &Seam) {
         let offset = writer.next_offset();
         let mut builder = BodyBuilder::default();
         for n in 0..ROWS {

@@ -53,6 +53,11 @@ impl Seam {
         self.wanted.store(wanted, Relaxed);
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Relaxed)
+    }
+
     /// Bytes of records since the last capture.
     pub(crate) fn log_bytes(&self) -> u64 {
         self.log_bytes.load(Relaxed)

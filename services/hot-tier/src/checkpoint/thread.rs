@@ -1,6 +1,10 @@
 //! The thread that writes checkpoints, one partition at a time.
+//!
+//! It is told of partitions that begin and end while it waits and writes, too: whoever closes a partition waits for at most a part that
+//! is on its way to the disk, and not for what is written of others, which takes minutes where there is much of it.
 
 use std::{
+    collections::VecDeque,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -9,7 +13,7 @@ use std::{
 };
 
 use config::HotTierConfig;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, never, select, unbounded};
 use engine::{MemoryBudget, Reader};
 use id_store::{CheckpointError, Written};
 use metrics::{counter, gauge, histogram};
@@ -82,7 +86,7 @@ impl Changes {
         let _ = self.0.send(Change::Begin(Box::new(partition)));
     }
 
-    /// Ends with a partition, after what is being written of it. Blocks for that.
+    /// Ends with a partition, in the middle of what is written of it: what is there is good. Blocks until nothing is written any more.
     pub(crate) fn end(&self, partition: PartitionId) {
         let (ended, wait) = bounded(0);
         let _ = self.0.send(Change::End(partition, ended));
@@ -107,7 +111,7 @@ impl CheckpointThread {
         let (stop, stopped) = bounded(0);
         let (changes, told) = unbounded();
         let thread = thread::Builder::new().name("checkpoints".to_owned()).spawn(move || {
-            let mut work = Work { schedule, stopped, told, budget, health: health.clone() };
+            let mut work = Work::new(schedule, (stopped, told), budget, health.clone());
             if catch_unwind(AssertUnwindSafe(|| work.run())).is_err() {
                 health.degrade(FAILING, "the writing of checkpoints ended; a restart takes long, and the log grows");
             }
@@ -144,12 +148,6 @@ impl Checkpointed {
         behind && (passed >= interval || much)
     }
 
-    /// The state of now; `None`: the writer does not come by, or the thread is to end.
-    fn capture(&self, stopped: &Receiver<()>) -> Option<Captured> {
-        self.rounds.ask();
-        self.rounds.take_within(CAPTURE_WAIT, stopped)
-    }
-
     fn report(&self) {
         self.rounds.drop_late();
         let partition = self.reader.partition().to_string();
@@ -182,42 +180,90 @@ struct Work {
     told: Receiver<Change>,
     budget: Arc<MemoryBudget>,
     health: Health,
+    /// The partitions but for that which is being written, in turn.
+    partitions: VecDeque<Checkpointed>,
+    /// The one that is being written; and who waits for its end, once it is to end.
+    writing: Option<PartitionId>,
+    ending: Option<Sender<()>>,
+}
+
+/// How a wait ended.
+enum Waited<T> {
+    Came(T),
+    TimeIsUp,
+    /// The thread is to end, or with the partition that it writes.
+    Ended,
 }
 
 impl Work {
+    fn new(
+        schedule: Schedule,
+        (stopped, told): (Receiver<()>, Receiver<Change>),
+        budget: Arc<MemoryBudget>,
+        health: Health,
+    ) -> Self {
+        Self { schedule, stopped, told, budget, health, partitions: VecDeque::new(), writing: None, ending: None }
+    }
+
     fn run(&mut self) {
-        let mut partitions: Vec<Checkpointed> = Vec::new();
-        loop {
-            for change in self.told.try_iter() {
-                match change {
-                    Change::Begin(partition) => partitions.push(*partition),
-                    Change::End(ended, done) => {
-                        partitions.retain(|held| held.reader.partition() != ended);
-                        drop(done);
-                    }
-                }
-            }
-            for partition in &mut partitions {
+        while self.wait(LOOK_INTERVAL) {
+            for _ in 0..self.partitions.len() {
+                // Some may have ended meanwhile.
+                let Some(mut partition) = self.partitions.pop_front() else { break };
                 if partition.is_due(&self.schedule) {
-                    self.checkpoint(partition);
+                    self.checkpoint(&mut partition);
                 }
                 if self.is_stopped() {
                     return;
                 }
                 partition.report();
+                match self.ending.take() {
+                    Some(ended) => {
+                        drop(partition);
+                        drop(ended);
+                    }
+                    None => self.partitions.push_back(partition),
+                }
             }
-            if partitions.iter().all(|partition| partition.failures == 0) {
+            if self.partitions.iter().all(|partition| partition.failures == 0) {
                 self.health.recover(FAILING);
-            }
-            if !self.wait(LOOK_INTERVAL) {
-                return;
             }
         }
     }
 
-    /// `false`: the thread is to end.
-    fn wait(&self, time: Duration) -> bool {
-        self.stopped.recv_timeout(time) == Err(RecvTimeoutError::Timeout)
+    /// `false`: see [`Waited::Ended`].
+    fn wait(&mut self, time: Duration) -> bool {
+        !matches!(self.wait_for(&never::<()>(), time), Waited::Ended)
+    }
+
+    /// Waits for something, for so long, and does meanwhile what it is told.
+    fn wait_for<T>(&mut self, what: &Receiver<T>, time: Duration) -> Waited<T> {
+        let until = Instant::now() + time;
+        loop {
+            let change = select! {
+                recv(self.stopped) -> _ => return Waited::Ended,
+                recv(self.told) -> change => change,
+                recv(what) -> came => return came.map_or(Waited::Ended, Waited::Came),
+                default(until.saturating_duration_since(Instant::now())) => return Waited::TimeIsUp,
+            };
+            // Nobody is left who could say something: the thread is ended, too.
+            let Ok(change) = change else { return Waited::Ended };
+            self.heed(change);
+            if self.ending.is_some() {
+                return Waited::Ended;
+            }
+        }
+    }
+
+    fn heed(&mut self, change: Change) {
+        match change {
+            Change::Begin(partition) => self.partitions.push_back(*partition),
+            Change::End(ended, done) if self.writing == Some(ended) => self.ending = Some(done),
+            Change::End(ended, done) => {
+                self.partitions.retain(|held| held.reader.partition() != ended);
+                drop(done);
+            }
+        }
     }
 
     fn is_stopped(&self) -> bool {
@@ -225,26 +271,37 @@ impl Work {
     }
 
     /// Keeps to the rate, or to none; `false`: the writing is to end.
-    fn pace(&self, bytes: u64, since: Instant, held: &Held) -> bool {
+    fn pace(&mut self, bytes: u64, since: Instant, held: &Held) -> bool {
         let due = Duration::from_secs_f64(bytes as f64 / self.schedule.bytes_per_second as f64);
         match Pace::of(&self.budget, held) {
             Pace::Rate => self.wait(due.saturating_sub(since.elapsed())),
-            Pace::Hurry => !self.is_stopped(),
+            Pace::Hurry => self.wait(Duration::ZERO),
             Pace::GiveUp => false,
         }
     }
 
-    fn checkpoint(&self, partition: &mut Checkpointed) {
+    fn checkpoint(&mut self, partition: &mut Checkpointed) {
         partition.began = Instant::now();
-        match self.try_checkpoint(partition) {
+        self.writing = Some(partition.reader.partition());
+        let done = self.try_checkpoint(partition);
+        self.writing = None;
+        match done {
             Ok(()) => partition.failures = 0,
-            Err(_) if self.is_stopped() => {}
+            Err(_) if self.ending.is_some() || self.is_stopped() => {}
             Err(error) => self.failed(partition, &error),
         }
     }
 
-    fn try_checkpoint(&self, partition: &mut Checkpointed) -> Result<(), Failed> {
-        let captured = partition.capture(&self.stopped).ok_or(Failed::NotGiven)?;
+    /// The state of now; `None`: the writer does not come by, or there is to be no more of it.
+    fn capture(&mut self, partition: &Checkpointed) -> Option<Captured> {
+        partition.rounds.ask();
+        let captured = self.wait_for(partition.rounds.captures(), CAPTURE_WAIT);
+        partition.rounds.want_none();
+        if let Waited::Came(captured) = captured { Some(captured) } else { None }
+    }
+
+    fn try_checkpoint(&mut self, partition: &mut Checkpointed) -> Result<(), Failed> {
+        let captured = self.capture(partition).ok_or(Failed::NotGiven)?;
         let captured_at = Instant::now();
         histogram!("truenow_checkpoint_capture_seconds").record(captured.took.as_secs_f64());
         let mut bytes = 0;
@@ -298,11 +355,18 @@ mod tests {
     use id_store::{CheckpointStore, DiskFiles, IdStore, Kept, Lent};
     use types::{GapReason, LogGap, LogIdentity, Timestamp};
 
-    use super::{super::seam::Seam, *};
+    use super::{
+        super::{round::tests::apply, seam::Seam},
+        *,
+    };
+
+    fn checkpointed(dir: &Path) -> (Writer, Checkpointed) {
+        numbered(dir, PartitionId(0))
+    }
 
     /// A partition with an empty directory, whose writer is the caller's.
-    fn checkpointed(dir: &Path) -> (Writer, Checkpointed) {
-        let (partition, budget) = (PartitionId(0), Arc::new(MemoryBudget::new(u64::MAX)));
+    fn numbered(dir: &Path, partition: PartitionId) -> (Writer, Checkpointed) {
+        let budget = Arc::new(MemoryBudget::new(u64::MAX));
         let ids = IdStore::open_on_disk(&dir.join("ids"), Kept::Named(&[])).unwrap();
         let keeper = ids.keeper();
         let files = Arc::new(DiskFiles::open(dir).unwrap());
@@ -338,18 +402,58 @@ mod tests {
         assert!(!checkpointed.is_due(&schedule));
     }
 
+    /// The work of a thread that is told by channels.
+    fn work(bytes_per_second: u64, stopped: Receiver<()>, told: Receiver<Change>) -> Work {
+        let schedule = Schedule { interval: Duration::ZERO, log_bytes: 1, bytes_per_second };
+        Work::new(schedule, (stopped, told), Arc::new(MemoryBudget::new(1_600)), Health::starting("hot-tier", "0"))
+    }
+
     /// Goal: where writers do not come by any more, the thread ends when it is told to, and does not wait for each of them.
     #[test]
     fn a_stop_waits_for_no_writer() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut writer, checkpointed) = checkpointed(dir.path());
-        pass_over(&mut writer);
         let (stop, stopped) = bounded(0);
         drop(stop);
-        checkpointed.rounds.ask();
-        let began = Instant::now();
-        assert!(checkpointed.rounds.take_within(Duration::from_secs(3_600), &stopped).is_none());
-        assert!(began.elapsed() < Duration::from_secs(1_800), "it waited for the writer");
+        let mut work = work(1, stopped, never());
+        assert!(matches!(work.wait_for(&never::<()>(), Duration::from_secs(3_600)), Waited::Ended));
+    }
+
+    /// Goal: partitions can be closed while a checkpoint is written, of another one or of themselves, which takes hours at this rate;
+    /// that it was not written to its end is no failure.
+    #[test]
+    fn an_end_waits_for_no_checkpoint() {
+        let (stop, stopped) = bounded(0);
+        let (changes, told) = unbounded();
+        let changes = Changes(changes);
+        let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let mut begun = Vec::new();
+        for (partition, dir) in (0..).map(PartitionId).zip(&dirs) {
+            let (mut writer, checkpointed) = numbered(dir.path(), partition);
+            let seam = checkpointed.rounds.seam();
+            (0..10).for_each(|_| apply(&mut writer, &seam));
+            begun.push((writer, seam));
+            changes.begin(checkpointed);
+        }
+        let mut work = work(1, stopped, told);
+        let health = work.health.clone();
+        let thread = thread::spawn(move || work.run());
+        let (writer, seam) = &begun[0];
+        while !seam.is_wanted() {
+            thread::yield_now();
+        }
+        // Of the first there is a state to write now; the writers of the others are gone.
+        seam.offer(writer);
+        for partition in [1, 0, 2].map(PartitionId) {
+            let ((ended, end), changes) = (bounded(1), changes.clone());
+            let ending = thread::spawn(move || {
+                changes.end(partition);
+                ended.send(()).unwrap();
+            });
+            assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(()), "partition {partition} does not end");
+            ending.join().unwrap();
+        }
+        drop(stop);
+        thread.join().unwrap();
+        assert_eq!(health.status().name(), "starting", "nothing failed");
     }
 
     /// Goal: tries after failures become rarer, but not rarer than what is set anyway, or than once a minute.
@@ -368,10 +472,7 @@ mod tests {
         let (mut writer, mut checkpointed) = checkpointed(dir.path());
         pass_over(&mut writer);
         let (_stop, stopped) = bounded(0);
-        let schedule = Schedule { interval: Duration::ZERO, log_bytes: 1, bytes_per_second: 1 };
-        let health = Health::starting("hot-tier", "0");
-        let told = crossbeam_channel::never();
-        let work = Work { schedule, stopped, told, budget: Arc::new(MemoryBudget::new(1)), health };
+        let mut work = work(1, stopped, never());
         work.checkpoint(&mut checkpointed);
         assert_eq!((checkpointed.failures, checkpointed.rounds.generations()), (1, Vec::new()));
         checkpointed.rounds.ask();
@@ -384,10 +485,7 @@ mod tests {
     #[test]
     fn a_rate_is_kept_until_the_end() {
         let (stop, stopped) = bounded(0);
-        let schedule = Schedule { interval: Duration::ZERO, log_bytes: 1, bytes_per_second: 1_000 };
-        let budget = Arc::new(MemoryBudget::new(1_600));
-        let told = crossbeam_channel::never();
-        let work = Work { schedule, stopped, told, budget, health: Health::starting("hot-tier", "0") };
+        let mut work = work(1_000, stopped, never());
         let since = Instant::now();
         let held = Held::default();
         assert!(work.pace(20, since, &held));
