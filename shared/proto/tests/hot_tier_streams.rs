@@ -1,5 +1,5 @@
 //! A scan behind gRPC as it is made: partitions arrive while others are scanned, no faster than they are taken, and what nobody waits
-//! for any more ends.
+//! for any more ends, and nothing else.
 
 use std::{
     net::SocketAddr,
@@ -11,6 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use proto::{
     hot_tier::{
         ChecksumRequest, EventsRequest, HotTier, HotTierClient, HotTierService, NodeEvents, NodeExplanation, NodeScan,
@@ -19,7 +20,7 @@ use proto::{
     wire::Connector,
 };
 use query::{Cancel, Plan, QueryLimits};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use types::{
@@ -33,6 +34,8 @@ const KEY: TableKey = TableKey { tenant: TenantId(7), table: TableId(1), generat
 const GAPS: u64 = 40_000;
 /// Partitions that may be under way: in the windows of the stream and of the connection, in parts that wait, and read ahead.
 const AHEAD_MAX: usize = 24;
+/// Calls that are given up at a time.
+const GIVEN_UP: usize = 100;
 
 /// A node whose scans find what it is told, and end only where it is told so.
 struct Stepwise {
@@ -41,6 +44,9 @@ struct Stepwise {
     taken: AtomicUsize,
     /// Told how long the caller waits when a scan begins, and nothing when it ends.
     events: mpsc::UnboundedSender<Option<Duration>>,
+    /// Calls that wait for something to be applied, and up to which of them it is.
+    asked: watch::Sender<usize>,
+    applied: watch::Sender<usize>,
 }
 
 /// What a scan does next.
@@ -85,7 +91,13 @@ impl HotTier for Stepwise {
     }
 
     async fn applied(&self, _: Vec<(PartitionId, Offset)>, _: Instant) -> Result<(), ApiError> {
-        not_here()
+        let mut number = 0;
+        self.asked.send_modify(|asked| {
+            *asked += 1;
+            number = *asked;
+        });
+        self.applied.subscribe().wait_for(|applied| *applied >= number).await.unwrap();
+        Ok(())
     }
 
     async fn events(&self, _: EventsRequest) -> Result<NodeEvents, ApiError> {
@@ -101,7 +113,8 @@ impl HotTier for Stepwise {
     }
 
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {
-        not_here()
+        self.applied.subscribe().wait_for(|applied| *applied == usize::MAX).await.unwrap();
+        Ok(Vec::new())
     }
 
     async fn table_status(&self, _: TableKey) -> Result<Vec<TablePartitionStatus>, ApiError> {
@@ -146,6 +159,14 @@ fn request() -> ScanRequest {
     }
 }
 
+/// A node behind gRPC.
+struct Reached {
+    node: Arc<Stepwise>,
+    client: HotTierClient,
+    steps: mpsc::UnboundedSender<Step>,
+    events: mpsc::UnboundedReceiver<Option<Duration>>,
+}
+
 /// A scan under way behind gRPC.
 struct Scan {
     node: Arc<Stepwise>,
@@ -155,14 +176,25 @@ struct Scan {
     scanning: tokio::task::JoinHandle<Result<Vec<(PartitionId, Unavailable)>, ApiError>>,
 }
 
-async fn begin() -> Scan {
+async fn reach() -> Reached {
     let ((steps, told), (tells, events)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-    let node = Arc::new(Stepwise { steps: Mutex::new(Some(told)), taken: AtomicUsize::new(0), events: tells });
+    let node = Arc::new(Stepwise {
+        steps: Mutex::new(Some(told)),
+        taken: AtomicUsize::new(0),
+        events: tells,
+        asked: watch::Sender::default(),
+        applied: watch::Sender::default(),
+    });
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let served = Server::builder().add_service(HotTierService::server(Arc::clone(&node) as Arc<dyn HotTier>));
     tokio::spawn(served.serve_with_incoming(TcpListenerStream::new(listener)));
     let client = HotTierClient::new(Connector::new(None).to(&address).unwrap());
+    Reached { node, client, steps, events }
+}
+
+async fn begin() -> Scan {
+    let Reached { node, client, steps, events } = reach().await;
     let (sender, found) = mpsc::channel(1);
     let scanning = tokio::spawn(async move { client.scan_each(request(), sender).await });
     Scan { node, steps, events, found, scanning }
@@ -221,4 +253,28 @@ async fn a_scan_ends_with_its_caller() {
         assert!(scan.scanning.await.unwrap_err().is_cancelled());
         assert_eq!(scan.events.recv().await, Some(None), "the scan ends though nobody told it to");
     }
+}
+
+/// Goal: calls that are given up while their answers are on their way, as of replicas of which another answered first, end no other
+/// call on the connection, however many they are.
+#[tokio::test]
+async fn calls_that_are_given_up_end_no_others() {
+    let Reached { node, client, .. } = reach().await;
+    let client = Arc::new(client);
+    let goes_on = Arc::clone(&client);
+    let goes_on = tokio::spawn(async move { goes_on.status().await });
+    let deadline = Instant::now() + Duration::from_secs(600);
+    for asked in (GIVEN_UP..=40 * GIVEN_UP).step_by(GIVEN_UP) {
+        let calls = (0..GIVEN_UP).map(|_| client.applied(vec![(PartitionId(0), Offset(1))], deadline));
+        let mut arrived = node.asked.subscribe();
+        tokio::select! {
+            ended = join_all(calls) => panic!("{:?}", ended[0]),
+            all = arrived.wait_for(|arrived| *arrived == asked) => drop(all.unwrap()),
+        }
+        // All are given up here; that they are comes there after the answers were sent.
+        node.applied.send_replace(asked);
+        tokio::task::yield_now().await;
+    }
+    node.applied.send_replace(usize::MAX);
+    assert_eq!(goes_on.await.unwrap(), Ok(Vec::new()));
 }
