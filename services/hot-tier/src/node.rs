@@ -23,8 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use types::{ApiError, ErrorCode, GapReason, LogGap, Offset, PartitionId, TableKey};
 
 use crate::{
-    checksum,
-    each::for_each,
+    checksum::Checksums,
     events, explain,
     kept::KeptResults,
     pool::ScanPool,
@@ -67,6 +66,7 @@ struct Inner {
     count: u32,
     budget: Arc<MemoryBudget>,
     pool: ScanPool,
+    checksums: Checksums,
     kept: Arc<KeptResults>,
     /// Of the versions of what plans meet here: drawn at the start, for segments are named anew then.
     version_seed: u64,
@@ -82,7 +82,9 @@ impl Node {
         version_seed: u64,
     ) -> Self {
         let (partitions, map_version, kept) = (ArcSwapOption::empty(), AtomicU64::new(0), Arc::new(kept));
-        Self { inner: Arc::new(Inner { partitions, map_version, count, budget, pool, kept, version_seed }) }
+        let checksums = Checksums::default();
+        let inner = Inner { partitions, map_version, count, budget, pool, checksums, kept, version_seed };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Gives it further partitions. One task at a time changes which there are.
@@ -323,12 +325,10 @@ impl HotTier for Node {
             return Err(ApiError::unavailable(format!("partition {partition} is {}", why.name())));
         }
         wait_for_all(&ready, &[(request.partition, request.at)], request.deadline, "at").await?;
-        let readers: Vec<Reader> = ready.iter().map(|held| held.reader.clone()).collect();
+        let [held] = &ready[..] else { return Err(ApiError::internal("a checksum is made of one partition")) };
         let stop = StopOnDrop(Arc::new(Stop::at(request.deadline)));
-        let watched = Arc::clone(&stop.0);
-        let sum = move |reader: &Reader| watched.watch(|cancel| checksum::of_rows(&request, reader, cancel));
-        let mut sums = for_each(self.inner.pool.queue(), readers, sum).await?;
-        sums.pop().ok_or_else(|| ApiError::internal("a checksum was made of no partition"))
+        let Inner { checksums, pool, .. } = &*self.inner;
+        checksums.of_rows(request, held.reader.clone(), pool.queue(), Arc::clone(&stop.0)).await
     }
 
     async fn status(&self) -> Result<Vec<PartitionStatus>, ApiError> {

@@ -19,23 +19,46 @@ pub struct RowsChecksum {
     pub sum: u128,
 }
 
-/// The checksum of the rows of a table in one partition with event times in the range.
-///
-/// # Errors
-/// `CANCELLED`, `DEADLINE_EXCEEDED`.
-pub fn checksum(snapshot: &TableSnapshot, range: TimeRange, cancel: &Cancel<'_>) -> Result<RowsChecksum, ApiError> {
-    let mut summing = Summing { columns: columns(snapshot), found: RowsChecksum::default(), row: Vec::new() };
-    for segment in snapshot.segments() {
-        for chunk in 0..segment.chunks() {
-            cancel.check()?;
-            let zone = segment.chunk_zone(chunk);
-            if range.meets_closed(zone.min, zone.max) {
-                let rows = chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(segment.rows());
-                summing.add(segment, rows, range);
-            }
-        }
+/// The checksum of the rows of a table in one partition with event times in a range, made in small steps: all rows are read, and others
+/// may have their turn in between.
+pub struct Checksum {
+    snapshot: TableSnapshot,
+    range: TimeRange,
+    summing: Summing,
+    /// The segment and the chunk of it that come next.
+    next: (usize, usize),
+}
+
+impl Checksum {
+    /// Of these rows, of which none is added yet.
+    #[must_use]
+    pub fn new(snapshot: TableSnapshot, range: TimeRange) -> Self {
+        let summing = Summing { columns: columns(&snapshot), found: RowsChecksum::default(), row: Vec::new() };
+        Self { snapshot, range, summing, next: (0, 0) }
     }
-    Ok(summing.found)
+
+    /// Adds the next rows, at most those of a chunk ([`CHUNK_ROWS`]); `false`: there are no more.
+    ///
+    /// # Errors
+    /// `CANCELLED`, `DEADLINE_EXCEEDED`.
+    pub fn step(&mut self, cancel: &Cancel<'_>) -> Result<bool, ApiError> {
+        cancel.check()?;
+        let (at, chunk) = self.next;
+        let Some(segment) = self.snapshot.segments().get(at) else { return Ok(false) };
+        self.next = if chunk + 1 < segment.chunks() { (at, chunk + 1) } else { (at + 1, 0) };
+        let zone = segment.chunk_zone(chunk);
+        if self.range.meets_closed(zone.min, zone.max) {
+            let rows = chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(segment.rows());
+            self.summing.add(segment, rows, self.range);
+        }
+        Ok(true)
+    }
+
+    /// The checksum of the rows that were added.
+    #[must_use]
+    pub fn found(&self) -> RowsChecksum {
+        self.summing.found
+    }
 }
 
 /// A column, and the hash of its name and kind.

@@ -66,7 +66,7 @@ pub use ast::{
     Aggregate, Comparison, Condition, Filter, Function, Method, OrderBy, Over, Query, QueryLimits, Scalar, ValueLimits,
 };
 pub use cancel::Cancel;
-pub use checksum::{RowsChecksum, checksum};
+pub use checksum::{Checksum, RowsChecksum};
 pub use events::{EventPlace, FoundEvents, RawEvent, first_events, select_events};
 pub use explain::{
     OutputMethod, RollupExplanation, ScanCost, SegmentCount, SegmentExplanation, Skip, SourceExplanation, explain,

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use engine::Limits;
 use proptest::prelude::*;
-use query::{Cancel, RowsChecksum, checksum};
+use query::{Cancel, Checksum, RowsChecksum};
 use types::{TimeRange, Timestamp};
 use world::{PARTITIONS, Random, Shape, World, random_row, tiny};
 
@@ -18,7 +18,12 @@ fn sums(world: &World, range: TimeRange) -> Vec<RowsChecksum> {
     let cancel = Cancel::new(&left, &|| false);
     let snapshots = world.readers.iter().flat_map(|reader| world.tables.iter().map(|table| reader.snapshot(table.key)));
     snapshots
-        .map(|table| table.map_or(RowsChecksum::default(), |table| checksum(&table, range, &cancel).unwrap()))
+        .map(|table| {
+            let mut checksum = Checksum::new(table?, range);
+            while checksum.step(&cancel).unwrap() {}
+            Some(checksum.found())
+        })
+        .map(Option::unwrap_or_default)
         .collect()
 }
 
