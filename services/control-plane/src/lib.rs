@@ -15,7 +15,7 @@ mod upkeep;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use proto::{catalog::CatalogService, hot_tier::HotTier};
-use service::{Health, Host, Parts, Routes, Running, StartError};
+use service::{Calls, Health, Host, Parts, Routes, Running, StartError};
 
 pub use catalog::{CatalogSettings, ControlPlane};
 pub use members::Nodes;
@@ -65,6 +65,8 @@ pub async fn start(host: &Host, config: &Config, deps: Deps) -> Result<Running, 
             .merge(service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION"))),
         grpc_routes: Routes::new(CatalogService::server(Arc::new(deps.control_plane.clone()), health.ends())),
         grpc_names: Vec::new(),
+        grpc_calls: Calls::Spawned,
+        direct: None,
         descriptors: Vec::new(),
     };
     let running = host.start(parts).await?;

@@ -18,7 +18,7 @@ use bytes::{Buf as _, Bytes};
 use futures_util::{Stream, StreamExt as _};
 use http::{Extensions, Request as HttpRequest, Response as HttpResponse};
 use prost::Message;
-use proto::v1::{DescribeTableRequest, IngestReply, Refusal, Reject as RejectMessage, TableDescription};
+use proto::v1::{DescribeTableRequest, IngestReply, Refusal, TableDescription};
 use tonic::{
     Code, Request, Response, Status, Streaming,
     body::Body,
@@ -29,10 +29,11 @@ use tower::Service;
 use types::{ApiError, ErrorCode, Table, TableName, TenantId};
 
 use crate::{
+    apart::apart,
     in_flight::{InFlight, Share},
-    ingest::{Ack, Ingest},
+    ingest::Ingest,
     one_message,
-    wire::ColumnsRequest,
+    wire::{ColumnsRequest, reply},
 };
 
 /// Batches of one stream that are under way at a time.
@@ -119,7 +120,8 @@ impl IngestService {
         share: Share,
     ) -> Result<Response<IngestReply>, Status> {
         let tenant = tenant_of(request.extensions())?;
-        let ack = self.ingest.protobuf_rows(tenant, message, share).await;
+        let bytes = message.len();
+        let ack = apart(bytes, async move { self.ingest.protobuf_rows(tenant, message, share).await }).await;
         ack.map(|ack| Response::new(reply(ack))).map_err(status)
     }
 
@@ -131,7 +133,8 @@ impl IngestService {
     ) -> Result<Response<IngestReply>, Status> {
         let tenant = tenant_of(request.extensions())?;
         let columns = ColumnsRequest::decode(&message).map_err(status)?;
-        let ack = self.ingest.columns(tenant, columns, share).await;
+        let bytes = message.len();
+        let ack = apart(bytes, async move { self.ingest.columns(tenant, columns, share).await }).await;
         ack.map(|ack| Response::new(reply(ack))).map_err(status)
     }
 
@@ -186,9 +189,8 @@ impl IngestService {
 
     /// The one message of a unary call, which must come, alone, in time.
     async fn single(&self, body: Body, share: &Share) -> Result<Bytes, Status> {
-        let read = one_message::read(body, self.ingest.request_bytes_max());
-        let read = tokio::time::timeout(self.message_timeout, read).await;
-        let message = read.map_err(|_| Status::deadline_exceeded("the message did not arrive in time"))?;
+        let message = one_message::read(body, self.ingest.request_bytes_max());
+        let message = one_message::in_time(message, self.message_timeout).await;
         message.map_err(|error| framing_status(&error, share))
     }
 }
@@ -222,12 +224,12 @@ fn tenant_of(extensions: &Extensions) -> Result<TenantId, Status> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "stands in map_err")]
-fn status(error: ApiError) -> Status {
+pub(crate) fn status(error: ApiError) -> Status {
     service::to_status(&error)
 }
 
 /// What went wrong before a message was whole, in the contract's codes: by themselves they are tonic's.
-fn framing_status(error: &Status, share: &Share) -> Status {
+pub(crate) fn framing_status(error: &Status, share: &Share) -> Status {
     if let Some(refused) = share.refused() {
         return status(refused);
     }
@@ -235,21 +237,6 @@ fn framing_status(error: &Status, share: &Share) -> Status {
         Code::OutOfRange => status(ApiError::new(ErrorCode::TooLarge, error.message())),
         Code::Internal => Status::invalid_argument(error.message()),
         _ => error.clone(),
-    }
-}
-
-fn reply(ack: Ack) -> IngestReply {
-    let reject = |reject: codec::Reject| RejectMessage {
-        index: reject.index,
-        code: reject.code.name().to_owned(),
-        message: reject.message,
-    };
-    IngestReply {
-        accepted: ack.accepted,
-        rejected: ack.rejected.into_iter().map(reject).collect(),
-        durability: ack.durability.name().to_owned(),
-        token: ack.token.unwrap_or_default(),
-        refused: None,
     }
 }
 

@@ -29,7 +29,6 @@ use std::{
 
 use admission::overload::spread;
 use bytes::Bytes;
-use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::{
     sync::{Mutex, Notify},
@@ -120,6 +119,11 @@ impl InFlight {
         if self.by_headers.is_empty() && self.has_room() {
             return Ok(());
         }
+        // On the heap, so that calls that do not stand in line are not larger by that.
+        Box::pin(self.stand_by_headers()).await
+    }
+
+    async fn stand_by_headers(&self) -> Result<(), ApiError> {
         let _place = self.place_in(&self.by_headers)?;
         let mut call = pin!(self.by_headers.call.notified());
         // From here on no call is missed. Whoever made room a moment before may have found the line empty.
@@ -137,6 +141,10 @@ impl InFlight {
             self.waiting.fetch_add(bytes, Relaxed);
             return Ok(());
         }
+        Box::pin(self.stand_with_body(bytes)).await
+    }
+
+    async fn stand_with_body(&self, bytes: u64) -> Result<(), ApiError> {
         let _place = self.place_in(&self.whole)?;
         let counted = async {
             // One after the other, in the order in which they came: only the first looks, and counts before the next does.
@@ -283,12 +291,8 @@ impl Share {
     }
 
     /// A body that holds its bytes as they arrive.
-    pub(crate) fn meter<B>(&self, body: B) -> UnsyncBoxBody<Bytes, BoxError>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        UnsyncBoxBody::new(Metered { body: Box::pin(body), share: self.clone() })
+    pub(crate) fn meter<B>(&self, body: B) -> Metered<B> {
+        Metered { body, share: self.clone() }
     }
 }
 
@@ -347,21 +351,23 @@ impl Drop for PlaceInLine<'_> {
     }
 }
 
-struct Metered<B> {
-    body: Pin<Box<B>>,
+/// A body whose bytes its request holds.
+#[derive(Debug)]
+pub(crate) struct Metered<B> {
+    body: B,
     share: Share,
 }
 
 impl<B> Body for Metered<B>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Poll::Ready(frame) = self.body.as_mut().poll_frame(cx) else { return Poll::Pending };
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else { return Poll::Pending };
         Poll::Ready(frame.map(|frame| {
             let frame = frame.map_err(Into::into)?;
             if let Some(data) = frame.data_ref() {

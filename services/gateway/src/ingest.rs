@@ -28,12 +28,13 @@ use crate::{
     shares::Shares,
     sort::{Known, Rules, Sorted, SortedTable},
     tables::{Added, Tables},
+    together::Together,
     wire::ColumnsRequest,
 };
 
 /// Bodies up to this many bytes, not compressed, are decoded where they arrive: a decode thread would cost more than it
 /// saves.
-const INLINE_BYTES_MAX: usize = 16 << 10;
+pub(crate) const INLINE_BYTES_MAX: usize = 16 << 10;
 /// Blocks of columns up to this many bytes, in all, are looked through where they arrive: some tens of microseconds, mostly of
 /// waiting for memory that this processor has just written. Those that cannot go on as they are go to the decode threads.
 const INLINE_COLUMNS_BYTES_MAX: usize = 256 << 10;
@@ -104,6 +105,7 @@ pub(crate) struct Ingest {
     /// Chooses partitions for events that any may take. Relaxed: it orders nothing.
     pub(crate) any: AtomicU64,
     pub(crate) spare_builders: Mutex<Vec<Vec<BodyBuilder>>>,
+    pub(crate) together: Together,
 }
 
 /// A request on its way through the decode threads.
@@ -133,7 +135,8 @@ impl Ingest {
     /// `RESOURCE_EXHAUSTED` where a limit is used up or the server has too much to do.
     pub(crate) async fn open(&self, tenant: TenantId) -> Result<(), ApiError> {
         if let Some(shares) = &self.shares {
-            shares.met(&self.admission.limiter, tenant, &*self.clock).await;
+            // On the heap, so that calls are not larger by what few of them have.
+            Box::pin(shares.met(&self.admission.limiter, tenant, &*self.clock)).await;
         }
         self.admission.open(tenant, &self.log.load(), self.clock.monotonic())
     }
@@ -166,12 +169,13 @@ impl Ingest {
     pub(crate) async fn rows(self: &Arc<Self>, request: RowsRequest) -> Result<Ack, ApiError> {
         self.open(request.tenant).await?;
         let waiting = request.share.wait(request.body.len() as u64).await?;
-        let ack = self.take_rows(request).await?;
+        let ack = self.take_rows(request, false).await?;
         waiting.acked();
         Ok(ack)
     }
 
-    async fn take_rows(self: &Arc<Self>, request: RowsRequest) -> Result<Ack, ApiError> {
+    /// Takes in rows that have room; `admitted`: they are counted against the rate limits.
+    pub(crate) async fn take_rows(self: &Arc<Self>, request: RowsRequest, admitted: bool) -> Result<Ack, ApiError> {
         self.counted.arrived(request.body.len());
         let rules = Rules {
             received: self.clock.now(),
@@ -181,7 +185,7 @@ impl Ingest {
             blocks_bytes_max: self.limits.bytes_max * BLOCKS_TIMES_MAX,
         };
         let tenant = request.tenant;
-        let mut job = RowsJob { request, rules, tables: Tables::default(), admitted: false, slow: false };
+        let mut job = RowsJob { request, rules, tables: Tables::default(), admitted, slow: false };
         for _ in 0..SORTS_MAX {
             let (back, sorted) = self.sort(job).await?;
             job = back;
@@ -287,7 +291,11 @@ impl Ingest {
         Err(ApiError::unavailable("the table of this request changes too quickly"))
     }
 
-    fn admit(&self, tenant: TenantId, events: u64) -> Result<(), ApiError> {
+    /// Takes `events` of what a tenant may send.
+    ///
+    /// # Errors
+    /// As [`Admission::admit`].
+    pub(crate) fn admit(&self, tenant: TenantId, events: u64) -> Result<(), ApiError> {
         self.admission.admit(tenant, events, self.clock.monotonic())
     }
 
@@ -322,17 +330,26 @@ impl Ingest {
             admit: &|events| if admitted { Ok(()) } else { self.admit(tenant, events) },
             known: Known { tables: &|name| job.tables.lookup(&*self.catalog, tenant, name), schemas, judge: &judge },
         };
-        let spares = || self.spare_builders.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut builders = spares().pop().unwrap_or_default();
+        let mut builders = self.spare_builders();
         let sorted = rows.sort(&mut builders);
+        self.keep_builders(builders);
+        sorted
+    }
+
+    /// Builders of earlier requests, if there are any.
+    pub(crate) fn spare_builders(&self) -> Vec<BodyBuilder> {
+        self.spare_builders.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    /// Keeps builders for the next request.
+    pub(crate) fn keep_builders(&self, mut builders: Vec<BodyBuilder>) {
         retain_within(&mut builders, SPARE_SET_BYTES_MAX);
         if !builders.is_empty() {
-            let mut spares = spares();
+            let mut spares = self.spare_builders.lock().unwrap_or_else(PoisonError::into_inner);
             if spares.len() < SPARE_BUILDERS_MAX {
                 spares.push(builders);
             }
         }
-        sorted
     }
 
     async fn grow(&self, known: &mut Tables, tenant: TenantId, tables: &mut [SortedTable]) -> Result<Added, ApiError> {
@@ -374,17 +391,20 @@ impl Ingest {
             blocks.append(&mut table.blocks);
         }
         let accepted = blocks.iter().map(|block| u64::from(block.header.rows)).sum();
-        let token = if blocks.is_empty() { None } else { Some(self.append(tenant, &known, blocks).await?) };
+        let mut token = None;
+        if !blocks.is_empty() {
+            self.append(&known, blocks).await?;
+            token = Some(self.acked.token(tenant, known.iter().map(Arc::as_ref)));
+        }
         self.counted.accepted(accepted);
         Ok(Ack { accepted, rejected: rejects, durability: self.log.durability(), token })
     }
 
-    async fn append(
-        &self,
-        tenant: TenantId,
-        tables: &[Arc<Table>],
-        blocks: Vec<event_log::Append>,
-    ) -> Result<String, ApiError> {
+    /// Appends blocks of `tables`, waits until they are durable, and notes that they are.
+    ///
+    /// # Errors
+    /// Nothing was appended, or (`UNAVAILABLE`) nobody knows.
+    pub(crate) async fn append(&self, tables: &[Arc<Table>], blocks: Vec<event_log::Append>) -> Result<(), ApiError> {
         let keys: Vec<_> = blocks.iter().map(|block| block.header.key).collect();
         let started = self.clock.monotonic();
         let appended = self.log.append(blocks).await.map_err(|error| self.append_error(error))?;
@@ -394,7 +414,7 @@ impl Ingest {
             let table = tables.iter().find(|table| table.key == key).expect("blocks are of the request's tables");
             self.acked.note(table, place.partition, place.offset.next());
         }
-        Ok(self.acked.token(tenant, tables.iter().map(Arc::as_ref)))
+        Ok(())
     }
 
     fn append_error(&self, error: AppendError) -> ApiError {

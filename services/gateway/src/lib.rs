@@ -6,14 +6,17 @@
 //! 3. A request's bytes are read once, straight into columns; blocks that clients made for one partition go to the log
 //!    as the same bytes.
 //! 4. What can take a millisecond runs on the decode threads; the network's threads only carry bytes.
-//! 5. A reply that says `accepted` means durable; one that names a time-out or `UNAVAILABLE` means unknown.
+//! 5. Calls of one event share blocks, appends and tokens with others that come at the same time; nobody else can tell.
+//! 6. A reply that says `accepted` means durable; one that names a time-out or `UNAVAILABLE` means unknown.
 
 mod acked;
 mod admission;
+mod apart;
 mod clock;
 mod columns;
 mod counted;
 pub mod dead_letters;
+mod direct;
 mod grpc;
 mod http;
 mod identity;
@@ -27,6 +30,7 @@ mod schemas;
 mod shares;
 mod sort;
 mod tables;
+mod together;
 mod wire;
 
 use std::{
@@ -44,7 +48,7 @@ use ::config::{Config, GatewayConfig, ServiceName};
 use codec::TokenKey;
 use event_log::EventLog;
 use proto::{catalog::Catalog, dead_letters::DeadLettersService, hot_tier::NodeMemory, progress::ApplyLag};
-use service::{Health, Host, Parts, Routes, Running};
+use service::{Calls, Health, Host, Parts, Routes, Running};
 
 pub use clock::{Clock, SystemClock};
 pub use shares::SharedLimits;
@@ -53,6 +57,7 @@ use crate::{
     acked::Acked,
     admission::Admission,
     dead_letters::{Counts, DeadLetters},
+    direct::DirectRows,
     grpc::IngestService,
     http::Http,
     in_flight::{InFlight, ROOM_FOR},
@@ -60,6 +65,7 @@ use crate::{
     pool::Pool,
     schemas::Schemas,
     shares::Shares,
+    together::Together,
 };
 
 /// How often one of the limiter's shards forgets idle tenants, and health follows the load.
@@ -157,12 +163,15 @@ pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, 
         },
         any: AtomicU64::new(0),
         spare_builders: Mutex::new(Vec::new()),
+        together: Together::default(),
     });
     let in_flight = InFlight::new(config.gateway.inflight_bytes_max, deps.limiter_key);
     let body_timeout = config.http.body_timeout;
     let addresses = config.addresses(ServiceName::Gateway);
     let health = Health::starting("gateway", env!("CARGO_PKG_VERSION"));
     let service = IngestService::new(Arc::clone(&ingest), Arc::clone(&in_flight), body_timeout);
+    let direct =
+        DirectRows { ingest: Arc::clone(&ingest), in_flight: Arc::clone(&in_flight), message_timeout: body_timeout };
     let counts = Arc::new(Counts(Arc::clone(&letters)));
     let parts = Parts {
         health: health.clone(),
@@ -172,11 +181,14 @@ pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, 
             .merge(service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION"))),
         grpc_routes: Routes::new(service).add_service(DeadLettersService::server(counts)),
         grpc_names: vec!["truenow.v1.Ingest".to_owned()],
+        grpc_calls: Calls::OnConnection,
+        direct: Some(Arc::new(direct)),
         descriptors: vec![proto::v1::FILE_DESCRIPTOR_SET],
     };
     let running = host.start(parts).await?;
     let pacer = tokio::spawn(follow_pace(in_flight, Arc::clone(&ingest.clock)));
     let sharer = deps.shared_limits.map(|shared| tokio::spawn(share(Arc::clone(&ingest), shared, health.clone())));
+    let joiner = tokio::spawn(together::join_calls(Arc::clone(&ingest)));
     let sweeper = tokio::spawn(sweep(ingest, health.clone()));
     health.set_serving();
     Ok(running.on_stopped(async move {
@@ -185,6 +197,7 @@ pub async fn start(config: &Config, host: &Host, deps: Deps) -> Result<Running, 
         }
         sweeper.abort();
         pacer.abort();
+        joiner.abort();
         // Blocks on the disk for what is queued; nothing else is left to do in this process by now.
         if tokio::task::spawn_blocking(move || letters.close()).await.is_err() {
             tracing::error!("closing the dead letters failed");

@@ -4,6 +4,13 @@
 //! Here the body is one message, and a batch of columns mostly comes as one piece: then nothing is copied, and the log
 //! writes from the memory that the socket was read into.
 
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
@@ -22,7 +29,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut body = std::pin::pin!(body);
+    let mut body = pin!(body);
     let mut gathered = Gathered::default();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Status::from_error(error.into()))?;
@@ -33,6 +40,23 @@ where
         }
     }
     gathered.message()
+}
+
+/// A message that is read, within a time. Mostly it is there when its headers are, and then costs no timer.
+///
+/// # Errors
+/// `DEADLINE_EXCEEDED` where it does not come in time; or those of reading it.
+pub(crate) async fn in_time(
+    message: impl Future<Output = Result<Bytes, Status>>,
+    limit: Duration,
+) -> Result<Bytes, Status> {
+    let mut message = pin!(message);
+    if let Poll::Ready(message) = poll_fn(|cx| Poll::Ready(message.as_mut().poll(cx))).await {
+        return message;
+    }
+    // On the heap, so that calls that need none are not larger by a timer.
+    let message = Box::pin(tokio::time::timeout(limit, message)).await;
+    message.map_err(|_| Status::deadline_exceeded("the message did not arrive in time"))?
 }
 
 /// What has come so far.

@@ -176,6 +176,11 @@ impl<'a> Sorter<'a> {
         blocks.push(table, event, index, &self.rules, self.builders)
     }
 
+    /// The place of the last event's table among the tables of the request.
+    pub(crate) fn last_table(&self) -> usize {
+        self.last
+    }
+
     /// Ends the request.
     ///
     /// # Errors

@@ -1,9 +1,13 @@
-//! The bytes of an `IngestColumnsRequest`, read by hand: strict, and without a copy of its blocks.
+//! The bytes of an `IngestColumnsRequest`, read by hand: strict, and without a copy of its blocks; and those of a reply.
 //!
 //! Generated code would pass over unknown fields, and make millions of empty blocks before anybody could count them.
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use prost::Message as _;
+use proto::v1::{IngestReply, Reject as RejectMessage};
 use types::{ApiError, ErrorCode, limits::PARTITIONS_MAX};
+
+use crate::{ingest::Ack, one_message::PREFIX_BYTES};
 
 /// Blocks in one request: one for each partition of the largest log.
 pub(crate) const BLOCKS_MAX: usize = PARTITIONS_MAX as usize;
@@ -59,6 +63,32 @@ impl ColumnsRequest {
     }
 }
 
+/// An ack as a message.
+pub(crate) fn reply(ack: Ack) -> IngestReply {
+    let reject = |reject: codec::Reject| RejectMessage {
+        index: reject.index,
+        code: reject.code.name().to_owned(),
+        message: reject.message,
+    };
+    IngestReply {
+        accepted: ack.accepted,
+        rejected: ack.rejected.into_iter().map(reject).collect(),
+        durability: ack.durability.name().to_owned(),
+        token: ack.token.unwrap_or_default(),
+        refused: None,
+    }
+}
+
+/// A message as a body takes it, with its prefix, not compressed.
+pub(crate) fn framed(reply: &IngestReply) -> Bytes {
+    let length = reply.encoded_len();
+    let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(length).expect("a reply names at most the events of one request"));
+    reply.encode(&mut bytes).expect("there is room for all of it");
+    bytes.freeze()
+}
+
 struct Reader<'a> {
     message: &'a Bytes,
     at: usize,
@@ -102,7 +132,6 @@ fn malformed(why: &str) -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
     use proto::v1::IngestColumnsRequest;
 
     use super::*;

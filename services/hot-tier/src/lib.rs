@@ -43,7 +43,7 @@ use proto::{
     checkpoints::CheckpointsService,
     hot_tier::{HotTier as _, HotTierService, PartitionWriter},
 };
-use service::{Health, Host, Parts, Routes, Running, StartError};
+use service::{Calls, Health, Host, Parts, Routes, Running, StartError};
 use tokio::time::MissedTickBehavior;
 use types::{LogGap, Offset, PartitionId};
 pub use writer::NodeWriter;
@@ -176,6 +176,8 @@ pub async fn start(
                 .add_service(CheckpointsService::server(copies.clone())),
             grpc_names: vec!["truenow.internal.v1.HotTier".into(), "truenow.internal.v1.Checkpoints".into()],
             // What is not for clients is told to none of them.
+            grpc_calls: Calls::Spawned,
+            direct: None,
             descriptors: Vec::new(),
         })
         .await?;

@@ -41,7 +41,7 @@ pub use nodes::Nodes;
 use proto::{catalog::Catalog, progress::Progress};
 use query::QueryLimits;
 use results::Results;
-use service::{Health, Host, Parts, Running, StartError};
+use service::{Calls, Health, Host, Parts, Running, StartError};
 
 /// The service's name.
 pub const SERVICE: &str = "query-api";
@@ -97,6 +97,8 @@ pub async fn start(
                 .merge(service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION"))),
             grpc_routes,
             grpc_names: vec!["truenow.v1.Query".into()],
+            grpc_calls: Calls::Spawned,
+            direct: None,
             descriptors: vec![proto::v1::FILE_DESCRIPTOR_SET],
         })
         .await?;

@@ -15,7 +15,7 @@ use std::{
 };
 
 use proto::{catalog::Catalog, hot_tier::HotTier};
-use service::{Health, Host, Parts, Routes, Running, Shutdown, StartError};
+use service::{Calls, Health, Host, Parts, Routes, Running, Shutdown, StartError};
 use types::Timestamp;
 
 pub use commands::Commands;
@@ -78,6 +78,8 @@ pub async fn start(host: &Host, config: &Config, deps: Deps) -> Result<Running, 
             .merge(service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION"))),
         grpc_routes: Routes::default(),
         grpc_names: Vec::new(),
+        grpc_calls: Calls::Spawned,
+        direct: None,
         descriptors: Vec::new(),
     };
     let running = host.start(parts).await?;

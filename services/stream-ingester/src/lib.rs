@@ -25,7 +25,7 @@ use progress::{Snapshot, recovery};
 use proto::{
     catalog::Catalog, hot_tier::NodeMemory, node_state::NodeStateService, progress::ApplyLag, v1::log_server::LogServer,
 };
-use service::{Health, Host, Parts, Routes, Running, StartError};
+use service::{Calls, Health, Host, Parts, Routes, Running, StartError};
 use tokio::time::MissedTickBehavior;
 use types::PartitionId;
 
@@ -92,6 +92,8 @@ pub async fn start(
             router: service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION")),
             grpc_routes: Routes::new(log_service).add_service(node_state),
             grpc_names: vec!["truenow.v1.Log".to_owned()],
+            grpc_calls: Calls::Spawned,
+            direct: None,
             descriptors: vec![proto::v1::FILE_DESCRIPTOR_SET],
         })
         .await?;

@@ -20,7 +20,7 @@ use proto::{
     dead_letters::DeadLetterCounts,
     hot_tier::HotTier,
 };
-use service::{Health, Host, Parts, Routes, Running, StartError};
+use service::{Calls, Health, Host, Parts, Routes, Running, StartError};
 use types::Timestamp;
 
 pub use monitor::LAG_AGE_US_MAX;
@@ -87,6 +87,8 @@ pub async fn start(host: &Host, config: &Config, deps: Deps) -> Result<Running, 
             .merge(service::openapi(include_str!("../openapi.json"), env!("CARGO_PKG_VERSION"))),
         grpc_routes: Routes::default(),
         grpc_names: Vec::new(),
+        grpc_calls: Calls::Spawned,
+        direct: None,
         descriptors: Vec::new(),
     };
     let running = host.start(parts).await?;

@@ -104,7 +104,8 @@ async fn handle(edge: &Edge, request: Request, next: Next) -> Response {
     }
 }
 
-fn count_panic(service: &'static str) {
+/// Counts a panic of a handler.
+pub(crate) fn count_panic(service: &'static str) {
     counter!("truenow_panics_total", "service" => service).increment(1);
 }
 

@@ -10,8 +10,9 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::service::Routes;
 
 use crate::{
-    Authenticator, Health, HttpLimits, Metrics, Protocol, Shutdown,
+    Authenticator, Calls, Direct, Health, HttpLimits, Metrics, Protocol, Shutdown,
     bind::{BindError, bind},
+    direct::{DirectPort, PortService},
     edge::{Edge, behind_edge},
     request_metrics::RequestMetrics,
     serve::serve,
@@ -41,6 +42,10 @@ pub struct Parts {
     pub router: Router,
     /// Its gRPC services (`Routes::default()` where it has none); their requests have the same extensions.
     pub grpc_routes: Routes,
+    /// Where its gRPC calls run.
+    pub grpc_calls: Calls,
+    /// Methods of its gRPC services that are called past their routes, which know them too.
+    pub direct: Option<Arc<dyn Direct>>,
     /// Names of its gRPC services, for the health service (`truenow.v1.Ingest`).
     pub grpc_names: Vec<String>,
     /// Encoded descriptor sets of its gRPC services, for reflection.
@@ -91,20 +96,21 @@ impl Host {
 
         let metrics = Arc::new(RequestMetrics::new(service));
         let stop = Shutdown::new();
-        let serve_on = |listener, router, protocol| {
-            let edge = Edge {
-                service,
-                protocol,
-                authenticator: self.authenticator.clone(),
-                body_timeout: self.limits.body_timeout,
-                metrics: metrics.clone(),
-            };
-            let router = behind_edge(router, edge);
-            tokio::spawn(serve(listener, router, service, protocol, self.limits.clone(), stop.clone()))
+        let edge = |protocol| Edge {
+            service,
+            protocol,
+            authenticator: self.authenticator.clone(),
+            body_timeout: self.limits.body_timeout,
+            metrics: metrics.clone(),
         };
+        let serve_on = |listener, router, direct, (protocol, calls)| {
+            let answers = PortService::new(behind_edge(router, edge(protocol)), direct);
+            tokio::spawn(serve(listener, answers, service, (protocol, calls), self.limits.clone(), stop.clone()))
+        };
+        let direct = parts.direct.map(|methods| DirectPort { methods, edge: edge(Protocol::Grpc) });
         let ports = [
-            serve_on(http, http_router, Protocol::Http),
-            serve_on(grpc, grpc_routes.into_axum_router(), Protocol::Grpc),
+            serve_on(http, http_router, None, (Protocol::Http, Calls::Spawned)),
+            serve_on(grpc, grpc_routes.into_axum_router(), direct, (Protocol::Grpc, parts.grpc_calls)),
         ];
         let reporting = tokio::spawn(parts.health.clone().report_to(reporter, parts.grpc_names));
         tracing::info!(service, http = %http_address, grpc = %grpc_address, "listening");

@@ -36,7 +36,8 @@ impl RequestMetrics {
         Self { service, endpoints: papaya::HashMap::new() }
     }
 
-    fn record(&self, label: &str, code: u16, protocol: Protocol, seconds: f64) {
+    /// Records a request.
+    pub(crate) fn record(&self, label: &str, code: u16, protocol: Protocol, seconds: f64) {
         let endpoints = self.endpoints.pin();
         let endpoint = match endpoints.get(label) {
             Some(endpoint) => endpoint,

@@ -8,12 +8,10 @@
 
 use std::{io, pin::pin, time::Duration};
 
-use axum::Router;
 use hyper::server::conn::{http1, http2};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::graceful::GracefulConnection,
-    service::TowerToHyperService,
 };
 use metrics::{Counter, Gauge, counter, gauge};
 use tokio::{
@@ -23,7 +21,9 @@ use tokio::{
 };
 
 use crate::{
-    Shutdown,
+    Calls, Shutdown,
+    calls::{Accepted, WithCalls},
+    direct::PortService,
     io::{ByteCounters, Version, accept_version},
     unread::Unread,
 };
@@ -101,7 +101,8 @@ impl Protocol {
 /// Everything that a connection's task needs; cheap to clone.
 #[derive(Clone)]
 struct Port {
-    router: Router,
+    answers: PortService,
+    calls: Calls,
     limits: HttpLimits,
     stop: Shutdown,
     bytes: ByteCounters,
@@ -109,19 +110,20 @@ struct Port {
     refused: Counter,
 }
 
-/// Serves `router` on `listener` until `stop`, then drains. Returns the number of connections that had to be cut.
+/// Serves `answers` on `listener` until `stop`, then drains. Returns the number of connections that had to be cut.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
+    answers: PortService,
     service: &'static str,
-    protocol: Protocol,
+    (protocol, calls): (Protocol, Calls),
     limits: HttpLimits,
     stop: Shutdown,
 ) -> usize {
     let protocol = protocol.name();
     let bytes = |direction: &'static str| counter!("truenow_network_bytes_total", "service" => service, "protocol" => protocol, "direction" => direction);
     let port = Port {
-        router,
+        answers,
+        calls,
         stop,
         bytes: ByteCounters { received: bytes("received"), sent: bytes("sent") },
         open: gauge!("truenow_connections", "service" => service, "protocol" => protocol),
@@ -181,26 +183,30 @@ async fn serve_connection(stream: TcpStream, port: Port) {
         () = port.stop.wait() => return,
     };
     let Ok(Ok((version, stream))) = accepted else { return };
-    let service = TowerToHyperService::new(port.router);
+    let service = port.answers;
     let stream = TokioIo::new(stream);
     match version {
-        Version::Http1 => drive(http1_builder(&port.limits).serve_connection(stream, service), &port.stop).await,
+        Version::Http1 => {
+            let connection = http1_builder(&port.limits).serve_connection(stream, service);
+            drive(connection, Accepted::new(Calls::Spawned), &port.stop).await;
+        }
         Version::Http2 => {
-            let window = port.limits.unread.window();
-            drive(http2_builder(window.bytes()).serve_connection(stream, service), &port.stop).await;
+            let (window, accepted) = (port.limits.unread.window(), Accepted::new(port.calls));
+            let connection = http2_builder(window.bytes(), accepted.clone()).serve_connection(stream, service);
+            drive(connection, accepted, &port.stop).await;
         }
     }
 }
 
 /// Runs a connection to its end, which `stop` brings on after the requests under way.
-async fn drive(connection: impl GracefulConnection, stop: &Shutdown) {
-    let mut connection = pin!(connection);
+async fn drive(connection: impl GracefulConnection, accepted: Accepted, stop: &Shutdown) {
+    let mut connection = WithCalls::new(connection, accepted);
     // How a connection ended is the client's affair: there is nobody left to tell and nothing to do.
     tokio::select! {
-        _ = connection.as_mut() => return,
+        _ = &mut connection => return,
         () = stop.wait() => {}
     }
-    connection.as_mut().graceful_shutdown();
+    connection.graceful_shutdown();
     let _ = connection.await;
 }
 
@@ -214,8 +220,8 @@ fn http1_builder(limits: &HttpLimits) -> http1::Builder {
     builder
 }
 
-fn http2_builder(window_bytes: u32) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2_builder(window_bytes: u32, accepted: Accepted) -> http2::Builder<Accepted> {
+    let mut builder = http2::Builder::new(accepted);
     builder
         .timer(TokioTimer::new())
         .max_header_list_size(HEADER_BYTES_MAX as u32)

@@ -62,6 +62,18 @@ impl MemoryLog {
         self.asked.subscribe().wait_for(|asked| *asked >= times).await.unwrap();
     }
 
+    /// How often `append` was called.
+    pub fn times_asked(&self) -> usize {
+        *self.asked.borrow()
+    }
+
+    /// Where a block lies in its partition.
+    pub fn offset_of(&self, block: &Append) -> Offset {
+        let blocks = self.partitions[block.header.partition.0 as usize].lock().unwrap();
+        let at = blocks.iter().position(|other| other.body.as_ptr() == block.body.as_ptr());
+        Offset(at.expect("it was taken") as u64)
+    }
+
     /// All blocks, by partition.
     pub fn blocks(&self) -> Vec<Append> {
         self.partitions.iter().flat_map(|blocks| blocks.lock().unwrap().clone()).collect()

@@ -1,6 +1,7 @@
 //! A started service as clients see it: real sockets on loopback, requests written by hand where the client misbehaves.
 
 mod answers;
+mod calls;
 mod grpc;
 mod hostile;
 mod lifecycle;
@@ -14,7 +15,9 @@ use axum::{
 };
 use bytes::Bytes;
 use serde::Deserialize;
-use service::{ApiResult, Authenticator, Health, Host, HttpLimits, Metrics, Parts, Routes, Running, read_body};
+use service::{
+    ApiResult, Authenticator, Calls, Direct, Health, Host, HttpLimits, Metrics, Parts, Routes, Running, read_body,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -76,12 +79,14 @@ struct Start {
     limits: HttpLimits,
     key: Option<&'static str>,
     gate: Gate,
+    calls: Calls,
+    direct: Option<Arc<dyn Direct>>,
 }
 
 impl Start {
     /// A service of this name: metrics of a process are shared, and the name keeps the tests apart.
     fn named(service: &'static str) -> Self {
-        Self { service, limits: limits(), key: None, gate: Gate::default() }
+        Self { service, limits: limits(), key: None, gate: Gate::default(), calls: Calls::Spawned, direct: None }
     }
 
     async fn start(self) -> Running {
@@ -94,6 +99,8 @@ impl Start {
             router: router(self.gate),
             grpc_routes: Routes::default(),
             grpc_names: vec!["truenow.v1.Ingest".into()],
+            grpc_calls: self.calls,
+            direct: self.direct,
             descriptors: Vec::new(),
         };
         host.start(parts).await.unwrap()

@@ -1,0 +1,263 @@
+//! Single events of many calls, stored together.
+//!
+//! A block of one event costs what a block costs: a head, a place in the log, a reader that finds it, an application to the
+//! table. Many senders of single events pay that with every call. So events of different calls that came one by one go into the
+//! same blocks, as many as there are when the log takes more, which is once a commit or so:
+//!
+//! 1. Only what has no need of a block of its own is joined: one event that is known by its id if it is to be known again (the
+//!    identity of a batch stands in the head of its block), of a table without a JSON Schema that is known here with all
+//!    columns, and with nothing wrong. Any other call goes its way alone, as it always did, and nothing
+//!    of it has been stored by then. So a call's answer never hangs on another call's event.
+//! 2. Events of different tenants do not meet.
+//! 3. While the events of [`TURNS_MAX`] turns are on their way to the disk no more are joined; what comes meanwhile is the next turn's, all
+//!    of it. The log would have let it wait as long: it makes one group of all that comes during a sync.
+
+use std::{
+    cell::{Cell, RefCell},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+use codec::ProtobufBatch;
+use futures_util::{FutureExt as _, StreamExt as _, future::join_all, stream::FuturesUnordered};
+use tokio::sync::{Notify, oneshot};
+use types::{ApiError, ErrorCode, TenantId};
+
+use crate::{
+    identity,
+    in_flight::Share,
+    ingest::{Ack, Ingest},
+    judge::Judge,
+    sort::{Known, Lookup, Rules, Sorted, SortedTable, Sorter},
+    wire,
+};
+
+/// Turns whose events are under way: those that the log makes durable, and those that wait for it.
+const TURNS_MAX: usize = 2;
+/// Calls whose events are joined before other tasks of the thread come to their turn: some tenths of a millisecond.
+const CALLS_MAX: usize = 256;
+/// Bytes of a call with an event that is joined: what is larger shares the costs of its block with itself.
+const BODY_BYTES_MAX: usize = 4 << 10;
+
+/// Calls that wait to be joined.
+#[derive(Default)]
+pub(crate) struct Together {
+    calls: Mutex<Vec<Call>>,
+    /// There are some.
+    come: Notify,
+}
+
+/// A call with one event.
+struct Call {
+    tenant: TenantId,
+    body: Bytes,
+    share: Share,
+    joined: oneshot::Sender<Joined>,
+}
+
+/// What became of a call.
+pub(crate) enum Joined {
+    /// Its event is stored; the answer, an `IngestReply` with its prefix.
+    Stored(Bytes),
+    /// It is not, or nobody knows.
+    Refused(ApiError),
+    /// It is one of those that go alone.
+    Alone {
+        /// It was counted against the rate limits.
+        admitted: bool,
+    },
+}
+
+/// Events in blocks, and whose they are.
+struct Blocks {
+    tenant: TenantId,
+    tables: Vec<SortedTable>,
+    /// With its table among `tables`.
+    calls: Vec<(usize, Call)>,
+}
+
+impl Together {
+    /// Waits until a call's event is stored with those of others.
+    pub(crate) async fn join(&self, tenant: TenantId, body: Bytes, share: Share) -> Joined {
+        let (joined, outcome) = oneshot::channel();
+        self.add(Call { tenant, body, share, joined });
+        let defect = || Joined::Refused(ApiError::internal("storing failed; this is a defect of the server"));
+        outcome.await.unwrap_or_else(|_| defect())
+    }
+
+    fn add(&self, call: Call) {
+        let mut calls = self.lock();
+        calls.push(call);
+        if calls.len() == 1 {
+            self.come.notify_one();
+        }
+    }
+
+    /// All that wait, oldest first.
+    fn take(&self) -> Vec<Call> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Call>> {
+        // Every change is complete before anything can panic.
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Joins calls for as long as the gateway lives.
+pub(crate) async fn join_calls(ingest: Arc<Ingest>) {
+    let mut turns = FuturesUnordered::new();
+    loop {
+        let free = turns.len() < TURNS_MAX;
+        let calls = if free { ingest.together.take() } else { Vec::new() };
+        if !calls.is_empty() {
+            let blocks = ingest.join(calls).await;
+            turns.push(join_all(blocks.into_iter().map(|blocks| ingest.store_joined(blocks))));
+            continue;
+        }
+        tokio::select! {
+            () = ingest.together.come.notified(), if free => {}
+            Some(_) = turns.next() => {}
+        }
+    }
+}
+
+impl Ingest {
+    /// Makes blocks of calls, for each tenant; those that go alone are told.
+    async fn join(&self, mut calls: Vec<Call>) -> Vec<Blocks> {
+        let mut all = Vec::with_capacity(1);
+        calls.sort_by_key(|call| call.tenant);
+        while let Some(&Call { tenant, .. }) = calls.first() {
+            let of_tenant = calls.partition_point(|call| call.tenant == tenant);
+            let rest = calls.split_off(of_tenant.min(CALLS_MAX));
+            // Of a panic, which the hook has logged, the calls learn as nobody answers them.
+            all.extend(catch_unwind(AssertUnwindSafe(|| self.join_some(tenant, calls))).unwrap_or_default());
+            calls = rest;
+            if !calls.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+        all
+    }
+
+    fn join_some(&self, tenant: TenantId, calls: Vec<Call>) -> Option<Blocks> {
+        // Where all together are too many for a limit, some may pass by themselves.
+        if self.admit(tenant, calls.len() as u64).is_err() {
+            calls.into_iter().for_each(|call| call.goes_alone(false));
+            return None;
+        }
+        // Where one contradicts its table, each is held against it, so that the others need not go alone too.
+        let sorted = [false, true].into_iter().find_map(|strict| self.sort_joined(tenant, &calls, strict));
+        let Some((tables, table_of)) = sorted else {
+            calls.into_iter().for_each(|call| call.goes_alone(true));
+            return None;
+        };
+        let mut joined = Vec::with_capacity(calls.len());
+        for (call, table) in calls.into_iter().zip(table_of) {
+            match table {
+                Some(table) => joined.push((table, call)),
+                None => call.goes_alone(true),
+            }
+        }
+        (!joined.is_empty()).then_some(Blocks { tenant, tables, calls: joined })
+    }
+
+    /// The calls' events by table, and the place of each event's table, which those have not that cannot be joined; `None`: that is
+    /// so of all, or, unless this is `strict`, of some that it cannot name.
+    fn sort_joined(
+        &self,
+        tenant: TenantId,
+        calls: &[Call],
+        strict: bool,
+    ) -> Option<(Vec<SortedTable>, Vec<Option<usize>>)> {
+        let rules = Rules {
+            received: self.clock.now(),
+            batch: None,
+            any: self.any.fetch_add(1, Relaxed),
+            strict,
+            blocks_bytes_max: usize::MAX,
+        };
+        let judge = Judge::new(&*self.clock);
+        // The places of the tables, in the order in which the sorter comes to ask for them; it leaves out those that it is refused.
+        let (asked, known) = (RefCell::new(Vec::new()), Cell::new(0));
+        let tables = |name: &_| {
+            let table = self.catalog.cached(tenant, name).filter(|table| table.settings.json_schema.is_none());
+            asked.borrow_mut().push(table.is_some().then(|| known.replace(known.get() + 1)));
+            let unknown = || Lookup::Refused(ApiError::new(ErrorCode::NotFound, "its calls go alone"));
+            table.map_or_else(unknown, Lookup::Known)
+        };
+        let mut builders = self.spare_builders();
+        let mut sorter = Sorter::new(rules, Known { tables: &tables, schemas: None, judge: &judge }, &mut builders);
+        let mut places = Vec::with_capacity(calls.len());
+        for call in calls {
+            let mut place = None;
+            if let Ok(batch) = ProtobufBatch::parse(&call.body, 1) {
+                let needs_id = !batch.producer_id().is_empty();
+                batch.for_each(|decoded| {
+                    let event = decoded.event.ok().filter(|event| !needs_id || event.event_id.is_some());
+                    place = event
+                        .and_then(|event| sorter.push(&event, 0).ok())
+                        .and_then(|()| asked.borrow()[sorter.last_table()]);
+                });
+            }
+            places.push(place);
+        }
+        let sorted = sorter.finish();
+        self.keep_builders(builders);
+        let Ok(Sorted::Tables(tables)) = sorted else { return None };
+        let known = tables.iter().all(|table| !table.conflict && table.new_columns.is_empty());
+        known.then_some((tables, places))
+    }
+
+    /// Appends blocks, and answers their calls when all is durable. Of a panic they learn as of one before.
+    async fn store_joined(&self, blocks: Blocks) {
+        let _ = AssertUnwindSafe(self.store_blocks(blocks)).catch_unwind().await;
+    }
+
+    async fn store_blocks(&self, blocks: Blocks) {
+        let Blocks { tenant, mut tables, calls } = blocks;
+        self.counted.arrived(calls.iter().map(|(_, call)| call.body.len()).sum());
+        let bytes: usize = tables.iter().flat_map(|table| &table.blocks).map(|block| block.body.len()).sum();
+        let blocks = tables.iter_mut().flat_map(|table| std::mem::take(&mut table.blocks)).collect();
+        let known: Vec<_> = tables.into_iter().map(|table| table.table).collect();
+        let stored = match calls[0].1.share.holding(bytes as u64) {
+            Ok(_held) => self.append(&known, blocks).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = stored {
+            calls.into_iter().for_each(|(_, call)| call.answer(Joined::Refused(error.clone())));
+            return;
+        }
+        self.counted.accepted(calls.len() as u64);
+        let reply = |table| {
+            let token = self.acked.token(tenant, std::iter::once(table));
+            let durability = self.log.durability();
+            wire::framed(&wire::reply(Ack { accepted: 1, rejected: Vec::new(), durability, token: Some(token) }))
+        };
+        let replies: Vec<Bytes> = known.iter().map(|table| reply(table.as_ref())).collect();
+        for (table, call) in calls {
+            call.answer(Joined::Stored(replies[table].clone()));
+        }
+    }
+}
+
+impl Call {
+    fn goes_alone(self, admitted: bool) {
+        self.answer(Joined::Alone { admitted });
+    }
+
+    fn answer(self, joined: Joined) {
+        // Nobody waits where the call was given up; its event stands all the same.
+        let _ = self.joined.send(joined);
+    }
+}
+
+/// Whether a body is that of a call whose event may be joined: one event alone. What of that cannot be told, as the body is damaged or its
+/// batch wrongly named, is denied.
+pub(crate) fn may_be_joined(body: &[u8]) -> bool {
+    let one = |batch: ProtobufBatch<'_>| {
+        batch.events() == 1 && identity::of_producer(batch.producer_id().as_bytes(), batch.sequence()).is_ok()
+    };
+    body.len() <= BODY_BYTES_MAX && ProtobufBatch::parse(body, 1).is_ok_and(one)
+}
