@@ -70,11 +70,15 @@ pub(crate) struct Stats {
 }
 
 impl Answers {
-    /// The answer to the JSON of a query, as JSON, and until when it waits for who asked.
+    /// The answer to the JSON of a query, as JSON in pieces, and until when it waits for who asked.
     ///
     /// # Errors
     /// Those of the contract.
-    pub(crate) async fn answer(self: &Arc<Self>, tenant: TenantId, json: Bytes) -> Result<(String, Held), ApiError> {
+    pub(crate) async fn answer(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        json: Bytes,
+    ) -> Result<([String; 3], Held), ApiError> {
         let (answered, held) = self.answered(tenant, json).await?;
         Ok((answered.into_json()?, held))
     }
@@ -218,14 +222,15 @@ fn greatest(offsets: Vec<(PartitionId, Offset)>) -> BTreeMap<PartitionId, Offset
 }
 
 impl Answered {
-    fn into_json(self) -> Result<String, ApiError> {
+    /// Its JSON, one piece behind the other: the list of rows, which may be long, is not copied.
+    fn into_json(self) -> Result<[String; 3], ApiError> {
         let written = |json: serde_json::Result<String>| json.map_err(|error| unwritable(&error));
         let receipt = written(serde_json::to_string(&self.receipt))?;
         let stats = written(serde_json::to_string(&self.stats))?;
         // Rows and columns are JSON already, and may be long.
-        let Self { rows, columns, .. } = &self;
-        Ok(["{\"rows\":", rows, ",\"columns\":", columns, ",\"receipt\":", &receipt, ",\"stats\":", &stats, "}"]
-            .concat())
+        let Self { rows, columns, .. } = self;
+        let rest = [",\"columns\":", &columns, ",\"receipt\":", &receipt, ",\"stats\":", &stats, "}"].concat();
+        Ok(["{\"rows\":".to_owned(), rows, rest])
     }
 }
 

@@ -39,7 +39,7 @@ impl Query for QueryService {
         let query = request.into_inner().query;
         let answer = self.answers.answer(tenant, query.into()).await;
         let (answer, held) = answer.map_err(|error| service::to_status(&error))?;
-        Ok(reply(QueryReply { answer }, held))
+        Ok(reply(QueryReply { answer: answer.concat() }, held))
     }
 
     async fn query_stream(&self, request: Request<QueryRequest>) -> Result<Response<Self::QueryStreamStream>, Status> {

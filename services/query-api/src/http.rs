@@ -19,6 +19,7 @@ use crate::{
     answer::Answers,
     held::{self, Held},
     short_form,
+    text::Text,
 };
 
 /// Bytes of a query; lists of values may be long.
@@ -56,7 +57,8 @@ async fn query(
     body: Body,
 ) -> Result<Response, ApiErrorResponse> {
     let body = handler.body(&headers, body).await?;
-    Ok(json(handler.answers.answer(tenant, body).await?))
+    let (pieces, held) = handler.answers.answer(tenant, body).await?;
+    Ok(json((Text::of(pieces), held)))
 }
 
 async fn explain(
@@ -75,7 +77,8 @@ async fn metrics(
     Query(params): Query<Vec<(String, String)>>,
 ) -> Result<Response, ApiErrorResponse> {
     let query = short_form::query_json(tenant, params)?;
-    Ok(json(handler.answers.answer(tenant, query.into()).await?))
+    let (pieces, held) = handler.answers.answer(tenant, query.into()).await?;
+    Ok(json((Text::of(pieces), held)))
 }
 
 async fn events(
@@ -96,9 +99,9 @@ async fn replicas(
     Ok(json(handler.answers.replicas(tenant, TableName::new(namespace, table), partition).await?))
 }
 
-fn json((text, held): (String, Held)) -> Response {
+fn json((text, held): (impl Into<Body>, Held)) -> Response {
     let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    (Extension(held), [kind], text).into_response()
+    (Extension(held), [kind], text.into()).into_response()
 }
 
 /// Queries are JSON, not compressed. What plain `curl -d` says of its data is taken as JSON too.

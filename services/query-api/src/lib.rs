@@ -27,6 +27,7 @@ mod receipt;
 mod replicas;
 mod results;
 mod short_form;
+mod text;
 
 use std::sync::Arc;
 

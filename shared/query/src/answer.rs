@@ -87,6 +87,11 @@ fn columns(plan: &Plan, outputs: &[OutputColumn]) -> String {
     out.finish()
 }
 
+/// Rows whose length says how long all will be, about.
+const MEASURED_ROWS: usize = 1 << 10;
+/// And this part of it more.
+const MARGIN: usize = 16;
+
 fn write_rows(plan: &Plan, rows: &Rows<'_>, allowance: &mut Allowance<'_>) -> Result<String, ApiError> {
     // Every row has the same keys: they are written once, each with what stands before it.
     let names = plan.interval.map(|_| TIME).into_iter();
@@ -140,6 +145,11 @@ fn write_rows(plan: &Plan, rows: &Rows<'_>, allowance: &mut Allowance<'_>) -> Re
         }
         out.raw("}");
         allowance.step(out.0.len() - begin)?;
+        if at + 1 == MEASURED_ROWS {
+            // As long as these are the others, or nearly: so the text is not copied again and again as it grows.
+            let like_these = out.0.len() / MEASURED_ROWS * (rows.kept.len() - MEASURED_ROWS);
+            out.0.reserve(like_these + like_these / MARGIN);
+        }
     }
     out.raw("]");
     Ok(out.finish())

@@ -19,6 +19,8 @@ use crate::{
 
 /// Slots of a direct index, at most: 4 MiB of `u32`.
 const DIRECT_SLOTS_MAX: usize = 1 << 20;
+/// And so many per group that there may be, where that is known: clearing more would take longer than to look for keys by hash.
+const DIRECT_SLOTS_PER_GROUP: usize = 32;
 const FREE: u32 = u32::MAX;
 
 /// Groups in order of first appearance.
@@ -88,18 +90,19 @@ impl Merger {
         let numbers = if plan.interval.is_some() { None } else { Some(numbers) };
         Self {
             groups: Groups::new(plan, Level::Codes),
-            index: KeyIndex::new(numbers),
+            index: KeyIndex::new(numbers, DIRECT_SLOTS_MAX),
             groups_max: plan.groups_max,
             map: Vec::new(),
         }
     }
 
-    /// The same for keys whose numbers are those of strings.
-    pub(crate) fn of_strings(plan: &Plan, numbers: &[usize]) -> Self {
-        match plan.groups.len() {
-            1 => Self::unbounded(plan),
-            _ => Self { groups: Groups::new(plan, Level::Strings), ..Self::new(plan, numbers) },
+    /// The same for keys whose numbers are those of strings, of at most so many groups.
+    pub(crate) fn of_strings(plan: &Plan, numbers: &[usize], groups: usize) -> Self {
+        if plan.groups.len() == 1 || plan.interval.is_some() {
+            return Self::unbounded(plan);
         }
+        let slots_max = groups.saturating_mul(DIRECT_SLOTS_PER_GROUP).min(DIRECT_SLOTS_MAX);
+        Self { index: KeyIndex::new(Some(numbers), slots_max), ..Self::unbounded(plan) }
     }
 
     /// A merger for keys of any numbers, which are those of strings: given from 1 on, as they come.
@@ -209,12 +212,10 @@ enum KeyIndex {
 }
 
 impl KeyIndex {
-    fn new(numbers: Option<&[usize]>) -> Self {
+    fn new(numbers: Option<&[usize]>, slots_max: usize) -> Self {
         let slots = numbers.and_then(|numbers| {
-            numbers
-                .iter()
-                .try_fold(1_usize, |slots, &n| slots.checked_mul(n))
-                .filter(|&slots| slots <= DIRECT_SLOTS_MAX)
+            let slots = numbers.iter().try_fold(1_usize, |slots, &n| slots.checked_mul(n));
+            slots.filter(|&slots| slots <= slots_max)
         });
         match (numbers, slots) {
             (Some(numbers), Some(slots)) => Self::Direct { numbers: numbers.to_vec(), slots: vec![FREE; slots] },

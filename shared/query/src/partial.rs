@@ -284,7 +284,7 @@ impl PartialsMerge {
     pub fn new(plan: &Plan) -> Self {
         Self {
             interners: plan.groups.iter().map(|_| Interner::default()).collect(),
-            merger: if plan.groups.is_empty() { Merger::of_strings(plan, &[]) } else { Merger::unbounded(plan) },
+            merger: if plan.groups.is_empty() { Merger::of_strings(plan, &[], 1) } else { Merger::unbounded(plan) },
             named: Named::default(),
             stats: ScanStats::default(),
             last: None,
@@ -339,7 +339,8 @@ pub(crate) fn merge_partitions(
     // All strings are known before the first group is looked for, so that keys may be places.
     let numbers: Vec<usize> = interners.iter().map(|interner| interner.values().numbers()).collect();
     let strings: usize = interners.iter().map(Interner::bytes).sum();
-    let (mut merger, mut named) = (Merger::of_strings(plan, &numbers), Named::default());
+    let groups: usize = partials.iter().map(|partial| partial.groups.len()).sum();
+    let (mut merger, mut named) = (Merger::of_strings(plan, &numbers, groups), Named::default());
     for (partial, maps) in partials.iter().zip(&maps) {
         cancel.check()?;
         merger.absorb(&partial.groups, maps)?;
