@@ -137,19 +137,16 @@ impl<'a> DictionaryView<'a> {
         (code != 0).then(|| unsafe { self.dictionary.string(code) })
     }
 
-    /// The strings' coupons by code; that of code 0 stands for no string.
-    #[must_use]
-    pub fn coupons(&self) -> Vec<Coupon> {
-        let mut coupons = Vec::with_capacity(self.len as usize + 1);
-        coupons.push(Coupon::default());
+    /// Calls `take` with the strings' coupons, run by run, in the order of their codes; that of code 0 stands for no string.
+    pub fn each_coupons(&self, mut take: impl FnMut(&[Coupon])) {
+        take(&[Coupon::default()]);
         let (mut at, end) = (0, self.len as usize);
         while at < end {
             let next = end.min(at + self.dictionary.coupons.room_at(at));
             // SAFETY: below an observed count, and they lie together.
-            coupons.extend_from_slice(unsafe { self.dictionary.coupons.slice(at..next) });
+            take(unsafe { self.dictionary.coupons.slice(at..next) });
             at = next;
         }
-        coupons
     }
 
     /// The strings with their codes, ascending by code.
@@ -359,7 +356,9 @@ mod tests {
                     prop_assert_eq!(view.get(at as u32 + 1), Some(value.as_str()));
                 }
                 let coupons = oracle.iter().map(|value| Coupon::of(sketch::hash_str(value)));
-                prop_assert!(view.coupons()[1..].iter().copied().eq(coupons));
+                let mut found = Vec::new();
+                view.each_coupons(|coupons| found.extend_from_slice(coupons));
+                prop_assert!(found[1..].iter().copied().eq(coupons));
                 prop_assert_eq!(view.find("not there"), None);
                 prop_assert_eq!(view.get(0), None);
             }

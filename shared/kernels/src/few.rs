@@ -205,6 +205,7 @@ mod avx512 {
     };
 
     use super::{BLOCK_ROWS, Column, FewRows, LANES, LEAST, SUM, folded};
+    use crate::prefetch::prefetch_chunk_behind;
 
     /// Keys whose slots stay in the 32 registers beside masks and values.
     pub(super) const KEYS_MAX: usize = 16;
@@ -237,6 +238,8 @@ mod avx512 {
         }
         let mut scratch = [0.0; BLOCK_ROWS];
         for (at, keys) in rows.keys.as_chunks::<BLOCK_ROWS>().0.iter().enumerate() {
+            column.prefetch_behind(at);
+            prefetch_chunk_behind(keys);
             let word = rows.word(at);
             if word == 0 {
                 continue;

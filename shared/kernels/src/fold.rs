@@ -45,6 +45,7 @@ pub(crate) fn fold_rows<const FOLD: u8, const FUSED: bool, T: Column>(
     let mut scratch = [0.0; BLOCK_ROWS];
     let blocks = rows / BLOCK_ROWS;
     for at in 0..blocks {
+        column.prefetch_behind(at);
         let word = words.map_or(u64::MAX, |words| words[at]);
         if word == u64::MAX {
             for eight in column.block::<FUSED>(at, &mut scratch).as_chunks::<LANES>().0 {

@@ -9,6 +9,7 @@
 use crate::{
     CHUNK_ROWS, Code, LANES, Values,
     dispatch::{dispatch, dispatch_fused},
+    prefetch::{LISTED_AT_ONCE, prefetch_chunk_behind, prefetch_part_behind},
     values::{BLOCK_ROWS, Column, all_present, by_form},
 };
 
@@ -99,7 +100,22 @@ dispatch! {
 #[inline(always)]
 fn append_codes_body<K: Key, C: Code>(keys: &mut [K], rows: Rows<'_>, codes: &[C], radix: K) {
     let keys = &mut keys[..rows.len()];
-    each(rows, codes, |k, code| keys[k] = keys[k].then(radix, K::part(code.index())));
+    let then = |key: &mut K, code: C| *key = key.then(radix, K::part(code.index()));
+    match rows {
+        Rows::All(count) => {
+            for (keys, codes) in keys.chunks_mut(BLOCK_ROWS).zip(codes[..count].chunks(BLOCK_ROWS)) {
+                prefetch_chunk_behind(codes);
+                keys.iter_mut().zip(codes).for_each(|(key, &code)| then(key, code));
+            }
+        }
+        Rows::Listed(rows) => {
+            let all = rows.len();
+            for (n, (keys, rows)) in keys.chunks_mut(LISTED_AT_ONCE).zip(rows.chunks(LISTED_AT_ONCE)).enumerate() {
+                prefetch_part_behind(codes, all, n);
+                keys.iter_mut().zip(rows).for_each(|(key, &row)| then(key, codes[usize::from(row)]));
+            }
+        }
+    }
 }
 
 /// Appends an absent dimension to the keys.
@@ -194,6 +210,7 @@ fn each_value<const FUSED: bool, T: Column>(
             let (slots, mut scratch) = (&slots[..count], [0.0; BLOCK_ROWS]);
             let (blocks, rest) = slots.as_chunks::<BLOCK_ROWS>();
             for (at, slots) in blocks.iter().enumerate() {
+                column.prefetch_behind(at);
                 let values = column.block::<FUSED>(at, &mut scratch);
                 slots.iter().zip(values).for_each(|(&slot, &value)| take(slot as usize, value));
             }
@@ -201,8 +218,12 @@ fn each_value<const FUSED: bool, T: Column>(
             rest.iter().enumerate().for_each(|(k, &slot)| take(slot as usize, column.value::<FUSED>(done + k)));
         }
         Rows::Listed(rows) => {
-            let rows = slots[..rows.len()].iter().zip(rows);
-            rows.for_each(|(&slot, &row)| take(slot as usize, column.value::<FUSED>(row.into())));
+            let (all, slots) = (rows.len(), &slots[..rows.len()]);
+            for (n, (slots, rows)) in slots.chunks(LISTED_AT_ONCE).zip(rows.chunks(LISTED_AT_ONCE)).enumerate() {
+                column.prefetch_part_behind(all, n);
+                let rows = slots.iter().zip(rows);
+                rows.for_each(|(&slot, &row)| take(slot as usize, column.value::<FUSED>(row.into())));
+            }
         }
     }
 }

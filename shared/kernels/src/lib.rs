@@ -19,6 +19,7 @@ mod fold;
 mod group;
 mod large_table;
 mod leaders;
+mod marked;
 mod offsets;
 mod pairs;
 mod prefetch;
@@ -36,6 +37,7 @@ pub use group::{
 };
 pub use large_table::{LargeTable, Plain};
 pub use leaders::{BLOCK_COUNTS, Count, block_maxima, count_nonzero};
+pub use marked::list_marked_items;
 pub use offsets::{add_base, and_between, keys_by_offset, subtract_base};
 pub use pairs::{
     Groups, count_numbers, count_pairs, each_present, from_ordered_bits, list_marked, list_pairs, list_values,

@@ -1,17 +1,27 @@
 //! Event times as offsets from a base, and small numbers compared with a range: what narrow columns are read by.
 
-use crate::{Code, Selection, dispatch::dispatch};
+use crate::{
+    Code, Selection,
+    dispatch::{dispatch, dispatch_masked},
+};
 
-dispatch! {
+dispatch_masked! {
     /// Keeps numbers in the closed range, and 0 where `or_zero` is set.
     pub fn and_between<C: Code>(selection: &mut Selection, numbers: &[C], least: C, greatest: C, or_zero: bool)
         = and_between_body
 }
 
 #[inline(always)]
-fn and_between_body<C: Code>(selection: &mut Selection, numbers: &[C], least: C, greatest: C, or_zero: bool) {
+fn and_between_body<const MASKED: bool, C: Code>(
+    selection: &mut Selection,
+    numbers: &[C],
+    least: C,
+    greatest: C,
+    or_zero: bool,
+) {
     let zero = C::truncate(0);
-    selection.retain(numbers, |number| (least <= number) & (number <= greatest) | (or_zero & (number == zero)));
+    selection
+        .retain::<MASKED, _>(numbers, |number| (least <= number) & (number <= greatest) | (or_zero & (number == zero)));
 }
 
 dispatch! {

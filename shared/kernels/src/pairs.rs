@@ -3,7 +3,9 @@
 //!
 //! Number 0 is "absent". A matrix has it like any other, so that loops need not branch; lists leave it out.
 
-use crate::{CHUNK_ROWS, Code, Rows, dispatch::dispatch, group::each};
+use crate::{
+    CHUNK_ROWS, Code, Rows, dispatch::dispatch, group::each, prefetch::prefetch_chunk_behind, values::BLOCK_ROWS,
+};
 
 /// The group of each row taken, in the form in which it is at hand.
 #[derive(Debug, Clone, Copy)]
@@ -30,13 +32,26 @@ pub enum Groups<'a> {
 #[inline(always)]
 fn each_of_group<T: Copy>(groups: Groups<'_>, rows: Rows<'_>, items: &[T], mut take: impl FnMut(u32, T)) {
     match (groups, rows) {
-        (Groups::One, rows) => each(rows, items, |_, item| take(0, item)),
+        (Groups::One, Rows::All(count)) => {
+            for items in items[..count].chunks(BLOCK_ROWS) {
+                prefetch_chunk_behind(items);
+                items.iter().for_each(|&item| take(0, item));
+            }
+        }
+        (Groups::One, rows @ Rows::Listed(_)) => each(rows, items, |_, item| take(0, item)),
         (Groups::Keys { keys, first }, Rows::All(count)) => {
-            keys[..count].iter().zip(&items[..count]).for_each(|(&key, &item)| take(first + u32::from(key), item));
+            for (keys, items) in keys[..count].chunks(BLOCK_ROWS).zip(items[..count].chunks(BLOCK_ROWS)) {
+                prefetch_chunk_behind(keys);
+                prefetch_chunk_behind(items);
+                keys.iter().zip(items).for_each(|(&key, &item)| take(first + u32::from(key), item));
+            }
         }
         (Groups::Keys { .. }, Rows::Listed(_)) => panic!("keys are those of all rows of a chunk"),
         (Groups::Slots { slots, lanes_log2 }, Rows::All(count)) => {
-            slots[..count].iter().zip(&items[..count]).for_each(|(&slot, &item)| take(slot >> lanes_log2, item));
+            for (slots, items) in slots[..count].chunks(BLOCK_ROWS).zip(items[..count].chunks(BLOCK_ROWS)) {
+                prefetch_chunk_behind(items);
+                slots.iter().zip(items).for_each(|(&slot, &item)| take(slot >> lanes_log2, item));
+            }
         }
         (Groups::Slots { slots, lanes_log2 }, Rows::Listed(rows)) => {
             let of_rows = slots[..rows.len()].iter().zip(rows);
@@ -45,8 +60,14 @@ fn each_of_group<T: Copy>(groups: Groups<'_>, rows: Rows<'_>, items: &[T], mut t
     }
 }
 
-/// Adds 1 at each row's group and code of a matrix of `width` codes per group.
-pub fn count_pairs<C: Code>(groups: Groups<'_>, rows: Rows<'_>, codes: &[C], width: usize, counts: &mut [u32]) {
+dispatch! {
+    /// Adds 1 at each row's group and code of a matrix of `width` codes per group.
+    pub fn count_pairs<C: Code>(groups: Groups<'_>, rows: Rows<'_>, codes: &[C], width: usize, counts: &mut [u32])
+        = count_pairs_body
+}
+
+#[inline(always)]
+fn count_pairs_body<C: Code>(groups: Groups<'_>, rows: Rows<'_>, codes: &[C], width: usize, counts: &mut [u32]) {
     each_of_group(groups, rows, codes, |group, code| counts[group as usize * width + code.index()] += 1);
 }
 
@@ -78,8 +99,14 @@ pub fn list_marked<'a>(
     &list[..len]
 }
 
-/// Marks each row's group and code in a matrix of `words` words of 64 codes per group.
-pub fn mark_pairs<C: Code>(groups: Groups<'_>, rows: Rows<'_>, codes: &[C], words: usize, marks: &mut [u64]) {
+dispatch! {
+    /// Marks each row's group and code in a matrix of `words` words of 64 codes per group.
+    pub fn mark_pairs<C: Code>(groups: Groups<'_>, rows: Rows<'_>, codes: &[C], words: usize, marks: &mut [u64])
+        = mark_pairs_body
+}
+
+#[inline(always)]
+fn mark_pairs_body<C: Code>(groups: Groups<'_>, rows: Rows<'_>, codes: &[C], words: usize, marks: &mut [u64]) {
     each_of_group(groups, rows, codes, |group, code| {
         let code = code.index();
         marks[group as usize * words + code / 64] |= 1 << (code % 64);

@@ -5,6 +5,7 @@ use crate::{
     Code, Scale,
     decimal::{Steps, one},
     dispatch::dispatch_fused,
+    prefetch::{prefetch_chunk_behind, prefetch_part_behind},
 };
 
 /// Rows of a block: those of a word of a [`crate::Selection`].
@@ -60,6 +61,12 @@ pub(crate) trait Column: Copy {
     where
         Self: 's;
 
+    /// Starts to load what lies a chunk behind a whole block.
+    fn prefetch_behind(self, block: usize);
+
+    /// As [`prefetch_part_behind`], of all its rows.
+    fn prefetch_part_behind(self, rows: usize, n: usize);
+
     /// Whether no value of the first so many rows is absent.
     fn present(self, rows: usize) -> bool;
 }
@@ -81,6 +88,16 @@ impl Column for &[f64] {
         Self: 's,
     {
         &self.as_chunks().0[block]
+    }
+
+    #[inline(always)]
+    fn prefetch_behind(self, block: usize) {
+        prefetch_chunk_behind::<f64>(&self.as_chunks::<BLOCK_ROWS>().0[block]);
+    }
+
+    #[inline(always)]
+    fn prefetch_part_behind(self, rows: usize, n: usize) {
+        prefetch_part_behind(self, rows, n);
     }
 
     #[inline(always)]
@@ -124,6 +141,16 @@ impl<C: Code> Column for Decimals<'_, C> {
             *value = one::<FUSED>(self.steps, digits.into());
         }
         scratch
+    }
+
+    #[inline(always)]
+    fn prefetch_behind(self, block: usize) {
+        prefetch_chunk_behind::<C>(&self.digits.as_chunks::<BLOCK_ROWS>().0[block]);
+    }
+
+    #[inline(always)]
+    fn prefetch_part_behind(self, rows: usize, n: usize) {
+        prefetch_part_behind(self.digits, rows, n);
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use engine::{DictionaryView, DistinctCell};
-use sketch::{Bound, Hll, hash_str};
+use sketch::{Bound, Coupon, Hll, Raises, hash_str};
 
 use crate::{
     pair_counts::pair,
@@ -44,19 +44,35 @@ impl Distinct {
     /// The strings of sets of codes.
     pub(crate) fn of_codes(mut sets: PairSets, dictionary: DictionaryView<'_>) -> Self {
         let string = |code| dictionary.get(code).expect("a dictionary has every code of its rows");
-        let mut coupons = None;
+        // Each is made for the first group that needs it.
+        let (mut raises, mut coupons): (Option<Raises>, Option<Vec<Coupon>>) = (None, None);
         let mut distinct = Self::default();
         sets.by_group(|group, codes| {
             if codes.len() <= EXACT_MAX {
                 codes.for_each(|code| distinct.pairs.push(pair(group, code)));
                 return;
             }
-            let coupons: &Vec<_> = coupons.get_or_insert_with(|| dictionary.coupons());
-            let mut sketch = Hll::default();
-            match codes {
-                CodeSet::Marks(words) => sketch.insert_marked(words, coupons),
-                CodeSet::Pairs(_) => codes.for_each(|code| sketch.insert_coupon(coupons[code as usize])),
-            }
+            let many = match codes {
+                CodeSet::Marks(words) => {
+                    let raises = raises.get_or_insert_with(|| {
+                        let mut raises = Raises::default();
+                        dictionary.each_coupons(|coupons| raises.extend(coupons));
+                        raises
+                    });
+                    Hll::of_marked(words, raises)
+                }
+                CodeSet::Pairs(_) => None,
+            };
+            let sketch = many.unwrap_or_else(|| {
+                let coupons = coupons.get_or_insert_with(|| {
+                    let mut coupons = Vec::with_capacity(dictionary.len() as usize + 1);
+                    dictionary.each_coupons(|more| coupons.extend_from_slice(more));
+                    coupons
+                });
+                let mut sketch = Hll::default();
+                codes.for_each(|code| sketch.insert_coupon(coupons[code as usize]));
+                sketch
+            });
             distinct.sketches.insert(group, sketch);
         });
         let codes = distinct.pairs.iter().map(|&pair| pair as u32);

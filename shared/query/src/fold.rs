@@ -32,6 +32,8 @@ use crate::{
 const ROWS_MAX: usize = 64 * CHUNK_ROWS;
 /// Parts between two looks at the memory.
 const BYTES_PARTS: u64 = 32;
+/// Sketches that are loaded while one is merged: each is a few KiB that lie alone.
+const SKETCHES_AHEAD: usize = 4;
 /// The number of the one string of the pseudo-column.
 const TABLE_NUMBER: u32 = 1;
 
@@ -342,7 +344,12 @@ impl CellFold {
             Self::Sketches { at, sketches } => {
                 sketches.resize(groups, QuantileSketch::default());
                 let of_part = part.quantiles(*at);
-                chosen.each(|at, group| sketches[group as usize].merge(&of_part[at]));
+                for (n, (&at, &group)) in chosen.from.iter().zip(&chosen.into).enumerate() {
+                    if let Some(&later) = chosen.from.get(n + SKETCHES_AHEAD) {
+                        of_part[later].prefetch();
+                    }
+                    sketches[group as usize].merge(&of_part[at]);
+                }
             }
         }
     }

@@ -71,11 +71,7 @@ impl Keyed {
             Self::Counts(counts) if same => State::Counts(counts),
             Self::Quantiles(scan) if same => State::Quantiles(scan.into_quantiles()),
             Self::Digests(digests) if same => State::Digests(digests),
-            Self::Sets(sets) => {
-                let mut into = PairSets::default();
-                into.absorb(&sets, map);
-                State::Sets(into)
-            }
+            Self::Sets(sets) => State::Sets(sets.moved(map)),
             Self::Counts(counts) => {
                 let mut into = PairCounts::default();
                 into.absorb(&counts, map);

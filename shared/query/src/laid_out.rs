@@ -128,11 +128,25 @@ impl LaidOut {
                 groups.keys[column] = rest;
                 break;
             }
-            groups.keys[column] = rest.iter().map(|place| place % radix).collect();
-            rest.iter_mut().for_each(|place| *place /= radix);
+            groups.keys[column] = divide(&mut rest, radix);
         }
         groups
     }
+}
+
+/// Divides each number by a divisor; returns what remains of each. They ascend, and most have the quotient of the one before.
+fn divide(numbers: &mut [u32], divisor: u32) -> Vec<u32> {
+    let (mut quotient, mut first) = (0, 0);
+    let remaining = numbers.iter_mut().map(|number| {
+        if *number - first >= divisor {
+            quotient = *number / divisor;
+            first = quotient * divisor;
+        }
+        let remains = *number - first;
+        *number = quotient;
+        remains
+    });
+    remaining.collect()
 }
 
 #[cfg(test)]

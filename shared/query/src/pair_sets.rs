@@ -87,6 +87,26 @@ impl PairSets {
         }
     }
 
+    /// The sets of each group `g` as those of group `map[g]`; a group that maps to `u32::MAX` is empty.
+    pub(crate) fn moved(mut self, map: &[u32]) -> Self {
+        // Groups that were empty are left out, and the others stay in order: then lines only move up.
+        let kept = map.iter().filter(|&&at| at != u32::MAX);
+        if let Self::Matrix { words, marks } = &mut self
+            && kept.clone().copied().eq(0..kept.count() as u32)
+        {
+            let (words, mut end) = (*words, 0);
+            for (group, _) in map.iter().enumerate().filter(|(_, at)| **at != u32::MAX) {
+                marks.copy_within(group * words..(group + 1) * words, end);
+                end += words;
+            }
+            marks.truncate(end);
+            return self;
+        }
+        let mut into = Self::default();
+        into.absorb(&self, map);
+        into
+    }
+
     /// Calls `take` for each group whose set is not empty, ascending.
     pub(crate) fn by_group(&mut self, mut take: impl FnMut(u32, CodeSet<'_>)) {
         match self {

@@ -151,10 +151,6 @@ impl<'a> Scan<'a> {
             let covered = range.covers_closed(zone.min, zone.max);
             let rows = segment.rows_of(chunk);
             self.stats.rows_scanned += rows.len() as u64;
-            if chunk + 1 < segment.chunks() {
-                let next = filters.iter().filter(|filter| !filter.spares(chunk + 1));
-                next.for_each(|filter| filter.prefetch(segment.rows_of(chunk + 1)));
-            }
             if covered && filters.is_empty() {
                 self.hand_over(&columns, rows, zone, None, sink)?;
                 continue;
@@ -351,11 +347,7 @@ impl Slots<'_> {
         list: &'l mut [u16; CHUNK_ROWS],
     ) -> Result<Rows<'l>, ApiError> {
         let rows = match selection {
-            None => {
-                // Additions in no order wait for the second cache, not for memory, which is free meanwhile.
-                segment.prefetch_behind(&columns.rows);
-                Rows::All(columns.rows.len())
-            }
+            None => Rows::All(columns.rows.len()),
             Some(selection) => {
                 let listed = selection.list(list);
                 segment.prefetch_listed(&columns.rows, listed);

@@ -92,28 +92,19 @@ impl<'a> SegmentColumns<'a> {
         cells.collect()
     }
 
-    /// Starts to load the keys and values of listed rows of a chunk, which are so few that each is a miss of its own.
+    /// Starts to load what the cells need of listed rows of a chunk, which are so few that each is a miss of its own. Their keys
+    /// are read meanwhile.
     pub(crate) fn prefetch_listed(&self, chunk: &Range<usize>, listed: &[u16]) {
         if listed.len() * SPARSE_SHARE <= chunk.len() {
-            self.each_column(chunk, |column| match column {
+            self.each_cell_column(chunk, |column| match column {
                 Items::Codes(codes) => by_width!(codes, .., |codes| kernels::prefetch_listed(codes, listed)),
                 Items::Values(values) => kernels::prefetch_listed(values, listed),
             });
         }
     }
 
-    /// Starts to load the keys and values of the chunk behind.
-    pub(crate) fn prefetch_behind(&self, chunk: &Range<usize>) {
-        let next = chunk.end..(chunk.end + CHUNK_ROWS).min(self.times.len());
-        self.each_column(&next, |column| match column {
-            Items::Codes(codes) => by_width!(codes, .., |codes| kernels::prefetch_all(codes)),
-            Items::Values(values) => kernels::prefetch_all(values),
-        });
-    }
-
-    /// Calls `take` for what each key and each cell needs of some rows, in the form in which the segment has it.
-    fn each_column(&self, rows: &Range<usize>, mut take: impl FnMut(Items<'_>)) {
-        self.codes.iter().flatten().for_each(|codes| take(Items::Codes(codes.slice(rows.clone()))));
+    /// Calls `take` for what each cell needs of some rows, in the form in which the segment has it.
+    fn each_cell_column(&self, rows: &Range<usize>, mut take: impl FnMut(Items<'_>)) {
         for cell in &self.cells {
             if let CellSource::Segment(CellColumn::Codes(codes) | CellColumn::Equal(codes, _)) = cell {
                 take(Items::Codes(codes.slice(rows.clone())));

@@ -44,18 +44,6 @@ impl SegmentFilter<'_> {
         matches!(self, Self::Codes { chunks, .. } if chunks.get(chunk) == Some(&false))
     }
 
-    /// Starts to load what it looks at of a chunk. A chunk's codes are a page or two, where the processor's own guesses end.
-    pub(crate) fn prefetch(&self, rows: Range<usize>) {
-        match self {
-            Self::Codes { codes, .. }
-            | Self::Digits { digits: codes, .. }
-            | Self::Metric(Metric::Decimals { digits: codes, .. }, _) => {
-                by_width!(*codes, rows, |codes| kernels::prefetch_all(codes));
-            }
-            Self::Metric(Metric::Doubles(values), _) => kernels::prefetch_all(&values[rows]),
-        }
-    }
-
     /// Takes the rows out of `selection`, which is of the rows `rows` of the segment, that do not pass. `scratch` is for values.
     pub(crate) fn narrow(&self, selection: &mut Selection, rows: Range<usize>, scratch: &mut [f64; CHUNK_ROWS]) {
         match self {

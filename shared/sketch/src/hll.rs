@@ -21,6 +21,8 @@ const PRECISION: u32 = 14;
 const REGISTERS: usize = 1 << PRECISION;
 /// The largest rank: all bits of the hash that do not choose the register are 0.
 const RANK_MAX: u8 = (64 - PRECISION + 1) as u8;
+/// Words of marks whose items are listed together: a list that stays in the first cache.
+const WORDS_AT_ONCE: usize = 64;
 const COUPONS: u8 = 0;
 const DENSE: u8 = 1;
 
@@ -36,6 +38,17 @@ impl Coupon {
     #[inline]
     pub fn of(hash: u64) -> Self {
         Self(coupons::of(hash))
+    }
+}
+
+/// What many items do to the registers of a sketch that has many already: for each which one, and how far it is raised.
+#[derive(Debug, Clone, Default)]
+pub struct Raises(Vec<u32>);
+
+impl Raises {
+    /// Appends those of some coupons.
+    pub fn extend(&mut self, coupons: &[Coupon]) {
+        self.0.extend(coupons.iter().map(|&Coupon(coupon)| coupons::raise(coupon)));
     }
 }
 
@@ -95,20 +108,24 @@ impl Hll {
         }
     }
 
-    /// Takes the items that are marked, by their coupons: bit `b` of word `w` marks the coupon at `64 * w + b`.
+    /// A sketch of items of which many are marked: bit `b` of word `w` marks the item whose register is raised by number
+    /// `64 * w + b` of `raises`. `None`: it may have so few that they are coupons.
     ///
     /// # Panics
-    /// A bit has no coupon.
-    pub fn insert_marked(&mut self, marks: &[u64], coupons: &[Coupon]) {
-        for (&word, of_word) in marks.iter().zip(coupons.chunks(64)) {
-            // Asked once a word: nearly all of many items find registers.
-            match &mut self.0 {
-                State::Dense(registers) => {
-                    each_bit(word, |at| raise_to(registers, coupons::register(of_word[at].0)));
-                }
-                State::Coupons(_) => each_bit(word, |at| self.insert_coupon(of_word[at])),
+    /// A bit has no item.
+    #[must_use]
+    pub fn of_marked(marks: &[u64], Raises(raises): &Raises) -> Option<Self> {
+        let (mut registers, mut listed) = (empty(), Vec::new());
+        for (at, words) in marks.chunks(WORDS_AT_ONCE).enumerate() {
+            let first = (at * WORDS_AT_ONCE * u64::BITS as usize).min(raises.len());
+            kernels::list_marked_items(words, &raises[first..], &mut listed);
+            for &raise in &listed {
+                raise_to(&mut registers, coupons::raised(raise));
             }
         }
+        // So many registers are of as many coupons at least.
+        let filled = registers.iter().filter(|rank| **rank > 0).count();
+        (filled > coupons::COUPONS_MAX).then_some(Self(State::Dense(registers)))
     }
 
     /// Takes all that `other` took.
@@ -205,14 +222,6 @@ impl Hll {
 
 fn empty() -> Registers {
     Box::new([0; REGISTERS])
-}
-
-#[inline]
-fn each_bit(mut word: u64, mut take: impl FnMut(usize)) {
-    while word != 0 {
-        take(word.trailing_zeros() as usize);
-        word &= word - 1;
-    }
 }
 
 #[inline]

@@ -33,7 +33,7 @@ pub use count_min::CountMin;
 pub use cuckoo::{CuckooFilter, Full, LOAD_PERCENT_MAX, Look};
 pub use hash::{HASH_SEED, hash_str};
 pub use heavy_hitters::{HeavyHitters, Hitter};
-pub use hll::{Coupon, Hll};
+pub use hll::{Coupon, Hll, Raises};
 pub use quantile::{Bin, QuantileSketch};
 pub use rank::nearest_rank;
 pub use tdigest::TDigest;

@@ -43,6 +43,24 @@ pub(super) fn register(coupon: u32) -> (usize, u8) {
     ((coupon >> (RANK_BITS + MIDDLE_BITS)) as usize, rank as u8)
 }
 
+/// What the coupon's item does to a register, as [`raised`] reads it. As [`register`], without what keeps a loop from being
+/// made of wide instructions: the bits of a number are counted by the exponent of a float.
+#[inline(always)]
+pub(super) fn raise(coupon: u32) -> u32 {
+    const EXPONENT_OF_ONE: u32 = 127;
+    let middle = coupon >> RANK_BITS & ((1 << MIDDLE_BITS) - 1);
+    let exponent = (middle.cast_signed() as f32).to_bits() >> (f32::MANTISSA_DIGITS - 1);
+    let few = MIDDLE_BITS + EXPONENT_OF_ONE - exponent;
+    let many = MIDDLE_BITS + (coupon & ((1 << RANK_BITS) - 1));
+    coupon >> (RANK_BITS + MIDDLE_BITS) << u8::BITS | if middle == 0 { many } else { few }
+}
+
+/// The register that is raised, and to which rank.
+#[inline(always)]
+pub(super) fn raised(raise: u32) -> (usize, u8) {
+    ((raise >> u8::BITS) as usize, raise as u8)
+}
+
 /// There is no place for another coupon.
 #[derive(Debug)]
 pub(super) struct Full;

@@ -80,6 +80,12 @@ impl Pages {
         }
     }
 
+    /// Starts to load all counts, and where they lie.
+    pub(super) fn prefetch(&self) {
+        kernels::prefetch_all(&self.places);
+        kernels::prefetch_all(self.counts.as_flattened());
+    }
+
     /// How many pages there are.
     pub(super) fn len(&self) -> usize {
         self.counts.len()
