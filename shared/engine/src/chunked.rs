@@ -1,4 +1,4 @@
-//! Append-only memory that never moves: chunks that double after every second one, so that at most a third of it is not in use
+//! Append-only memory that never moves: chunks that double after every fourth one, so that at most a fifth of it is not in use
 //! yet; one writer, many readers, no lock.
 //!
 //! 1. Only the writer allocates chunks and writes items; it writes an item once, before it publishes it.
@@ -14,14 +14,16 @@ use crate::{
 };
 
 /// Chunks that there can be; with the first of one item this is enough for 2^32 items.
-const CHUNKS_MAX: usize = 64;
+pub(crate) const CHUNKS_MAX: usize = 128;
+/// Log2 of the chunks of one size.
+const ALIKE_LOG2: u32 = 2;
 
 struct Chunk<T> {
     items: Box<[UnsafeCell<T>]>,
     witness: Witness,
 }
 
-/// Items at indices that stay valid; chunks `2k` and `2k + 1` have `2^(first_log2 + k)` of them each.
+/// Items at indices that stay valid; chunks `4k` to `4k + 3` have `2^(first_log2 + k)` of them each.
 pub(crate) struct Chunked<T> {
     first_log2: u32,
     chunks: Box<[AtomicPtr<Chunk<T>>]>,
@@ -142,15 +144,15 @@ impl<T: Copy + Default> Chunked<T> {
 
 /// Chunk and place in it of an index.
 fn place(first_log2: u32, index: usize) -> (usize, usize) {
-    let biased = index + (2 << first_log2);
-    let pair = biased.ilog2() - first_log2 - 1;
-    let (behind, log2) = (biased - (2 << (first_log2 + pair)), first_log2 + pair);
-    (2 * pair as usize + (behind >> log2), behind & ((1 << log2) - 1))
+    let biased = index + (1 << (first_log2 + ALIKE_LOG2));
+    let log2 = biased.ilog2() - ALIKE_LOG2;
+    let behind = biased - (1 << (log2 + ALIKE_LOG2));
+    (((log2 - first_log2) << ALIKE_LOG2) as usize + (behind >> log2), behind & ((1 << log2) - 1))
 }
 
 /// Items of a chunk.
 fn items_of(first_log2: u32, number: usize) -> usize {
-    1 << (first_log2 as usize + number / 2)
+    1 << (first_log2 as usize + (number >> ALIKE_LOG2))
 }
 
 impl<T> Drop for Chunked<T> {
@@ -182,7 +184,7 @@ mod tests {
         }
         // SAFETY: written above by this thread.
         assert!((0..1_000).all(|index| unsafe { chunked.get(index) } == index as u32));
-        assert_eq!((chunked.room_at(0), chunked.room_at(4), chunked.room_at(8), chunked.room_at(15)), (4, 4, 8, 1));
+        assert_eq!((chunked.room_at(0), chunked.room_at(12), chunked.room_at(16), chunked.room_at(47)), (4, 4, 8, 1));
         assert_eq!(budget.used(), chunked.bytes());
         drop(chunked);
         assert_eq!(budget.used(), 0);

@@ -7,7 +7,8 @@
 //!    whatever was published before that count is in the table that it sees, further along the same chain at the latest.
 //! 4. Beside each string stands its coupon for sketches of distinct strings, published as the string is: a question that
 //!    sketches many groups would hash every string again each time.
-//! 5. A dictionary is one epoch: when it is full the writer begins another, and segments keep theirs alive.
+//! 5. A string lies behind its length, which takes one byte for most, so that its place takes four. Both lie in one chunk.
+//! 6. A dictionary is one epoch: when it is full the writer begins another, and segments keep theirs alive.
 
 use std::fmt;
 
@@ -17,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{
     Limits, MemoryBudget,
-    chunked::Chunked,
+    chunked::{CHUNKS_MAX, Chunked},
     lookup::Lookup,
     sync::{Arc, AtomicUsize, ENTRIES_OBSERVE, ENTRIES_PUBLISH, Published},
 };
@@ -34,24 +35,25 @@ const TOGETHER: usize = 16;
 /// A chunk of strings that a long value skips is lost, as is what a block adds beyond the limit.
 const BYTES_END: usize = 2 * EPOCH_BYTES_MAX + (1 << 30);
 /// What strings skip of chunks that are too small for them: at each chunk less than the longest string.
-const SKIPPED_BYTES_MAX: usize = 64 * DIMENSION_BYTES_MAX;
+const SKIPPED_BYTES_MAX: usize = CHUNKS_MAX * (DIMENSION_BYTES_MAX + LENGTH_BYTES_MAX);
+/// Bytes of the length before a string, where it is longer than [`SHORT_MAX`].
+const LENGTH_BYTES_MAX: usize = 2;
+/// What is asked for of a string before its length is known.
+const SHORT_BYTES: usize = 16;
+/// Bytes of the longest string whose length takes one byte.
+const SHORT_MAX: usize = 0x7f;
+const _: () = assert!(DIMENSION_BYTES_MAX >> 8 <= SHORT_MAX); // lengths are 15 bits
 /// Entries, with those of the block that crosses the limit of an epoch.
 const ENTRIES_END: usize = 1 << 30;
 const _: () = assert!(BYTES_END <= u32::MAX as usize); // places are u32
 const _: () = assert!(DIMENSION_BYTES_MAX < EPOCH_BYTES_MAX);
 
-/// Where a string lies among the bytes.
-#[derive(Debug, Clone, Copy, Default)]
-struct Entry {
-    at: u32,
-    len: u32,
-}
-
 /// One epoch of a dimension's strings, shared by its writer, its segments and their readers.
 pub(crate) struct Dictionary {
     id: u64,
     seed: u64,
-    entries: Chunked<Entry>,
+    /// Where each string's length lies among the bytes, by code.
+    places: Chunked<u32>,
     bytes: Chunked<u8>,
     coupons: Chunked<Coupon>,
     lookup: Published<Lookup>,
@@ -86,9 +88,15 @@ impl Dictionary {
     /// `code` is at least 1, and at most a count that [`Dictionary::observe`] gave, or that the writer holds.
     unsafe fn string(&self, code: u32) -> &str {
         // SAFETY: passed on to the caller.
-        let entry = unsafe { self.entries.get(code as usize - 1) };
-        // SAFETY: the bytes of an entry are written before it, and published with it.
-        let bytes = unsafe { self.bytes.slice(entry.at as usize..(entry.at + entry.len) as usize) };
+        let at = unsafe { self.places.get(code as usize - 1) } as usize;
+        // SAFETY: a string and the length before it are written before its place, and published with it.
+        let (len, from) = match unsafe { self.bytes.get(at) } {
+            len @ ..=0x7f => (usize::from(len), at + 1),
+            // SAFETY: likewise.
+            high => (usize::from(high & 0x7f) << 8 | usize::from(unsafe { self.bytes.get(at + 1) }), at + 2),
+        };
+        // SAFETY: likewise.
+        let bytes = unsafe { self.bytes.slice(from..from + len) };
         // SAFETY: copied from a `&str`.
         unsafe { std::str::from_utf8_unchecked(bytes) }
     }
@@ -198,7 +206,7 @@ impl DictionaryWriter {
         let shared = Dictionary {
             id: budget.next_id(),
             seed,
-            entries: Chunked::new(FIRST_ENTRIES_LOG2, ENTRIES_END, Arc::clone(budget)),
+            places: Chunked::new(FIRST_ENTRIES_LOG2, ENTRIES_END, Arc::clone(budget)),
             bytes: Chunked::new(FIRST_BYTES_LOG2, BYTES_END, Arc::clone(budget)),
             coupons: Chunked::new(FIRST_ENTRIES_LOG2, ENTRIES_END, Arc::clone(budget)),
             lookup: Published::new(Lookup::new(budget)),
@@ -220,7 +228,7 @@ impl DictionaryWriter {
 
     /// Bytes of strings, coupons and the lookup.
     pub(crate) fn bytes(&self) -> u64 {
-        self.shared.entries.bytes() + self.shared.bytes.bytes() + self.shared.coupons.bytes() + self.lookup.bytes()
+        self.shared.places.bytes() + self.shared.bytes.bytes() + self.shared.coupons.bytes() + self.lookup.bytes()
     }
 
     /// Whether `more` strings no longer belong into this epoch.
@@ -233,7 +241,7 @@ impl DictionaryWriter {
 
     /// Whether there are places for strings that are not bounded by [`DictionaryWriter::is_full_for`].
     pub(crate) fn has_room_for(&self, strings: &[&str]) -> bool {
-        let bytes = strings.iter().map(|string| string.len()).sum::<usize>();
+        let bytes = strings.iter().map(|string| string.len() + LENGTH_BYTES_MAX).sum::<usize>();
         self.len + strings.len() <= ENTRIES_END && self.bytes + bytes <= BYTES_END - SKIPPED_BYTES_MAX
     }
 
@@ -274,7 +282,7 @@ impl DictionaryWriter {
         for (candidate, hash) in candidates.iter_mut().zip(self.hashes.iter().skip(start)) {
             *candidate = self.lookup.find(*hash, |_| true).unwrap_or(0);
             if *candidate != 0 {
-                self.shared.entries.prefetch(*candidate as usize - 1);
+                self.shared.places.prefetch(*candidate as usize - 1);
             }
         }
         candidates
@@ -283,10 +291,10 @@ impl DictionaryWriter {
     fn ask_for_strings(&self, candidates: &[u32; TOGETHER]) {
         for candidate in candidates.iter().filter(|candidate| **candidate != 0) {
             // SAFETY: the lookup holds only codes that this writer has written.
-            let entry = unsafe { self.shared.entries.get(*candidate as usize - 1) };
-            let last = (entry.at + entry.len).max(1) - 1;
-            self.shared.bytes.prefetch(entry.at as usize);
-            self.shared.bytes.prefetch(last as usize);
+            let at = unsafe { self.shared.places.get(*candidate as usize - 1) } as usize;
+            self.shared.bytes.prefetch(at);
+            // Most strings end here; whether they begin another cache line is not known before the first is here.
+            self.shared.bytes.prefetch(at + SHORT_BYTES.min(self.shared.bytes.room_at(at)) - 1);
         }
     }
 
@@ -298,18 +306,21 @@ impl DictionaryWriter {
     }
 
     fn append(&mut self, value: &str, hash: u32) -> u32 {
+        let length = [(value.len() >> 8) as u8 | 0x80, value.len() as u8];
+        let length = &length[usize::from(value.len() <= SHORT_MAX)..];
         // A string lies in one chunk; what is left of a chunk too small for it stays unused.
-        while self.shared.bytes.room_at(self.bytes) < value.len() {
+        while self.shared.bytes.room_at(self.bytes) < length.len() + value.len() {
             self.bytes += self.shared.bytes.room_at(self.bytes);
         }
         // SAFETY: this is the one writer, and nothing from `self.bytes` on was published.
-        unsafe { self.shared.bytes.write(self.bytes, value.as_bytes()) };
-        let entry = Entry { at: self.bytes as u32, len: value.len() as u32 };
-        // SAFETY: likewise for entry `self.len`.
-        unsafe { self.shared.entries.write(self.len, &[entry]) };
+        unsafe { self.shared.bytes.write(self.bytes, length) };
+        // SAFETY: likewise.
+        unsafe { self.shared.bytes.write(self.bytes + length.len(), value.as_bytes()) };
+        // SAFETY: likewise for place `self.len`.
+        unsafe { self.shared.places.write(self.len, &[self.bytes as u32]) };
         // SAFETY: likewise.
         unsafe { self.shared.coupons.write(self.len, &[Coupon::of(sketch::hash_str(value))]) };
-        self.bytes += value.len();
+        self.bytes += length.len() + value.len();
         self.len += 1;
         let code = self.len as u32;
         if self.lookup.is_full_with(self.len) {
@@ -335,7 +346,7 @@ mod tests {
         /// Goal: strings get codes in order of first appearance, they are found, and only they, and all memory is
         /// accounted for.
         #[test]
-        fn dictionary_matches_oracle(blocks in prop::collection::vec(prop::collection::vec("[a-c]{0,4}|[a-z]{20,40}", 0..40), 0..20)) {
+        fn dictionary_matches_oracle(blocks in prop::collection::vec(prop::collection::vec("[a-c]{0,4}|[a-z]{20,40}|[a-z]{120,140}|[a-z]{8000,8192}", 0..40), 0..20)) {
             let budget = Arc::new(MemoryBudget::new(0));
             let mut writer = writer(&budget);
             let mut oracle: Vec<String> = Vec::new();

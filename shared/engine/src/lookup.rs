@@ -30,11 +30,10 @@ impl Lookup {
         Self { slots: (0..slots).map(|_| AtomicU64::new(0)).collect(), budget: Arc::clone(budget) }
     }
 
-    /// A larger one with all that is here: every second one has twice as many slots.
+    /// A larger one with all that is here: every fourth one has twice as many slots.
     pub(crate) fn grown(&self) -> Self {
         let slots = self.slots.len();
-        let grown =
-            Self::with_slots(if slots.is_power_of_two() { slots + slots / 2 } else { slots / 3 * 4 }, &self.budget);
+        let grown = Self::with_slots(slots + (1 << slots.ilog2()) / 4, &self.budget);
         // Relaxed: the writer reads what it stored itself.
         let slots = self.slots.iter().map(|slot| slot.load(Ordering::Relaxed)).filter(|slot| *slot != 0);
         slots.for_each(|slot| grown.store(slot));
