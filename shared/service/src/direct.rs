@@ -19,7 +19,7 @@ use std::{
 use axum::{Router, body::Body};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::CatchUnwind};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
 use hyper::{
     body::{Body as HttpBody, Frame, Incoming, SizeHint},
     service::Service,
@@ -36,6 +36,10 @@ use crate::{
     request_id::{REQUEST_ID, RequestId},
     request_metrics::RequestMetrics,
 };
+
+// As constants they need not be read for each call.
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// What answers a call.
 pub type Answering = Pin<Box<dyn Future<Output = Result<Bytes, Status>> + Send>>;
@@ -92,7 +96,7 @@ impl PortService {
         let method = direct.methods.method(request.uri().path())?;
         let headers = request.headers();
         let plain = request.method() == Method::POST
-            && !headers.contains_key("grpc-encoding")
+            && !headers.contains_key(GRPC_ENCODING)
             && headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == GRPC_CONTENT_TYPE);
         (plain && !tracing::enabled!(tracing::Level::DEBUG)).then_some((direct, method))
     }
@@ -225,7 +229,7 @@ impl HttpBody for PortBody {
         }
         *self = Self::Ended;
         let mut trailers = HeaderMap::with_capacity(1);
-        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
