@@ -9,8 +9,9 @@
 //!    columns, and with nothing wrong. Any other call goes its way alone, as it always did, and nothing
 //!    of it has been stored by then. So a call's answer never hangs on another call's event.
 //! 2. Events of different tenants do not meet.
-//! 3. While the events of [`TURNS_MAX`] turns are on their way to the disk no more are joined; what comes meanwhile is the next turn's, all
-//!    of it. The log would have let it wait as long: it makes one group of all that comes during a sync.
+//! 3. While the events of [`TURNS_MAX`] turns are on their way to the disk, what comes waits until one of them is there, or until it fills a
+//!    turn. The log would have let it wait as long: it makes one group of all that comes during a sync. A turn is of [`CALLS_MAX`] calls
+//!    at most: were all that wait in one, senders would all wait for their acks at one time, and the server for them at another.
 
 use std::{
     cell::{Cell, RefCell},
@@ -33,9 +34,11 @@ use crate::{
     wire,
 };
 
-/// Turns whose events are under way: those that the log makes durable, and those that wait for it.
+/// Turns under way that need not be full: one that the log makes durable, and one that waits for it.
 const TURNS_MAX: usize = 2;
-/// Calls whose events are joined before other tasks of the thread come to their turn: some tenths of a millisecond.
+/// Turns under way where each that is begun is full, for logs that take long.
+const FULL_TURNS_MAX: usize = 32;
+/// Calls of one turn: some tenths of a millisecond on a thread of the network.
 const CALLS_MAX: usize = 256;
 /// Bytes of a call with an event that is joined: what is larger shares the costs of its block with itself.
 const BODY_BYTES_MAX: usize = 4 << 10;
@@ -89,14 +92,22 @@ impl Together {
     fn add(&self, call: Call) {
         let mut calls = self.lock();
         calls.push(call);
-        if calls.len() == 1 {
+        if calls.len() == 1 || calls.len() == CALLS_MAX {
             self.come.notify_one();
         }
     }
 
-    /// All that wait, oldest first.
-    fn take(&self) -> Vec<Call> {
-        std::mem::take(&mut *self.lock())
+    /// The calls of the next turn, oldest first; none where it is not yet time for them.
+    fn take(&self, turns_under_way: usize) -> Vec<Call> {
+        let mut calls = self.lock();
+        let begins = match turns_under_way {
+            ..TURNS_MAX => true,
+            TURNS_MAX..FULL_TURNS_MAX => calls.len() >= CALLS_MAX,
+            FULL_TURNS_MAX.. => false,
+        };
+        let next = if begins { calls.len().min(CALLS_MAX) } else { 0 };
+        let rest = calls.split_off(next);
+        std::mem::replace(&mut calls, rest)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Call>> {
@@ -109,15 +120,14 @@ impl Together {
 pub(crate) async fn join_calls(ingest: Arc<Ingest>) {
     let mut turns = FuturesUnordered::new();
     loop {
-        let free = turns.len() < TURNS_MAX;
-        let calls = if free { ingest.together.take() } else { Vec::new() };
+        let calls = ingest.together.take(turns.len());
         if !calls.is_empty() {
-            let blocks = ingest.join(calls).await;
+            let blocks = ingest.join(calls);
             turns.push(join_all(blocks.into_iter().map(|blocks| ingest.store_joined(blocks))));
             continue;
         }
         tokio::select! {
-            () = ingest.together.come.notified(), if free => {}
+            () = ingest.together.come.notified() => {}
             Some(_) = turns.next() => {}
         }
     }
@@ -125,18 +135,15 @@ pub(crate) async fn join_calls(ingest: Arc<Ingest>) {
 
 impl Ingest {
     /// Makes blocks of calls, for each tenant; those that go alone are told.
-    async fn join(&self, mut calls: Vec<Call>) -> Vec<Blocks> {
+    fn join(&self, mut calls: Vec<Call>) -> Vec<Blocks> {
         let mut all = Vec::with_capacity(1);
         calls.sort_by_key(|call| call.tenant);
         while let Some(&Call { tenant, .. }) = calls.first() {
             let of_tenant = calls.partition_point(|call| call.tenant == tenant);
-            let rest = calls.split_off(of_tenant.min(CALLS_MAX));
+            let rest = calls.split_off(of_tenant);
             // Of a panic, which the hook has logged, the calls learn as nobody answers them.
             all.extend(catch_unwind(AssertUnwindSafe(|| self.join_some(tenant, calls))).unwrap_or_default());
             calls = rest;
-            if !calls.is_empty() {
-                tokio::task::yield_now().await;
-            }
         }
         all
     }
