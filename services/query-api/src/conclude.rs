@@ -20,8 +20,7 @@ use crate::{
     fleet::Fleet,
 };
 
-/// Results of so many bytes are merged where they arrived, which takes some 100 µs at most: two ways from thread to thread
-/// would take as long.
+/// Results of so many bytes are merged where they arrived: that is short, and no other thread has to be woken for it.
 const INLINE_BYTES_MAX: usize = 32 << 10;
 
 /// Where the scans of a query run.

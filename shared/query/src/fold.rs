@@ -33,7 +33,7 @@ const ROWS_MAX: usize = 64 * CHUNK_ROWS;
 /// Parts between two looks at the memory.
 const BYTES_PARTS: u64 = 32;
 /// Sketches that are loaded while one is merged: each is a few KiB that lie alone.
-const SKETCHES_AHEAD: usize = 4;
+const SKETCHES_AHEAD: usize = 2;
 /// The number of the one string of the pseudo-column.
 const TABLE_NUMBER: u32 = 1;
 
