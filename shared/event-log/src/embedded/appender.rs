@@ -68,7 +68,7 @@ impl Appender {
     /// # Errors
     /// As the system has it; [`Self::start_over`] is to follow.
     pub(crate) fn write(&mut self, requests: &[Request], durable: &Mutex<Durable>) -> io::Result<Group> {
-        // Where a sync is in progress, what was durable before it is known, and that will do.
+        // Where a sync is in progress, the one before it has said what was durable then.
         if let Ok(mut durable) = durable.try_lock() {
             self.catch_up(&mut durable);
         }

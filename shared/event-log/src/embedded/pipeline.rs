@@ -7,7 +7,7 @@
 //!
 //! 1. A thread has the turn to write from before it takes a group until it has the turn to sync. So groups are synced and
 //!    shown in the order in which they were written, and at most one waits that was written.
-//! 2. Who has both turns is alone: nothing is in between. That is when files are changed and failures are mended.
+//! 2. Who has both turns is alone: nothing is in between. That is when files begin and end and failures are mended.
 //! 3. One thread alone does the same, one group after the other.
 
 use std::{
@@ -84,6 +84,8 @@ impl Pipeline {
         };
         let syncing = self.queue.syncing();
         let file = appender.active_file();
+        // The next group may be written before this one's sync is done.
+        appender.durable_to = durable.end;
         drop(appender);
         if let Err(error) = file.sync_data() {
             durable.failed = true;

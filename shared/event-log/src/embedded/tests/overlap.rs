@@ -13,8 +13,10 @@ use types::{Offset, PartitionId};
 
 use super::{
     super::{
+        Recovery,
         frame::stored_bytes,
         queue::{Queue, Request, Work},
+        segment::records_at,
     },
     DIR, SEGMENT_BYTES, config, open, ticking_clock,
 };
@@ -39,6 +41,8 @@ struct Gate {
 #[derive(Default)]
 struct GateState {
     shut: bool,
+    /// Syncs that are let through a shut gate.
+    let_through: usize,
     /// Whether the next sync that passes fails; only that.
     fails: bool,
     /// Syncs that wait, or have waited.
@@ -54,11 +58,17 @@ impl Gate {
         self.changed.notify_all();
     }
 
+    fn let_one_through(&self) {
+        self.state.lock().unwrap().let_through += 1;
+        self.changed.notify_all();
+    }
+
     fn pass(&self) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
         state.arrived += usize::from(state.shut);
         self.changed.notify_all();
-        let mut state = self.changed.wait_while(state, |state| state.shut).unwrap();
+        let mut state = self.changed.wait_while(state, |state| state.shut && state.let_through == 0).unwrap();
+        state.let_through = state.let_through.saturating_sub(1);
         if std::mem::take(&mut state.fails) { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
     }
 
@@ -283,6 +293,35 @@ async fn a_hole_before_a_group_that_was_never_synced_is_no_damage() {
         whole += usize::from(found.len() == 3);
     }
     assert!(whole < 40, "nothing was ever lost");
+}
+
+/// Goal: though a sync is always in progress, each group says that those up to the last but one were durable: damage of one of these is
+/// damage of one record after a crash, and not the end of all that was acked since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_shows_though_syncs_never_pause() {
+    let mut files = MemoryFiles::new(1);
+    let (log, gate) = begun(&files).await;
+    let mut calls = Vec::from(two_under_way(&log, &gate));
+    for group in 3..8 {
+        gate.let_one_through();
+        drop(gate.until(|state| state.arrived == group - 1));
+        calls.push(call(&log, block(0, 0, 1, group as u64, LARGE)));
+        drop(gate.until(|state| state.writes == group));
+    }
+    gate.set(false, false);
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    files.kill();
+    drop(log);
+    let path = Path::new(DIR).join("00000000000000000001.log");
+    // In the body of the third group, of seven.
+    let at = records_at(3) + stored_bytes(SMALL as u32) + 2 * stored_bytes(LARGE as u32) + 1_000;
+    files.damage(&path, |bytes| bytes[at as usize] ^= 1);
+    let log = open(&files).unwrap();
+    let Recovery { damaged_records, cut_bytes, .. } = log.recovery();
+    assert_eq!((damaged_records, cut_bytes), (1, 0));
+    assert_eq!(log.bounds(PartitionId(0)).end, Offset(8));
 }
 
 /// Goal: a group that cannot be written does no harm to the one before it, whose sync is in progress.
