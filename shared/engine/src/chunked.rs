@@ -38,16 +38,22 @@ unsafe impl<T: Send> Send for Chunked<T> {}
 impl<T: Copy + Default> Chunked<T> {
     /// Nothing yet; the first chunk will have `2^first_log2` items and there will be at most `items_max`.
     pub(crate) fn new(first_log2: u32, items_max: usize, budget: Arc<MemoryBudget>) -> Self {
-        let chunks = place(first_log2, items_max.max(1) - 1).0 + 1;
+        let chunks = Self::chunks(first_log2, items_max);
         assert!(chunks <= CHUNKS_MAX, "{items_max} items do not fit");
+        budget.add(Self::pointer_bytes(chunks));
         Self { first_log2, chunks: (0..chunks).map(|_| AtomicPtr::new(ptr::null_mut())).collect(), budget }
     }
 
-    /// Bytes of the chunks that so many items need, where the first chunk has `2^first_log2`.
-    pub(crate) fn bytes_with(first_log2: u32, items: usize) -> usize {
-        let Some(last) = items.checked_sub(1) else { return 0 };
-        let (number, at) = place(first_log2, last);
-        (items - at - 1 + items_of(first_log2, number)) * size_of::<T>()
+    /// What [`Chunked::bytes`] says of one with so many items that was made for `items_max`, where the first chunk has `2^first_log2`.
+    pub(crate) fn bytes_with(first_log2: u32, items: usize, items_max: usize) -> u64 {
+        let used = items.checked_sub(1).map_or(0, |last| place(first_log2, last).0 + 1);
+        let chunks = (0..used).map(|number| Self::chunk_bytes(items_of(first_log2, number))).sum::<u64>();
+        chunks + Self::pointer_bytes(Self::chunks(first_log2, items_max))
+    }
+
+    /// Chunks that there are at most.
+    fn chunks(first_log2: u32, items_max: usize) -> usize {
+        place(first_log2, items_max.max(1) - 1).0 + 1
     }
 
     /// How many items lie together from `index` on.
@@ -131,14 +137,19 @@ impl<T: Copy + Default> Chunked<T> {
         unsafe { &*chunk }
     }
 
+    fn pointer_bytes(chunks: usize) -> u64 {
+        (chunks * size_of::<AtomicPtr<Chunk<T>>>()) as u64
+    }
+
     fn chunk_bytes(items: usize) -> u64 {
         (items * size_of::<T>() + size_of::<Chunk<T>>()) as u64
     }
 
-    /// Bytes of all chunks.
+    /// Bytes of all chunks, and of the places where they are noted.
     pub(crate) fn bytes(&self) -> u64 {
         let used = self.chunks.iter().enumerate().filter(|(_, chunk)| !chunk.load(Ordering::Relaxed).is_null());
-        used.map(|(number, _)| Self::chunk_bytes(items_of(self.first_log2, number))).sum()
+        let chunks = used.map(|(number, _)| Self::chunk_bytes(items_of(self.first_log2, number))).sum::<u64>();
+        chunks + Self::pointer_bytes(self.chunks.len())
     }
 }
 
@@ -166,6 +177,7 @@ impl<T> Drop for Chunked<T> {
             let chunk = unsafe { Box::from_raw(chunk) };
             self.budget.sub((chunk.items.len() * size_of::<T>() + size_of::<Chunk<T>>()) as u64);
         }
+        self.budget.sub((self.chunks.len() * size_of::<AtomicPtr<Chunk<T>>>()) as u64);
     }
 }
 
@@ -186,6 +198,7 @@ mod tests {
         assert!((0..1_000).all(|index| unsafe { chunked.get(index) } == index as u32));
         assert_eq!((chunked.room_at(0), chunked.room_at(12), chunked.room_at(16), chunked.room_at(47)), (4, 4, 8, 1));
         assert_eq!(budget.used(), chunked.bytes());
+        assert_eq!(budget.used(), Chunked::<u32>::bytes_with(2, 1_000, 1_000));
         drop(chunked);
         assert_eq!(budget.used(), 0);
     }

@@ -252,8 +252,8 @@ impl Segment {
 
     /// Bytes of a segment of a layout that has so many runs.
     pub(crate) fn bytes_with(layout: &SegmentLayout, runs: usize) -> u64 {
-        let runs = Chunked::<Run>::bytes_with(FIRST_RUNS_LOG2, runs);
-        (layout.words * size_of::<u64>() + runs + Self::overhead(layout)) as u64
+        let runs = Chunked::<Run>::bytes_with(FIRST_RUNS_LOG2, runs, layout.capacity);
+        (layout.words * size_of::<u64>() + Self::overhead(layout)) as u64 + runs
     }
 
     fn overhead(layout: &SegmentLayout) -> usize {
