@@ -67,14 +67,16 @@ pub(crate) struct WithCalls<C> {
 }
 
 impl<C: GracefulConnection> WithCalls<C> {
-    /// `connection`, whose requests go to `accepted`.
-    pub(crate) fn new(connection: C, accepted: Accepted) -> Self {
-        Self { connection: Box::pin(connection), accepted, running: FuturesUnordered::new() }
-    }
-
     /// Takes no more requests, and ends after those under way.
     pub(crate) fn graceful_shutdown(&mut self) {
         self.connection.as_mut().graceful_shutdown();
+    }
+}
+
+impl<C> WithCalls<C> {
+    /// `connection`, whose requests go to `accepted`.
+    pub(crate) fn new(connection: C, accepted: Accepted) -> Self {
+        Self { connection: Box::pin(connection), accepted, running: FuturesUnordered::new() }
     }
 
     /// Runs what can go on. Without the budget that tokio gives a task: it would hold up the requests that come last, for nothing, as
@@ -92,10 +94,18 @@ impl<C: GracefulConnection> WithCalls<C> {
     }
 }
 
-impl<C: GracefulConnection> Future for WithCalls<C> {
-    type Output = Result<(), C::Error>;
+impl<C> Drop for WithCalls<C> {
+    /// What was accepted in the poll that ended the connection was not started. Each such call holds `accepted` itself, so they would
+    /// keep each other alive.
+    fn drop(&mut self) {
+        self.accepted.start(&mut self.running);
+    }
+}
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+impl<C: Future> Future for WithCalls<C> {
+    type Output = C::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
         let this = &mut *self;
         // Answers first, so that the connection writes them together; then what it reads, until that brings nothing new.
         loop {
@@ -107,5 +117,37 @@ impl<C: GracefulConnection> Future for WithCalls<C> {
                 return Poll::Pending;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection that accepts calls, each of which holds what takes them, and ends in the same poll.
+    struct Ends(Accepted);
+
+    impl Future for Ends {
+        type Output = ();
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            for _ in 0..3 {
+                let held = self.0.clone();
+                self.0.execute(async move {
+                    let _held = held;
+                    std::future::pending::<()>().await;
+                });
+            }
+            Poll::Ready(())
+        }
+    }
+
+    /// Goal: calls that are accepted by the poll that ends their connection go with it.
+    #[tokio::test]
+    async fn calls_end_with_their_connection() {
+        let accepted = Accepted::new(Calls::OnConnection);
+        let calls = Arc::downgrade(accepted.0.as_ref().unwrap());
+        WithCalls::new(Ends(accepted.clone()), accepted).await;
+        assert_eq!(calls.strong_count(), 0);
     }
 }
