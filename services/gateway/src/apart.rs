@@ -6,7 +6,9 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 use types::ApiError;
 
-use crate::ingest::INLINE_BYTES_MAX;
+/// Messages up to this many bytes are worked on in the task of their connection: some ten events, and some microseconds, so that all
+/// that a read brings are done within a millisecond or so.
+const APART_BYTES_MIN: usize = 2 << 10;
 
 /// Does the work of a call with a message of `bytes`: here, in the task of its connection, or in a task of its own where it is so
 /// large that another processor may as well begin with it. Dropped, it ends the work.
@@ -17,7 +19,7 @@ pub(crate) async fn apart<T: Send + 'static>(
     bytes: usize,
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
-    if bytes <= INLINE_BYTES_MAX {
+    if bytes <= APART_BYTES_MIN {
         return work.await;
     }
     let mut task = JoinSet::new();

@@ -17,7 +17,7 @@ use crate::{
     ingest::{Ingest, RowsRequest},
     one_message,
     rows::Format,
-    together::{Joined, may_be_joined},
+    together::{Joined, may_be_joined, may_join},
     wire,
 };
 
@@ -61,24 +61,25 @@ async fn take(
     share: Share,
     span: impl Fn() -> Span,
 ) -> Result<Bytes, ApiError> {
+    // Again, as it may have taken its time to come.
+    ingest.open(tenant).await?;
     let waiting = share.wait(body.len() as u64).await?;
-    let joined = if may_be_joined(&body) {
-        ingest.together.join(tenant, body.clone(), share.clone()).await
+    let joined = if may_join(ingest.log.durability()) && may_be_joined(&body) {
+        ingest.together.join(tenant, body.clone(), share.clone(), waiting).await
     } else {
-        Joined::Alone { admitted: false }
+        Joined::Alone { admitted: false, waiting }
     };
-    let reply = match joined {
-        Joined::Stored(reply) => reply,
-        Joined::Refused(error) => return Err(error),
-        Joined::Alone { admitted } => {
+    match joined {
+        Joined::Stored(reply) => Ok(reply),
+        Joined::Refused(error) => Err(error),
+        Joined::Alone { admitted, waiting } => {
             let bytes = body.len();
             let (format, encoding) = (Format::Protobuf, Encoding::Identity);
             let request = RowsRequest { tenant, format, encoding, body, batch: None, share };
             let rows = async move { ingest.take_rows(request, admitted).await };
             let ack = Box::pin(apart(bytes, rows).instrument(span())).await?;
-            wire::framed(&wire::reply(ack))
+            waiting.acked();
+            Ok(wire::framed(&wire::reply(ack)))
         }
-    };
-    waiting.acked();
-    Ok(reply)
+    }
 }

@@ -34,7 +34,7 @@ use crate::{
 
 /// Bodies up to this many bytes, not compressed, are decoded where they arrive: a decode thread would cost more than it
 /// saves.
-pub(crate) const INLINE_BYTES_MAX: usize = 16 << 10;
+const INLINE_BYTES_MAX: usize = 16 << 10;
 /// Blocks of columns up to this many bytes, in all, are looked through where they arrive: some tens of microseconds, mostly of
 /// waiting for memory that this processor has just written. Those that cannot go on as they are go to the decode threads.
 const INLINE_COLUMNS_BYTES_MAX: usize = 256 << 10;

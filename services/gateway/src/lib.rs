@@ -6,7 +6,8 @@
 //! 3. A request's bytes are read once, straight into columns; blocks that clients made for one partition go to the log
 //!    as the same bytes.
 //! 4. What can take a millisecond runs on the decode threads; the network's threads only carry bytes.
-//! 5. Calls of one event share blocks, appends and tokens with others that come at the same time; nobody else can tell.
+//! 5. Where the log is one for all partitions, calls of one event share blocks, appends and tokens with others that come at the same
+//!    time; nobody else can tell.
 //! 6. A reply that says `accepted` means durable; one that names a time-out or `UNAVAILABLE` means unknown.
 
 mod acked;

@@ -15,19 +15,22 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
 };
 
+use admission::overload::spread;
 use bytes::Bytes;
 use codec::ProtobufBatch;
+use event_log::Durability;
 use futures_util::{FutureExt as _, StreamExt as _, future::join_all, stream::FuturesUnordered};
 use tokio::sync::{Notify, oneshot};
 use types::{ApiError, ErrorCode, TenantId};
 
 use crate::{
     identity,
-    in_flight::Share,
+    in_flight::{Share, Waiting},
     ingest::{Ack, Ingest},
     judge::Judge,
     sort::{Known, Lookup, Rules, Sorted, SortedTable, Sorter},
@@ -46,7 +49,7 @@ const BODY_BYTES_MAX: usize = 4 << 10;
 /// Calls that wait to be joined.
 #[derive(Default)]
 pub(crate) struct Together {
-    calls: Mutex<Vec<Call>>,
+    calls: Mutex<VecDeque<Call>>,
     /// There are some.
     come: Notify,
 }
@@ -56,6 +59,7 @@ struct Call {
     tenant: TenantId,
     body: Bytes,
     share: Share,
+    waiting: Waiting,
     joined: oneshot::Sender<Joined>,
 }
 
@@ -69,6 +73,8 @@ pub(crate) enum Joined {
     Alone {
         /// It was counted against the rate limits.
         admitted: bool,
+        /// What it waits as.
+        waiting: Waiting,
     },
 }
 
@@ -81,23 +87,23 @@ struct Blocks {
 }
 
 impl Together {
-    /// Waits until a call's event is stored with those of others.
-    pub(crate) async fn join(&self, tenant: TenantId, body: Bytes, share: Share) -> Joined {
+    /// Waits until a call's event is stored with those of others. Given up meanwhile, it counts as waiting until its turn comes.
+    pub(crate) async fn join(&self, tenant: TenantId, body: Bytes, share: Share, waiting: Waiting) -> Joined {
         let (joined, outcome) = oneshot::channel();
-        self.add(Call { tenant, body, share, joined });
+        self.add(Call { tenant, body, share, waiting, joined });
         let defect = || Joined::Refused(ApiError::internal("storing failed; this is a defect of the server"));
         outcome.await.unwrap_or_else(|_| defect())
     }
 
     fn add(&self, call: Call) {
         let mut calls = self.lock();
-        calls.push(call);
+        calls.push_back(call);
         if calls.len() == 1 || calls.len() == CALLS_MAX {
             self.come.notify_one();
         }
     }
 
-    /// The calls of the next turn, oldest first; none where it is not yet time for them.
+    /// The calls of the next turn, oldest first, but for those that were given up; none where it is not yet time for them.
     fn take(&self, turns_under_way: usize) -> Vec<Call> {
         let mut calls = self.lock();
         let begins = match turns_under_way {
@@ -106,11 +112,10 @@ impl Together {
             FULL_TURNS_MAX.. => false,
         };
         let next = if begins { calls.len().min(CALLS_MAX) } else { 0 };
-        let rest = calls.split_off(next);
-        std::mem::replace(&mut calls, rest)
+        calls.drain(..next).filter(|call| !call.joined.is_closed()).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Call>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Call>> {
         // Every change is complete before anything can panic.
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -233,7 +238,11 @@ impl Ingest {
             Err(error) => Err(error),
         };
         if let Err(error) = stored {
-            calls.into_iter().for_each(|(_, call)| call.answer(Joined::Refused(error.clone())));
+            for (_, call) in calls {
+                // Each has its own time to come back.
+                let after = error.retry_after.map(|after| spread(after, self.any.fetch_add(1, Relaxed)));
+                call.refuse(ApiError { retry_after: after, ..error.clone() });
+            }
             return;
         }
         self.counted.accepted(calls.len() as u64);
@@ -243,21 +252,30 @@ impl Ingest {
             wire::framed(&wire::reply(Ack { accepted: 1, rejected: Vec::new(), durability, token: Some(token) }))
         };
         let replies: Vec<Bytes> = known.iter().map(|table| reply(table.as_ref())).collect();
-        for (table, call) in calls {
-            call.answer(Joined::Stored(replies[table].clone()));
+        for (table, Call { waiting, joined, .. }) in calls {
+            waiting.acked();
+            // Nobody waits where the call was given up; its event stands all the same.
+            let _ = joined.send(Joined::Stored(replies[table].clone()));
         }
     }
 }
 
 impl Call {
     fn goes_alone(self, admitted: bool) {
-        self.answer(Joined::Alone { admitted });
+        // Nobody waits where the call was given up; nothing of it is stored then.
+        let _ = self.joined.send(Joined::Alone { admitted, waiting: self.waiting });
     }
 
-    fn answer(self, joined: Joined) {
-        // Nobody waits where the call was given up; its event stands all the same.
-        let _ = self.joined.send(joined);
+    fn refuse(self, error: ApiError) {
+        // As above.
+        let _ = self.joined.send(Joined::Refused(error));
     }
+}
+
+/// Whether events of different calls may share an append to a log. Only one that makes all partitions durable together: in
+/// another, where an append of several partitions waits for the slowest and fails with any, calls for one would hang on those for others.
+pub(crate) fn may_join(durability: Durability) -> bool {
+    durability == Durability::Synced
 }
 
 /// Whether a body is that of a call whose event may be joined: one event alone. What of that cannot be told, as the body is damaged or its

@@ -152,6 +152,50 @@ async fn the_rate_limit_counts_each_call() {
     }
 }
 
+/// Goal: where each partition has a fate of its own, no call waits for another's: each event is an append of its own.
+#[tokio::test]
+async fn on_brokers_each_call_goes_alone() {
+    let (gateway, client) = ready(&[]).await;
+    gateway.log.goes_to_brokers();
+    gateway.log.set(State::Stalled);
+    let asked = gateway.log.times_asked();
+    let sent: Vec<_> = (1..=20).map(|n| tokio::spawn(send(&client, vec![event(n)]))).collect();
+    gateway.log.asked(asked + 20).await;
+    gateway.log.set(State::Well);
+    for call in sent {
+        assert_eq!(call.await.unwrap().unwrap().durability, "replicated");
+    }
+}
+
+/// Goal: of a call that was given up before its turn nothing is stored; the others of the turn are.
+#[tokio::test]
+async fn calls_that_were_given_up_are_left_out() {
+    let (gateway, client) = ready(&[]).await;
+    let asked = gateway.log.times_asked();
+    gateway.log.set(State::Stalled);
+    let mut stored = Vec::new();
+    for n in 0..2 {
+        stored.push(tokio::spawn(send(&client, vec![event(1_000 + n)])));
+        gateway.log.asked(asked + 1 + n as usize).await;
+    }
+    let given_up: Vec<_> = (1..=10).map(|n| tokio::spawn(send(&client, vec![event(n)]))).collect();
+    stored.push(tokio::spawn(send(&client, vec![event(1_002)])));
+    // The calls behind go alone. A connection keeps the order: when the first is there so are the calls before it, and when the second is,
+    // the resets.
+    for n in 0..2 {
+        let behind = vec![event(1_003 + 2 * n), event(1_004 + 2 * n)];
+        stored.push(tokio::spawn(send(&client, behind)));
+        gateway.log.asked(asked + 3 + n as usize).await;
+        given_up.iter().for_each(tokio::task::JoinHandle::abort);
+        tokio::task::yield_now().await;
+    }
+    gateway.log.set(State::Well);
+    for call in stored {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(gateway.log.rows(), 1 + 2 + 1 + 4);
+}
+
 /// Goal: an event that is known by its batch alone gets a block of its own with that identity; one with an id of its own needs none.
 #[tokio::test]
 async fn the_identity_of_a_batch_stays_with_its_event() {

@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -32,6 +35,8 @@ pub enum State {
 pub struct MemoryLog {
     partitions: Vec<Mutex<Vec<Append>>>,
     state: watch::Sender<State>,
+    /// Whether it is one of brokers.
+    of_brokers: AtomicBool,
     /// Calls of `append`.
     asked: watch::Sender<usize>,
     /// Answers to come before the state counts, `true` for success.
@@ -43,6 +48,7 @@ impl MemoryLog {
         Self {
             partitions: (0..partitions).map(|_| Mutex::default()).collect(),
             state: watch::Sender::new(State::Well),
+            of_brokers: AtomicBool::new(false),
             asked: watch::Sender::new(0),
             script: Mutex::default(),
         }
@@ -52,6 +58,11 @@ impl MemoryLog {
         self.state.send_replace(state);
     }
 
+    /// From now on it is one of brokers, each of which has some of the partitions.
+    pub fn goes_to_brokers(&self) {
+        self.of_brokers.store(true, SeqCst);
+    }
+
     /// The next appends fare so, in this order.
     pub fn next(&self, states: &[State]) {
         self.script.lock().unwrap().extend(states.iter().rev());
@@ -59,7 +70,9 @@ impl MemoryLog {
 
     /// Waits until `append` was called so often.
     pub async fn asked(&self, times: usize) {
-        self.asked.subscribe().wait_for(|asked| *asked >= times).await.unwrap();
+        let mut asked = self.asked.subscribe();
+        let often = tokio::time::timeout(Duration::from_secs(20), asked.wait_for(|asked| *asked >= times));
+        often.await.expect("`append` was called so often").unwrap();
     }
 
     /// How often `append` was called.
@@ -122,7 +135,7 @@ impl EventLog for MemoryLog {
     }
 
     fn durability(&self) -> Durability {
-        Durability::Synced
+        if self.of_brokers.load(SeqCst) { Durability::Replicated } else { Durability::Synced }
     }
 
     async fn append(&self, blocks: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
