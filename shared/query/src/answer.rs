@@ -91,6 +91,8 @@ fn columns(plan: &Plan, outputs: &[OutputColumn]) -> String {
 const MEASURED_ROWS: usize = 1 << 10;
 /// And this part of it more.
 const MARGIN: usize = 16;
+/// Bytes of text that are asked for ahead, at most.
+const RESERVED_BYTES_MAX: usize = 64 << 20;
 
 fn write_rows(plan: &Plan, rows: &Rows<'_>, allowance: &mut Allowance<'_>) -> Result<String, ApiError> {
     // Every row has the same keys: they are written once, each with what stands before it.
@@ -147,8 +149,9 @@ fn write_rows(plan: &Plan, rows: &Rows<'_>, allowance: &mut Allowance<'_>) -> Re
         allowance.step(out.0.len() - begin)?;
         if at + 1 == MEASURED_ROWS {
             // As long as these are the others, or nearly: so the text is not copied again and again as it grows.
-            let like_these = out.0.len() / MEASURED_ROWS * (rows.kept.len() - MEASURED_ROWS);
-            out.0.reserve(like_these + like_these / MARGIN);
+            // Longer ones, which may be refused before they are whole, grow by copying.
+            let like_these = (out.0.len() / MEASURED_ROWS).saturating_mul(rows.kept.len() - MEASURED_ROWS);
+            out.0.reserve(like_these.saturating_add(like_these / MARGIN).min(RESERVED_BYTES_MAX));
         }
     }
     out.raw("]");
