@@ -19,6 +19,10 @@ use crate::{
 
 /// About how long a scan that waits for the thread is held up: less than by a segment of another scan.
 const SLICE: Duration = Duration::from_millis(1);
+/// Of a thread's time, about what a checksum gets at least, where others want all of it: else it would never be done.
+const SHARE: u32 = 8;
+/// Slices that it gets at once for that, at most.
+const SLICES_MAX: u32 = 20;
 
 /// The checksums of a node. Cloning shares them.
 #[derive(Clone)]
@@ -68,7 +72,13 @@ struct Summing {
 
 enum State {
     Begins(Reply),
-    Sums { sum: Box<Checksum>, evicted_before: Option<Timestamp>, reply: Reply },
+    /// `left`: since when others have the thread.
+    Sums {
+        sum: Box<Checksum>,
+        evicted_before: Option<Timestamp>,
+        reply: Reply,
+        left: Instant,
+    },
     Ended,
 }
 
@@ -87,12 +97,13 @@ impl Summing {
     fn advance(&self, state: State, cancel: &Cancel<'_>) -> State {
         match state {
             State::Begins(reply) => self.begin(reply),
-            State::Sums { mut sum, evicted_before, reply } => {
-                let until = Instant::now() + self.slice;
+            State::Sums { mut sum, evicted_before, reply, left } => {
+                let now = Instant::now();
+                let until = now + slice_after(now - left, self.slice);
                 loop {
                     match sum.step(cancel) {
                         Ok(true) if Instant::now() < until => {}
-                        Ok(true) => return State::Sums { sum, evicted_before, reply },
+                        Ok(true) => return State::Sums { sum, evicted_before, reply, left: Instant::now() },
                         Ok(false) => return end(reply, Ok(TableChecksum { evicted_before, found: sum.found() })),
                         Err(error) => return end(reply, Err(error)),
                     }
@@ -110,12 +121,18 @@ impl Summing {
         match snapshots.into_iter().flatten().next() {
             Some(table) => {
                 let evicted_before = table.evicted_before();
-                State::Sums { sum: Box::new(Checksum::new(table, range)), evicted_before, reply }
+                let sum = Box::new(Checksum::new(table, range));
+                State::Sums { sum, evicted_before, reply, left: Instant::now() }
             }
             // A table that the partition does not know has no rows there.
             None => end(reply, Ok(TableChecksum { evicted_before: None, found: RowsChecksum::default() })),
         }
     }
+}
+
+/// How long a slice is after others had the thread.
+fn slice_after(others: Duration, slice: Duration) -> Duration {
+    (others / SHARE).clamp(slice, slice * SLICES_MAX)
 }
 
 fn end(reply: Reply, found: Result<TableChecksum, ApiError>) -> State {
@@ -150,6 +167,13 @@ mod tests {
     };
 
     const RECORDS: u64 = 10;
+
+    /// Goal: where others want the thread all the time, a checksum has its share, in slices that are bounded.
+    #[test]
+    fn a_checksum_has_its_share() {
+        let after = |millis| slice_after(Duration::from_millis(millis), SLICE).as_micros();
+        assert_eq!([0, 8, 80, 160, 1_000].map(after), [1_000, 1_000, 10_000, 20_000, 20_000]);
+    }
 
     /// Goal: a checksum gives way to others after each slice, and is the same as one that is made in one; two of them are not made at
     /// the same time.
