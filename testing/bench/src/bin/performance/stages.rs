@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::context::Context;
 
 /// Benchmarks whose unit is an event.
-const BENCHES: [&str; 4] = ["codec", "event_log", "dedup", "engine"];
+const BENCHES: [&str; 3] = ["codec", "event_log", "engine"];
 
 /// The stages.
 ///
@@ -51,7 +51,8 @@ pub(crate) fn run(context: &Context) -> Result<Part, Failure> {
         title: "What each stage costs alone".to_owned(),
         method: "Benchmarks of the stages by criterion on one thread (`cargo bench -p bench`), medians, per event of five dimensions \
                  and three metrics. `codec`: bytes to events, and to a finished block with all limits checked. `event_log`: append \
-                 to a synced log by batches. `dedup`: the judge of ids. `engine`: a block into the hot tier."
+                 to a synced log by batches. `engine`: a block into the hot tier. The judge of ids has a report of its own \
+                 (`cargo bench -p bench --bench dedup`)."
             .to_owned(),
         tables: vec![table],
         ..Part::default()
